@@ -1,0 +1,1 @@
+"""Deploy: wires the rooms into processes. The only reader of environment variables."""

@@ -1,0 +1,1 @@
+"""One network per file, parameter names as the public weights have them."""

@@ -1,0 +1,1 @@
+"""Search: writes and reads the index, ranks, calibrates, measures and answers."""

@@ -1,0 +1,162 @@
+"""The answers that the command line prints and the API returns: one shape for both, field for field.
+
+Plain dataclasses; ``dataclasses.asdict`` of one is its JSON. Times are seconds, ``None`` for photos.
+Scores are similarities (higher is nearer), probabilities lie in [0, 1].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class FoundHit:
+    """One hit of ``find``: a face track or voice near the probe, or reached through an enrolled person."""
+
+    space: str
+    modality: str
+    media: str
+    start: float | None
+    end: float | None
+    person: str | None
+    score: float
+    probability: float
+    evidence: str
+
+
+@dataclass(frozen=True)
+class FindAnswer:
+    """Hits, best first; a note where the question could only be answered in part."""
+
+    hits: list[FoundHit]
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class EvidenceKinds:
+    """Probabilities by kind of evidence; None where there is none of that kind."""
+
+    voice: float | None = None
+    face: float | None = None
+    voice_to_face: float | None = None
+    face_to_voice: float | None = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One enrolled person who may be the speaker of a turn."""
+
+    name: str
+    score: float
+    probability: float
+    evidence: EvidenceKinds
+
+
+@dataclass(frozen=True)
+class WhoTurn:
+    """One speech turn: who it may be, best first, and the answer: a name or ``unknown``."""
+
+    start: float
+    end: float
+    people: list[Candidate]
+    answer: str
+
+
+@dataclass(frozen=True)
+class WhoAnswer:
+    """Every speech turn of a file, in order of time."""
+
+    turns: list[WhoTurn]
+
+
+@dataclass(frozen=True)
+class VerifyAnswer:
+    """Whether two files show one person, by the operating threshold of their space."""
+
+    score: float
+    probability: float
+    same: bool
+    threshold: float
+    space: str
+
+
+@dataclass(frozen=True)
+class MatchCandidate:
+    """One candidate of a 1:N match."""
+
+    path: str
+    score: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class MatchAnswer:
+    """Candidates in the order given, and the path of the nearest."""
+
+    candidates: list[MatchCandidate]
+    answer: str
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A file that could not be used, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class EnrolAnswer:
+    """What enrolment took (paths) and refused; warnings are for people to read."""
+
+    name: str
+    added: list[str]
+    refused: list[Refusal]
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ForgetAnswer:
+    """What was removed with a person."""
+
+    name: str
+    samples: int
+    rows: int
+    evidence: int
+
+
+@dataclass(frozen=True)
+class PersonSummary:
+    """One enrolled person."""
+
+    id: str
+    name: str
+    faces: int
+    voices: int
+    created: str
+
+
+@dataclass(frozen=True)
+class PeopleAnswer:
+    """Everyone enrolled, by name."""
+
+    people: list[PersonSummary]
+
+
+@dataclass(frozen=True)
+class SpaceStatus:
+    """Rows of one space as the index has them now, and the SHA-256 of their sorted keys."""
+
+    rows: int
+    keys_sha256: str
+
+
+@dataclass(frozen=True)
+class StatusAnswer:
+    """What this installation holds."""
+
+    spaces: dict[str, SpaceStatus]
+    media: int
+    failed: int
+    people: int
+    encoders: int

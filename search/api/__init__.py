@@ -1,0 +1,1 @@
+"""The search API: a FastAPI application made by a factory."""

@@ -1,0 +1,1 @@
+"""Training: makes encoders, and the invented people they are tried on."""

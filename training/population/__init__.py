@@ -1,0 +1,1 @@
+"""People we invent: faces, voices and films, with the truth about them."""
