@@ -75,14 +75,10 @@ class Embedding:
     def __post_init__(self) -> None:
         vector = np.array(self.vector, dtype=np.float32)
         if vector.shape != (self.space.dimension,):
-            raise ValueError(
-                f"{self.space.name} needs vectors of shape ({self.space.dimension},), got {vector.shape}"
-            )
+            raise ValueError(f"{self.space.name} needs vectors of shape ({self.space.dimension},), got {vector.shape}")
         length = float(np.linalg.norm(vector))
         if not np.isfinite(length) or abs(length - 1.0) > UNIT_TOLERANCE:
-            raise ValueError(
-                f"{self.space.name}: an embedding is finite and of unit length, got length {length}"
-            )
+            raise ValueError(f"{self.space.name}: an embedding is finite and of unit length, got length {length}")
         vector.setflags(write=False)
         object.__setattr__(self, "vector", vector)
 

@@ -1,0 +1,61 @@
+# Two commands matter: `make demo` and `make test`. Each does all its own set-up, and is quick the second time.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test test-long check benchmark calibrate lock clean
+.DEFAULT_GOAL := demo
+
+# Everything comes from pip packages, a Redis and a Milvus server included; apt is needed only where
+# Python itself came without venv. torch is installed first and with its own requirements, so that the
+# same lock gives the CPU build or the CUDA build, whichever the package index serves for this machine.
+$(READY): requirements.lock pyproject.toml
+	@echo "Setting up .venv (once, about two minutes)"
+	if ! $(PYTHON) -m venv .venv 2>/dev/null; then
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends python3-venv
+		$(PYTHON) -m venv --clear .venv
+	fi
+	# the carriers of weights declare requirements that only their own code has, hence --no-deps
+	grep -E '^(pip|setuptools)==' requirements.lock | xargs $(BIN)/python -m pip install --quiet --disable-pip-version-check
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: $(READY)
+	@$(BIN)/visavox demo
+
+check: $(READY)
+	@$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check
+	@$(BIN)/python -m pytest
+
+test-long: check
+	@$(BIN)/python -m pytest -m 'not benchmark'
+
+benchmark: $(READY)
+	@$(BIN)/python -m tests.benchmarks.ingest_speed
+	$(BIN)/python -m tests.benchmarks.find_latency
+
+clean:
+	rm -rf .venv visavox-data
+
+# Sets the operating thresholds anew: make calibrate MEDIA=../shared/data/media
+MEDIA ?= ../shared/data/media
+calibrate: $(READY)
+	@$(BIN)/python -m deploy.calibrate $(MEDIA)
+
+# After a change of requirements: resolve anew, then freeze (review the difference before committing it).
+lock:
+	@rm -rf .venv
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet torch==2.13.0 .[test]
+	$(BIN)/pip uninstall --quiet --yes visavox
+	$(BIN)/pip freeze --exclude pip | sed 's/+cpu//' > requirements.lock

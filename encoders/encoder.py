@@ -1,0 +1,262 @@
+"""Encoder: samples of faces or voices in, points of one space out."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import save
+
+from encoders.backbones.backbone import Backbone, Unusable, UnusableReason
+from encoders.backbones.dlib_resnet import DlibResnet
+from encoders.backbones.ge2e import GE2E
+from encoders.folder import (
+    CALIBRATION_FILE,
+    CARD_FILE,
+    GOLDEN_FILE,
+    Branch,
+    Description,
+    EncoderError,
+    FolderFile,
+    backbone_row,
+    read_description,
+    read_json,
+    weights_path,
+    write_description,
+)
+from encoders.golden import Sample, load_golden, save_golden
+from encoders.space import Embedding, Modality, Space
+from encoders.weights import sha256_of
+
+__all__ = ["Encoder", "EncoderError", "Sample", "Unusable", "UnusableReason", "packaged_encoders"]
+
+NETWORKS: dict[str, Callable[[Path, Mapping[str, Any], str], Backbone]] = {
+    "dlib_resnet": DlibResnet,
+    "ge2e": GE2E,
+}
+"""Which class runs which kind of network; rows of the BACKBONES tables name the kind."""
+
+_CHUNK = 512  # samples prepared at a time: bounds memory for lists of any length
+
+
+@dataclass(frozen=True, eq=False)
+class Encoder:
+    """Networks with their preparation, loaded from a folder.
+
+    Args:
+        space: what its vectors live in.
+        folder: where it was loaded from.
+        description: what the folder says about it.
+        calibration: from scores to probabilities, if the folder has it.
+        backbones: the network of each modality.
+    """
+
+    space: Space
+    folder: Path
+    description: Description
+    calibration: Mapping[str, Any] | None
+    backbones: Mapping[Modality, Backbone]
+
+    @property
+    def modalities(self) -> frozenset[Modality]:
+        """What it can encode."""
+        return frozenset(self.backbones)
+
+    @property
+    def domain(self) -> str:
+        """Whom it is for, such as ``real people``."""
+        return self.description.domain
+
+    @property
+    def trained_on(self) -> str:
+        """What and whom its networks were trained on."""
+        return self.description.trained_on
+
+    @classmethod
+    def load(cls, folder: Path, *, device: str = "cpu") -> Encoder:
+        """Load an encoder folder after checking every hash.
+
+        Args:
+            folder: an encoder folder.
+            device: ``cpu``, ``cuda``, ``cuda:1`` ..., or ``auto`` for CUDA where there is one.
+
+        Raises:
+            EncoderError: the folder or the weights it names cannot be used; the message says why.
+        """
+        description = read_description(folder)
+        backbones = _load_backbones(folder, description, device)
+        has_calibration = (folder / CALIBRATION_FILE).is_file()
+        calibration = read_json(folder, CALIBRATION_FILE) if has_calibration else None
+        return cls(description.make_space(), folder, description, calibration, backbones)
+
+    @classmethod
+    def create(
+        cls,
+        folder: Path,
+        description: Description,
+        golden: Mapping[Modality, Sequence[Sample]],
+        card: str,
+    ) -> Encoder:
+        """Turn a folder into an encoder folder: golden vectors, card, description.
+
+        Args:
+            folder: exists; already holds the weight files that the description names as its own.
+            description: its ``files`` are filled in here.
+            golden: a few small samples per modality.
+            card: text of the model card (Markdown).
+
+        Raises:
+            EncoderError: weights cannot be used, or a golden sample has no vector.
+        """
+        backbones = _load_backbones(folder, description, "cpu")
+        encoder = cls(description.make_space(), folder, description, None, backbones)
+        vectors = {modality: encoder._golden_vectors(modality, samples) for modality, samples in golden.items()}
+        save_golden(folder / GOLDEN_FILE, golden, vectors)
+        (folder / CARD_FILE).write_text(card, encoding="utf-8")
+        files = {GOLDEN_FILE: sha256_of(folder / GOLDEN_FILE)}
+        write_description(folder, replace(description, files=files))
+        return cls.load(folder)
+
+    def save(self, folder: Path, *, own_weights: bool = False) -> Encoder:
+        """Write this encoder to a new folder and load it from there.
+
+        Packaged weights stay a reference to their package. With ``own_weights`` the parameters are
+        written into the folder as safetensors: the vectors are the same, but as the weight file is
+        another one, so is the space's digest.
+
+        Raises:
+            EncoderError: the folder exists, or a network cannot give its weights away.
+        """
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError as error:
+            raise EncoderError(f"{folder} exists already; choose a new folder for the encoder") from error
+        branches = {modality: self._save_branch(folder, modality, own_weights) for modality in self.backbones}
+        golden = {modality: self._load_golden(modality)[0] for modality in self.backbones}
+        card = (self.folder / CARD_FILE).read_text(encoding="utf-8")
+        if self.calibration is not None:
+            shutil.copyfile(self.folder / CALIBRATION_FILE, folder / CALIBRATION_FILE)
+        return Encoder.create(folder, replace(self.description, branches=branches), golden, card)
+
+    def encode(self, modality: Modality, samples: Sequence[Sample]) -> list[Embedding | Unusable]:
+        """Embed samples; the answer for one does not depend on the others.
+
+        Args:
+            modality: what the samples show.
+            samples: face crops, or waveforms (n,) float32 mono at 16 kHz.
+
+        Returns:
+            In the same order, an Embedding each, or Unusable where a sample has no vector.
+
+        Raises:
+            ValueError: the encoder lacks this modality, or a sample has the wrong shape or type.
+        """
+        if modality not in self.backbones:
+            raise ValueError(f"{self.description.name} encodes {', '.join(sorted(self.modalities))}, not {modality}")
+        answers: list[Embedding | Unusable] = []
+        for first in range(0, len(samples), _CHUNK):
+            answers += self._encode_chunk(modality, samples[first : first + _CHUNK])
+        return answers
+
+    def verify_golden(self) -> float:
+        """The least cosine between the stored golden vectors and those that come out now.
+
+        Raises:
+            EncoderError: the golden samples cannot be read, or no longer have vectors.
+        """
+        least = 1.0
+        for modality in self.backbones:
+            samples, expected = self._load_golden(modality)
+            actual = self._golden_vectors(modality, samples)
+            least = min(least, float((actual.astype(np.float64) * expected).sum(axis=1).min()))
+        return least
+
+    def _encode_chunk(self, modality: Modality, samples: Sequence[Sample]) -> list[Embedding | Unusable]:
+        backbone = self.backbones[modality]
+        prepared = [backbone.prepare(sample) for sample in samples]
+        usable = [one for one in prepared if not isinstance(one, Unusable)]
+        vectors = iter(backbone.embed(usable)) if usable else iter(())
+        return [one if isinstance(one, Unusable) else self._embedding(modality, next(vectors)) for one in prepared]
+
+    def _embedding(self, modality: Modality, vector: NDArray[np.float32]) -> Embedding | Unusable:
+        try:
+            return Embedding.of(self.space, modality, vector)
+        except ValueError as error:
+            return Unusable(UnusableReason.NO_DIRECTION, f"the network found nothing to go by: {error}")
+
+    def _golden_vectors(self, modality: Modality, samples: Sequence[Sample]) -> NDArray[np.float32]:
+        vectors = []
+        for answer in self.encode(modality, samples):
+            if isinstance(answer, Unusable):
+                raise EncoderError(f"{self.folder}: a golden {modality} has no vector: {answer.detail}")
+            vectors.append(answer.vector)
+        if not vectors:
+            raise EncoderError(f"{self.folder}: there is no golden {modality}; give at least one")
+        return np.stack(vectors)
+
+    def _load_golden(self, modality: Modality) -> tuple[list[Sample], NDArray[np.float32]]:
+        try:
+            return load_golden(self.folder / GOLDEN_FILE, modality)
+        except (OSError, KeyError, SafetensorError) as error:
+            raise EncoderError(f"{self.folder}: cannot read {GOLDEN_FILE} for {modality}: {error}") from error
+
+    def _save_branch(self, folder: Path, modality: Modality, own_weights: bool) -> Branch:
+        branch = self.description.branches[modality]
+        if isinstance(branch.weights, FolderFile):
+            shutil.copyfile(self.folder / branch.weights.file, folder / branch.weights.file)
+            return branch
+        if not own_weights:
+            return branch
+        state = self.backbones[modality].own_weights()
+        if state is None:
+            raise EncoderError(f"{branch.backbone} cannot give its weights away; save it without own_weights")
+        path = folder / f"{modality}.safetensors"
+        path.write_bytes(save(dict(state)))
+        return replace(branch, weights=FolderFile(path.name, sha256_of(path)))
+
+
+def packaged_encoders() -> dict[str, Path]:
+    """The encoder folders that come with Visavox, by name: ``face_identity`` and ``voice_identity``."""
+    home = Path(__file__).resolve().parent / "identity"
+    return {path.parent.name: path.parent for path in sorted(home.glob("*/encoder.json"))}
+
+
+def _load_backbones(folder: Path, description: Description, device: str) -> dict[Modality, Backbone]:
+    device = _device_name(device)
+    backbones = {}
+    for modality, branch in description.branches.items():
+        path = weights_path(folder, branch.weights)
+        try:
+            row = backbone_row(modality, branch.backbone)
+            backbones[modality] = NETWORKS[row.network](path, branch.preparation, device)
+        except (ValueError, TypeError) as error:
+            raise EncoderError(f"{folder}: the {modality} network cannot be loaded: {error}") from error
+        if row.dimension != description.dimension:
+            raise EncoderError(
+                f"{folder}: {row.name} gives {row.dimension} components, the space has {description.dimension}"
+            )
+        # A parameter left to its default would change the vectors, but not the digest, with the code.
+        missing = set(asdict(backbones[modality].preparation)) - set(branch.preparation)
+        if missing:
+            raise EncoderError(f"{folder}: the {modality} branch lacks preparation {', '.join(sorted(missing))}")
+    return backbones
+
+
+def _device_name(device: str) -> str:
+    """The name of a torch device that is there; ``auto`` is CUDA where there is one."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise EncoderError(f"{device!r} is no torch device; use cpu, cuda, cuda:1 or auto") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise EncoderError(f"{device!r} was asked for, but there is no CUDA device here; use cpu or auto")
+    return device

@@ -1,0 +1,229 @@
+"""The folder of an encoder: what encoder.json says, and the proof that the folder still holds it.
+
+An encoder folder contains ``encoder.json`` (this file's subject), ``MODEL_CARD.md`` (for people),
+``golden.safetensors`` (samples and the vectors they must give), perhaps weights as safetensors, and
+perhaps ``calibration.json``, which turns scores into probabilities and so is no part of the space.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from encoders import face, voice
+from encoders.space import Modality, Space
+from encoders.weights import NetworkRow, PackagedFile, WeightsError, find_row, packaged_path, sha256_of
+
+FORMAT = 1
+DESCRIPTION_FILE = "encoder.json"
+CARD_FILE = "MODEL_CARD.md"
+GOLDEN_FILE = "golden.safetensors"
+CALIBRATION_FILE = "calibration.json"
+
+BACKBONES = {Modality.FACE: face.BACKBONES, Modality.VOICE: voice.BACKBONES}
+
+
+class EncoderError(Exception):
+    """An encoder folder cannot be used; the message names the folder, what is wrong and what to do."""
+
+
+@dataclass(frozen=True)
+class FolderFile:
+    """A weight file inside the encoder's own folder: its name and SHA-256."""
+
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Branch:
+    """How one modality becomes vectors.
+
+    Args:
+        backbone: name of a row of the modality's BACKBONES.
+        preparation: every parameter of the backbone's preparation.
+        weights: where the network's parameters are.
+    """
+
+    backbone: str
+    preparation: Mapping[str, Any]
+    weights: PackagedFile | FolderFile
+
+
+@dataclass(frozen=True)
+class Description:
+    """What encoder.json says.
+
+    Args:
+        name: of the encoder.
+        space: name of the space its vectors live in.
+        dimension: components of a vector.
+        domain: whom it is for, such as ``real people`` or ``invented people``.
+        trained_on: what and whom its networks were trained on.
+        branches: one per modality.
+        files: SHA-256 of further files of the folder.
+    """
+
+    name: str
+    space: str
+    dimension: int
+    domain: str
+    trained_on: str
+    branches: Mapping[Modality, Branch]
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    def digest(self) -> str:
+        """SHA-256 of what determines the vectors: networks, their weights and preparation.
+
+        Weights are told apart by their file's hash, so the same numbers in another file format make
+        another space.
+        """
+        branches = {
+            modality.value: {
+                "backbone": branch.backbone,
+                "network": backbone_row(modality, branch.backbone).network,
+                "preparation": dict(branch.preparation),
+                "weights": branch.weights.sha256,
+            }
+            for modality, branch in self.branches.items()
+        }
+        text = json.dumps({"dimension": self.dimension, "branches": branches}, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def make_space(self) -> Space:
+        """The space of the vectors."""
+        return Space(self.space, self.dimension, self.digest())
+
+
+def backbone_row(modality: Modality, name: str) -> NetworkRow:
+    """The table row of a backbone. Raises ValueError naming the rows there are."""
+    return find_row(BACKBONES[modality], name)
+
+
+def write_description(folder: Path, description: Description) -> None:
+    """Write encoder.json, with the digest that :func:`read_description` checks."""
+    space = description.make_space()
+    document = {
+        "format": FORMAT,
+        "name": description.name,
+        "space": {"name": space.name, "dimension": space.dimension, "digest": space.digest},
+        "domain": description.domain,
+        "trained_on": description.trained_on,
+        "modalities": sorted(description.branches),
+        "branches": {
+            modality.value: {
+                "backbone": branch.backbone,
+                "preparation": dict(branch.preparation),
+                "weights": asdict(branch.weights),
+            }
+            for modality, branch in description.branches.items()
+        },
+        "files": dict(description.files),
+    }
+    text = json.dumps(document, indent=2, sort_keys=True) + "\n"
+    (folder / DESCRIPTION_FILE).write_text(text, encoding="utf-8")
+
+
+def read_description(folder: Path) -> Description:
+    """Read encoder.json, check the hashes of the folder's files, and the space's digest.
+
+    Raises:
+        EncoderError: the folder is no encoder folder, of another format, changed or incomplete.
+    """
+    document = read_json(folder, DESCRIPTION_FILE)
+    if document.get("format") != FORMAT:
+        raise EncoderError(
+            f"{folder}: {DESCRIPTION_FILE} has format {document.get('format')!r}, this version reads {FORMAT}; "
+            "publish the encoder again or install the version that wrote it"
+        )
+    try:
+        description = _parse(document)
+        digest, expected = description.digest(), document["space"]["digest"]
+    except KeyError as error:
+        raise EncoderError(f"{folder}: {DESCRIPTION_FILE} lacks {error}; publish the encoder again") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise EncoderError(f"{folder}: {DESCRIPTION_FILE} is not valid: {error}") from error
+    if digest != expected:
+        raise EncoderError(
+            f"{folder}: {DESCRIPTION_FILE} describes the space {digest}, but names {expected}; somebody changed what "
+            "determines the vectors: restore the file or publish the encoder anew"
+        )
+    for name, sha256 in description.files.items():
+        check_file(folder, name, sha256)
+    return description
+
+
+def read_json(folder: Path, name: str) -> dict[str, Any]:
+    """A JSON object from a file of the folder. Raises EncoderError if there is none."""
+    try:
+        document = json.loads((folder / name).read_text(encoding="utf-8"))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise EncoderError(f"{folder} is not an encoder folder: cannot read {name}: {reason}") from error
+    except ValueError as error:
+        raise EncoderError(f"{folder}: {name} is not valid JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise EncoderError(f"{folder}: {name} must hold a JSON object, not {type(document).__name__}")
+    return document
+
+
+def check_file(folder: Path, name: str, sha256: str) -> Path:
+    """The path of a file of the folder, after its hash was checked.
+
+    Raises:
+        EncoderError: the name leaves the folder, the file is absent or has other content.
+    """
+    path = folder / name
+    if Path(name).name != name:
+        raise EncoderError(f"{folder}: {name!r} is not the name of a file in this folder")
+    if not path.is_file():
+        raise EncoderError(f"{folder}: {name} is missing; copy the folder again as a whole")
+    actual = sha256_of(path)
+    if actual != sha256:
+        raise EncoderError(
+            f"{folder}: {name} has SHA-256 {actual}, expected {sha256}; copy the folder again as a whole"
+        )
+    return path
+
+
+def weights_path(folder: Path, weights: PackagedFile | FolderFile) -> Path:
+    """Where a branch's weights are, after their hash was checked. Raises EncoderError."""
+    if isinstance(weights, FolderFile):
+        return check_file(folder, weights.file, weights.sha256)
+    try:
+        return packaged_path(weights)
+    except WeightsError as error:
+        raise EncoderError(f"{folder}: {error}") from error
+
+
+def _parse(document: Mapping[str, Any]) -> Description:
+    known = {"format", "name", "space", "domain", "trained_on", "modalities", "branches", "files"}
+    if set(document) - known:
+        raise ValueError(f"unknown entries {', '.join(sorted(set(document) - known))}")
+    branches = {
+        Modality(modality): Branch(entry["backbone"], entry["preparation"], _parse_weights(entry["weights"]))
+        for modality, entry in document["branches"].items()
+    }
+    if sorted(branches) != sorted(document["modalities"]):
+        raise ValueError("modalities and branches disagree")
+    return Description(
+        name=document["name"],
+        space=document["space"]["name"],
+        dimension=document["space"]["dimension"],
+        domain=document["domain"],
+        trained_on=document["trained_on"],
+        branches=branches,
+        files=document["files"],
+    )
+
+
+def _parse_weights(entry: Mapping[str, str]) -> PackagedFile | FolderFile:
+    kind: type[PackagedFile] | type[FolderFile] = PackagedFile if "package" in entry else FolderFile
+    wanted = {one.name for one in fields(kind)}
+    if set(entry) != wanted:
+        raise ValueError(f"weights need exactly {', '.join(sorted(wanted))}, got {', '.join(sorted(entry))}")
+    return kind(**entry)
