@@ -1,0 +1,203 @@
+"""The ledger: which media were read, what was found in them, and what failed.
+
+With the people's catalogue and the evidence it is the system of record; the index can be rebuilt from it.
+State of a medium: ``writing`` (tracks recorded, rows not yet all in the index) → ``done``; or ``failed``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sql
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+
+from ingest.track import MediaId
+
+_METADATA = sql.MetaData()
+
+_MEDIA = sql.Table(
+    "media",
+    _METADATA,
+    sql.Column("id", sql.String(64), primary_key=True),
+    sql.Column("state", sql.String(16), nullable=False),
+    sql.Column("kind", sql.String(16), nullable=False),
+    sql.Column("seconds", sql.Float, nullable=False),
+    sql.Column("faces", sql.Integer, nullable=False),
+    sql.Column("voices", sql.Integer, nullable=False),
+    sql.Column("settings", sql.String(64), nullable=False),
+    sql.Column("warnings", sql.JSON, nullable=False),
+    sql.Column("updated", sql.DateTime, nullable=False),
+)
+_FILES = sql.Table(
+    "files",
+    _METADATA,
+    sql.Column("path", sql.Text, primary_key=True),
+    sql.Column("media", sql.String(64), nullable=True, index=True),
+    sql.Column("archive", sql.String(200), nullable=False),
+    sql.Column("state", sql.String(16), nullable=False),
+    sql.Column("reason", sql.Text, nullable=True),
+    sql.Column("attempts", sql.Integer, nullable=False),
+    sql.Column("updated", sql.DateTime, nullable=False),
+)
+_TRACKS = sql.Table(
+    "tracks",
+    _METADATA,
+    sql.Column("media", sql.String(64), primary_key=True),
+    sql.Column("modality", sql.String(8), primary_key=True),
+    sql.Column("evidence", sql.String(64), primary_key=True, index=True),
+    sql.Column("start_ms", sql.BigInteger, primary_key=True, autoincrement=False),
+    sql.Column("end_ms", sql.BigInteger, primary_key=True, autoincrement=False),
+    sql.Column("track", sql.Integer, nullable=False),
+    sql.Column("quality", sql.Float, nullable=False),
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sample found in a medium, as the records keep it: a face crop or a speech turn.
+
+    Args:
+        media: content hash of the file.
+        modality: ``face`` or ``voice``.
+        evidence: id of the stored crop or turn.
+        start_ms: start of its track or turn in milliseconds, -1 for a photo.
+        end_ms: its end, -1 for a photo.
+        track: number of the face track or speaker within the medium.
+        quality: 0 to 1.
+    """
+
+    media: str
+    modality: str
+    evidence: str
+    start_ms: int
+    end_ms: int
+    track: int
+    quality: float
+
+
+@dataclass(frozen=True)
+class MediaRecord:
+    """What the ledger knows of one medium; seconds of media, numbers of face tracks and speech turns."""
+
+    id: str
+    state: str
+    kind: str
+    seconds: float
+    faces: int
+    voices: int
+    settings: str
+    warnings: tuple[str, ...]
+
+
+def open_database(url: str) -> Engine:
+    """Open the records' database.
+
+    SQLite gets write-ahead logging, a patient lock and ``secure_delete``, which overwrites deleted
+    rows: forgetting a person must leave nothing in free pages.
+
+    Args:
+        url: an SQLAlchemy URL.
+    """
+    engine = sql.create_engine(url, pool_pre_ping=True)
+    if engine.dialect.name == "sqlite":
+
+        @event.listens_for(engine, "connect")
+        def _prepare(connection: Any, _record: object) -> None:  # noqa: ANN401 - a driver's own type
+            cursor = connection.cursor()
+            for pragma in ("journal_mode=WAL", "busy_timeout=15000", "secure_delete=ON", "synchronous=FULL"):
+                cursor.execute(f"PRAGMA {pragma}")
+            cursor.close()
+
+    return engine
+
+
+def now() -> datetime:
+    """The present moment in UTC, without zone, as the records keep it."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+class Ledger:
+    """Media, files and tracks. Every method is one transaction."""
+
+    def __init__(self, database: Engine) -> None:
+        self._database = database
+        _METADATA.create_all(database)
+
+    def medium(self, media: str) -> MediaRecord | None:
+        """The record of a medium, or None if it was never read."""
+        with self._database.connect() as connection:
+            row = connection.execute(sql.select(_MEDIA).where(_MEDIA.c.id == media)).mappings().first()
+        if row is None:
+            return None
+        fields = {name: row[name] for name in ("id", "state", "kind", "seconds", "faces", "voices", "settings")}
+        return MediaRecord(**fields, warnings=tuple(row["warnings"]))
+
+    def begin(self, record: MediaRecord, findings: Sequence[Finding]) -> None:
+        """Record what was found, before any row is written; replaces what an earlier reading found."""
+        values = vars(record) | {"state": "writing", "warnings": list(record.warnings), "updated": now()}
+        with self._database.begin() as connection:
+            connection.execute(sql.delete(_TRACKS).where(_TRACKS.c.media == record.id))
+            connection.execute(sql.delete(_MEDIA).where(_MEDIA.c.id == record.id))
+            connection.execute(sql.insert(_MEDIA).values(**values))
+            unique = {(f.modality, f.evidence, f.start_ms, f.end_ms): vars(f) for f in findings}
+            if unique:
+                connection.execute(sql.insert(_TRACKS), list(unique.values()))
+
+    def finish(self, media: str) -> None:
+        """All rows of a medium are in the index."""
+        with self._database.begin() as connection:
+            connection.execute(sql.update(_MEDIA).where(_MEDIA.c.id == media).values(state="done", updated=now()))
+
+    def record_file(self, path: Path, media: MediaId | None, archive: str, *, reason: str | None = None) -> None:
+        """Record the outcome of one file: done without a reason, failed with one."""
+        state = "done" if reason is None else "failed"
+        with self._database.begin() as connection:
+            old = connection.execute(sql.select(_FILES).where(_FILES.c.path == str(path))).mappings().first()
+            attempts = (old["attempts"] if old else 0) + 1
+            values = {
+                "media": media,
+                "archive": archive,
+                "state": state,
+                "reason": reason,
+                "attempts": attempts,
+            }
+            if old and all(old[name] == values[name] for name in ("media", "archive", "state", "reason")):
+                return  # a second run changes nothing
+            connection.execute(sql.delete(_FILES).where(_FILES.c.path == str(path)))
+            connection.execute(sql.insert(_FILES).values(path=str(path), updated=now(), **values))
+
+    def findings(self, media: str) -> list[Finding]:
+        """Everything found in one medium."""
+        with self._database.connect() as connection:
+            rows = connection.execute(sql.select(_TRACKS).where(_TRACKS.c.media == media)).mappings().all()
+        return [Finding(**row) for row in rows]
+
+    def all_findings(self, batch: int = 5000) -> Iterator[Finding]:
+        """Everything found in all media, in order of media, read in batches."""
+        query = sql.select(_TRACKS).order_by(*_TRACKS.primary_key.columns)
+        with self._database.connect() as connection:
+            result = connection.execution_options(yield_per=batch).execute(query).mappings()
+            for row in result:
+                yield Finding(**row)
+
+    def uses_evidence(self, evidence: str) -> bool:
+        """Whether any track of the archive rests on a piece of evidence."""
+        with self._database.connect() as connection:
+            return (
+                connection.execute(sql.select(sql.literal(1)).where(_TRACKS.c.evidence == evidence).limit(1)).first()
+                is not None
+            )
+
+    def counts(self) -> tuple[int, int]:
+        """Number of media that are in, and of files whose last attempt failed."""
+        with self._database.connect() as connection:
+            done = connection.scalar(sql.select(sql.func.count()).select_from(_MEDIA).where(_MEDIA.c.state == "done"))
+            failed = connection.scalar(
+                sql.select(sql.func.count()).select_from(_FILES).where(_FILES.c.state == "failed")
+            )
+        return int(done or 0), int(failed or 0)

@@ -1,0 +1,147 @@
+"""From a file to points, and from a point to the enrolled people near it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from encoders.encoder import Encoder, Unusable
+
+from encoders.face import FaceCrop
+from encoders.space import Embedding, Modality
+from ingest.track import Extraction, FaceTrack, SpeechTurn
+from search.archive import largest_face, longest_speaker
+from search.evidence import stored_face, stored_voice
+from search.people import People
+from search.scores import Calibration, Similarity, calibration_for, pooled, similarity
+from search.store import Filter, Row, Store
+
+# Rows are grouped to tracks and people after the search, so more rows are asked for than hits wanted.
+OVERFETCH = 8
+# People looked at more closely, with all of their samples, when a probe asks for names.
+SHORTLIST = 20
+
+
+class ProbeUnusable(ValueError):
+    """A probe file could be read, but shows or holds nothing that can be asked with."""
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """What a file can be asked with: one point per modality, None where it shows none."""
+
+    path: Path
+    face: Embedding | None
+    voice: Embedding | None
+
+    def of(self, modality: Modality) -> Embedding | None:
+        """The point of one modality."""
+        return self.face if modality is Modality.FACE else self.voice
+
+
+@dataclass(frozen=True)
+class PersonScore:
+    """How near a probe is to an enrolled person: cosine to the mean of their samples."""
+
+    person: str
+    score: float
+    log_odds: float
+
+
+class Prober:
+    """Reads probes and names the enrolled people near them; parameters as for the Engine."""
+
+    def __init__(
+        self,
+        extract: Callable[[Path], Extraction],
+        encoders: Mapping[str, Encoder],
+        store: Store,
+        people: People,
+    ) -> None:
+        self._extract = extract
+        self._encoders = encoders
+        self._store = store
+        self._people = people
+
+    def probe(self, path: Path) -> Probe:
+        """Read a file and encode its largest face and its longest-speaking voice.
+
+        Raises:
+            MediaError: unreadable. ProbeUnusable: neither face nor speech that an encoder can use.
+        """
+        extraction = self._extract(path)
+        face, turns = largest_face(extraction.faces), longest_speaker(extraction.turns)
+        probe = Probe(
+            path, self.embed_face(face) if face else None, self.embed_turns(turns) if turns else None
+        )
+        if probe.face is None and probe.voice is None:
+            raise ProbeUnusable(
+                f"{path}: shows no usable face and holds no usable speech: choose another file"
+            )
+        return probe
+
+    def embed_face(self, face: FaceTrack) -> Embedding | None:
+        """One point for a face track: the mean of its looks, weighted by quality."""
+        crops = [stored_face(FaceCrop(shot.pixels, shot.landmarks)) for shot in face.shots]
+        outcomes = self.encoder_for(Modality.FACE).encode(Modality.FACE, crops)
+        return _pool(outcomes, [max(shot.quality, 1e-3) for shot in face.shots])
+
+    def embed_turns(self, turns: Sequence[SpeechTurn]) -> Embedding | None:
+        """One point for a speaker's turns: their mean, weighted by duration."""
+        sounds = [stored_voice(turn.waveform) for turn in turns]
+        outcomes = self.encoder_for(Modality.VOICE).encode(Modality.VOICE, sounds)
+        return _pool(outcomes, [max(turn.span.duration, 1e-3) for turn in turns])
+
+    def shortlist(self, probe: Embedding) -> list[PersonScore]:
+        """Enrolled people nearest to a probe, best first: cosine to the mean of all of their samples."""
+        (hits,) = self._store.search(
+            [probe], SHORTLIST * OVERFETCH, want=probe.modality, where=Filter(enrolled=True)
+        )
+        names = self._people.names()
+        near = list(dict.fromkeys(hit.row.person for hit in hits if hit.row.person in names))[:SHORTLIST]
+        if not near:
+            return []
+        calibration = self.calibration(probe.space.name, probe.modality)
+        samples: dict[str, list[Row]] = {person: [] for person in near}
+        for row in self._store.rows(probe.space, Filter(persons=tuple(near))):
+            samples[row.person].append(row)
+        scored = []
+        for person, rows in samples.items():
+            if rows:
+                score = similarity(probe, centre(rows))
+                scored.append(PersonScore(person, score, calibration.log_odds(score)))
+        return sorted(scored, key=lambda one: (-one.score, one.person))
+
+    def calibration(
+        self, space: str, modality: Modality, kind: Similarity = Similarity.COSINE
+    ) -> Calibration:
+        """The calibration of comparisons within one modality. Raises NotCalibrated."""
+        return calibration_for(self._encoders[space].calibration, (modality, modality), kind, space=space)
+
+    def names(self) -> dict[str, str]:
+        """Names of the enrolled by id."""
+        return self._people.names()
+
+    def extract(self, path: Path) -> Extraction:
+        """Read a file into tracks. Raises MediaError."""
+        return self._extract(path)
+
+    def encoder_for(self, modality: Modality) -> Encoder:
+        """The identity encoder of a modality. Raises ProbeUnusable if none is installed."""
+        name = f"{modality}_identity"
+        if name not in self._encoders:
+            raise ProbeUnusable(f"no {name} encoder is installed")
+        return self._encoders[name]
+
+
+def _pool(outcomes: Sequence[Embedding | Unusable], weights: Sequence[float]) -> Embedding | None:
+    usable = [
+        (one, weight) for one, weight in zip(outcomes, weights, strict=True) if isinstance(one, Embedding)
+    ]
+    return pooled([one for one, _ in usable], [weight for _, weight in usable]) if usable else None
+
+
+def centre(rows: Sequence[Row]) -> Embedding:
+    """One point for many rows of one person: their mean, weighted by quality."""
+    return pooled([row.embedding for row in rows], [max(row.quality, 1e-3) for row in rows])

@@ -1,0 +1,130 @@
+"""A world small enough to compute by hand: a "face" is its mean colour, a "voice" the shape of its spectrum in 8 bands.
+
+The encoders are real in every way that archive and engine can see, and their vectors can be worked out on paper,
+so that these tests are about writing and ranking, not about networks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from encoders.encoder import Unusable, UnusableReason
+from encoders.face import FaceCrop
+from encoders.space import Embedding, Modality, Space
+from encoders.voice import SAMPLE_RATE
+from ingest.ledger import Ledger, open_database
+from ingest.media import MediaError
+from ingest.track import Extraction, FaceShot, FaceTrack, Span, SpeechTurn, media_id
+from search.archive import Archive, Records
+from search.engine import Engine
+from search.evidence import Evidence
+from search.people import People
+from search.store import MemoryStore, Store
+
+CALIBRATION = {kind: {"threshold": 0.9, "slope": 40.0} for kind in ("cosine", "euclidean", "correlation")}
+
+
+@dataclass
+class ColourFaces:
+    """A face's point is its mean colour."""
+
+    space: Space = field(default_factory=lambda: Space("face_identity", 3, "f" * 64))
+    modalities: frozenset[Modality] = frozenset({Modality.FACE})
+    calibration: Any = field(default_factory=lambda: {"face-face": CALIBRATION})
+    domain: str = "colours"
+    trained_on: str = "nobody"
+
+    def encode(self, modality: Modality, samples: Sequence[FaceCrop]) -> list[Embedding | Unusable]:
+        return [Embedding.of(self.space, modality, one.pixels.reshape(-1, 3).mean(axis=0)) for one in samples]
+
+
+@dataclass
+class BandVoices:
+    """A voice's point is its energy in 8 bands; under a tenth of a second it says too little."""
+
+    space: Space = field(default_factory=lambda: Space("voice_identity", 8, "a" * 64))
+    modalities: frozenset[Modality] = frozenset({Modality.VOICE})
+    calibration: Any = field(default_factory=lambda: {"voice-voice": CALIBRATION})
+    domain: str = "tones"
+    trained_on: str = "nobody"
+
+    def encode(self, modality: Modality, samples: Sequence[Any]) -> list[Embedding | Unusable]:
+        return [self._one(modality, sample) for sample in samples]
+
+    def _one(self, modality: Modality, sound: Any) -> Embedding | Unusable:
+        if len(sound) < SAMPLE_RATE // 10:
+            return Unusable(UnusableReason.TOO_SHORT, "too short")
+        bands = np.array_split(np.abs(np.fft.rfft(sound)), 8)
+        return Embedding.of(self.space, modality, np.array([band.sum() for band in bands]))
+
+
+def face(colour: tuple[int, int, int], index: int = 0, area: float = 100.0, span: Span | None = None) -> FaceTrack:
+    """A face of one colour; a track when it has a span, else a photo's."""
+    pixels = np.full((16, 16, 3), colour, dtype=np.uint8)
+    shot = FaceShot(span.start if span else None, pixels, np.zeros((5, 2), np.float32), (0, 0, 16, 16), 0.9)
+    return FaceTrack(index, span, (shot,), area, (span,) if span else ())
+
+
+def turn(band: int, start: float = 0.0, end: float = 1.0, speaker: int = 0) -> SpeechTurn:
+    """A tone in the middle of one of the 8 bands."""
+    time = np.arange(round((end - start) * SAMPLE_RATE)) / SAMPLE_RATE
+    sound = 0.5 * np.sin(2 * np.pi * (500 + 1000 * band) * time)
+    return SpeechTurn(Span(start, end), speaker, sound.astype(np.float32))
+
+
+@dataclass
+class World:
+    """Files whose content is decided by the test, and an installation that reads them."""
+
+    folder: Path
+    store: Store = field(default_factory=MemoryStore)
+    found: dict[str, tuple[list[FaceTrack], list[SpeechTurn]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.read: list[str] = []
+        self.evidence = self.folder / "evidence"
+        database = open_database(f"sqlite:///{self.folder / 'records.sqlite'}")
+        self.records = Records(Ledger(database), People(database), Evidence(self.evidence))
+        self.encoders: dict[str, Any] = {"face_identity": ColourFaces(), "voice_identity": BandVoices()}
+        self.archive = Archive(self.extract, "s" * 64, self.encoders, self.store, self.records)
+        self.engine = Engine(self.extract, self.encoders, self.store, self.records.people)
+        self.archive.mend()
+
+    def file(self, name: str, faces: Sequence[FaceTrack] = (), turns: Sequence[SpeechTurn] = ()) -> Path:
+        """A file with these faces and turns in it."""
+        path = self.folder / name
+        path.write_bytes(name.encode())
+        self.found[hashlib.sha256(name.encode()).hexdigest()] = (list(faces), list(turns))
+        return path
+
+    def broken(self, name: str) -> Path:
+        """A file that cannot be read."""
+        path = self.folder / name
+        path.write_bytes(name.encode())
+        return path
+
+    def extract(self, path: Path) -> Extraction:
+        """Read a file of this world; raises MediaError for a broken one."""
+        self.read.append(path.name)
+        media = media_id(path)
+        if media not in self.found:
+            raise MediaError(path, "corrupt: nothing decodes")
+        faces, turns = self.found[media]
+        return Extraction(media, "film", 10.0, tuple(faces), tuple(turns))
+
+    def evidence_files(self) -> int:
+        """Pieces of evidence on disk."""
+        return sum(1 for path in self.evidence.rglob("*") if path.is_file()) if self.evidence.exists() else 0
+
+    def keys(self) -> dict[str, str]:
+        """Digest of keys by space."""
+        return {name: space.keys_sha256 for name, space in self.archive.status().spaces.items()}
+
+
+Make = Callable[..., World]

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ingest.track import Span
+from search.people import UnknownPerson
+from search.store import Filter, MemoryStore
+from tests.search.small_world import World, face, turn
+
+RED, BLUE = (200, 10, 10), (10, 10, 200)
+SPAN = Span(0.0, 2.0)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def test_a_film_becomes_rows_evidence_and_records(world: World) -> None:
+    report = world.archive.ingest_file(
+        world.file("a.mp4", [face(RED, span=SPAN)], [turn(2), turn(3, 2, 3, 1)]), "default"
+    )
+    assert (report.state, report.faces, report.voices) == ("done", 1, 2)
+    status = world.archive.status()
+    assert (status.spaces["face_identity"].rows, status.spaces["voice_identity"].rows, status.media) == (1, 2, 1)
+    assert world.evidence_files() == 3
+
+
+def test_a_second_run_costs_a_hash_and_changes_nothing(world: World) -> None:
+    film = world.file("a.mp4", [face(RED, span=SPAN)], [turn(2)])
+    world.archive.ingest_file(film, "default")
+    before, world.read = world.keys(), []
+    report = world.archive.ingest_file(film, "default")
+    assert (report.state, report.faces, report.voices) == ("unchanged", 1, 1)
+    assert world.read == [] and world.keys() == before
+
+
+def test_two_files_of_one_content_are_one_medium(world: World) -> None:
+    film = world.file("a.mp4", [face(RED, span=SPAN)])
+    copy = world.folder / "b.mp4"
+    copy.write_bytes(film.read_bytes())
+    assert [world.archive.ingest_file(path, "default").state for path in (film, copy)] == ["done", "unchanged"]
+    assert world.archive.status().media == 1
+
+
+def test_a_broken_file_is_a_report_and_counted_as_failed(world: World) -> None:
+    report = world.archive.ingest_file(world.broken("bad.mp4"), "default")
+    assert (report.state, report.reason) == ("failed", "corrupt: nothing decodes")
+    assert world.archive.status().failed == 1
+
+
+def test_a_missing_file_is_a_report_too(world: World) -> None:
+    assert "cannot be read" in (world.archive.ingest_file(world.folder / "gone.mp4", "default").reason or "")
+
+
+def test_a_turn_too_short_to_encode_is_counted_but_has_no_row(world: World) -> None:
+    report = world.archive.ingest_file(world.file("a.wav", [], [turn(1, 0.0, 0.05)]), "default")
+    assert report.voices == 1 and world.archive.status().spaces["voice_identity"].rows == 0
+
+
+def test_an_empty_index_is_filled_from_the_evidence(world: World) -> None:
+    world.archive.ingest_file(world.file("a.mp4", [face(RED, span=SPAN)], [turn(2)]), "default")
+    world.archive.enrol("Ann", [world.file("ann.wav", [], [turn(5)])])
+    before = world.keys()
+    named = {row.key: row.person for space in world.encoders.values() for row in world.store.rows(space.space)}
+    for encoder in world.encoders.values():
+        world.store.drop(encoder.space)
+    world.read = []
+    assert world.archive.mend() == 3
+    assert world.keys() == before and world.read == []
+    assert named == {row.key: row.person for space in world.encoders.values() for row in world.store.rows(space.space)}
+
+
+def test_mending_a_whole_index_changes_nothing(world: World) -> None:
+    world.archive.ingest_file(world.file("a.mp4", [face(RED, span=SPAN)], [turn(2)]), "default")
+    assert world.archive.mend() == 0
+
+
+def test_rows_that_no_record_knows_are_removed(world: World, tmp_path: Path) -> None:
+    other = World(tmp_path / "other") if (tmp_path / "other").mkdir() is None else None
+    assert other is not None
+    other.archive.ingest_file(other.file("b.mp4", [face(BLUE, span=SPAN)]), "default")
+    space = world.encoders["face_identity"].space
+    world.store.upsert(space, list(other.store.rows(space)))
+    assert world.archive.mend() == 1 and world.store.count(space) == 0
+
+
+def test_enrolment_takes_the_largest_face_and_the_longest_speaker(world: World) -> None:
+    clip = world.file(
+        "ann.mp4",
+        [face(BLUE, 0, 50, SPAN), face(RED, 1, 500, SPAN)],
+        [turn(1, 0, 1, 0), turn(6, 1, 3, 1), turn(6, 4, 5, 1)],
+    )
+    answer = world.archive.enrol("Ann", [clip])
+    assert answer.added == [str(clip)] and not answer.refused
+    (ann,) = world.archive.people().people
+    assert (ann.faces, ann.voices) == (1, 2)
+
+
+def test_only_an_unusable_sample_is_refused_and_creates_nobody(world: World) -> None:
+    answer = world.archive.enrol("Ann", [world.file("empty.mp4"), world.broken("bad.wav")])
+    assert [refusal.path.rsplit("/", 1)[1] for refusal in answer.refused] == ["empty.mp4", "bad.wav"]
+    assert world.archive.people().people == []
+
+
+def test_short_speech_is_enrolled_with_a_warning(world: World) -> None:
+    answer = world.archive.enrol("Ann", [world.file("ann.wav", [], [turn(5, 0, 1)])])
+    assert answer.added and "1.0 s of speech" in answer.warnings[0]
+
+
+def test_the_same_sample_cannot_be_enrolled_as_somebody_else(world: World) -> None:
+    clip = world.file("ann.wav", [], [turn(5)])
+    world.archive.enrol("Ann", [clip])
+    assert "another name" in world.archive.enrol("Bob", [clip]).refused[0].reason
+
+
+def test_forgetting_leaves_neither_rows_nor_evidence(world: World) -> None:
+    before = world.keys()
+    world.archive.enrol("Ann", [world.file("ann.mp4", [face(RED, span=SPAN)], [turn(5)])])
+    gone = world.archive.forget("Ann")
+    assert (gone.samples, gone.rows, gone.evidence) == (2, 2, 2)
+    assert world.keys() == before and world.evidence_files() == 0
+    with pytest.raises(UnknownPerson):
+        world.archive.forget("Ann")
+
+
+def test_forgetting_somebody_leaves_the_archives_own_film_in_place_unnamed(world: World) -> None:
+    film = world.file("a.mp4", [face(RED, span=SPAN)], [turn(5)])
+    world.archive.ingest_file(film, "default")
+    before = world.keys()
+    world.archive.enrol("Ann", [film])
+    assert world.keys() == before
+    world.archive.forget("Ann")
+    assert world.keys() == before and world.evidence_files() == 2
+    rows = [row for encoder in world.encoders.values() for row in world.store.rows(encoder.space)]
+    assert {row.person for row in rows} == {""}
+
+
+def test_ingesting_what_is_enrolled_keeps_its_name(world: World) -> None:
+    film = world.file("a.mp4", [face(RED, span=SPAN)])
+    world.archive.enrol("Ann", [film])
+    world.archive.ingest_file(film, "default")
+    assert len(list(world.store.rows(world.encoders["face_identity"].space, Filter(enrolled=True)))) == 1
+
+
+def test_a_forgetting_that_was_interrupted_is_finished_by_mending(world: World) -> None:
+    before = world.keys()
+    world.archive.enrol("Ann", [world.file("ann.wav", [], [turn(5)])])
+    world.records.people.begin_forgetting(world.records.people.find("Ann"))
+    world.archive.mend()
+    assert world.keys() == before and world.evidence_files() == 0 and world.records.people.leaving() == []
+
+
+class Interrupted(Exception):
+    """Stands for a kill."""
+
+
+class FailingStore(MemoryStore):
+    """A store that dies at the first write when told to."""
+
+    failing = False
+
+    def upsert(self, *arguments: object) -> None:  # type: ignore[override]
+        if self.failing:
+            raise Interrupted
+        super().upsert(*arguments)  # type: ignore[arg-type]
+
+
+def test_an_ingest_killed_before_its_rows_ends_as_a_quiet_one(tmp_path: Path) -> None:
+    world = World(tmp_path, FailingStore())
+    film = world.file("a.mp4", [face(RED, span=SPAN)], [turn(2)])
+    world.store.failing = True  # type: ignore[attr-defined]
+    with pytest.raises(Interrupted):
+        world.archive.ingest_file(film, "default")
+    world.store.failing = False  # type: ignore[attr-defined]
+    world.archive.mend()
+    assert world.archive.ingest_file(film, "default").state == "done"
+    rows = world.archive.status().spaces
+    assert (rows["face_identity"].rows, rows["voice_identity"].rows) == (1, 1)

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from encoders.space import Embedding, Modality, Space, SpaceMismatch
+from search.scores import (
+    Calibration,
+    NotCalibrated,
+    Similarity,
+    calibration_for,
+    fit_calibration,
+    pooled,
+    similarity,
+    similarity_matrix,
+)
+
+SPACE = Space("tiny", 3, "a" * 64)
+
+
+def point(*values: float, space: Space = SPACE) -> Embedding:
+    return Embedding.of(space, Modality.VOICE, np.array(values))
+
+
+def test_a_score_at_the_threshold_is_an_even_bet() -> None:
+    assert Calibration(0.7, 20.0).probability(0.7) == 0.5
+
+
+def test_probability_grows_with_the_score() -> None:
+    calibration = Calibration(0.7, 20.0)
+    assert calibration.probability(0.6) < 0.5 < calibration.probability(0.8)
+
+
+def test_log_odds_stay_finite() -> None:
+    assert Calibration(0.7, 1e9).log_odds(1.0) == pytest.approx(math.log(1e5))
+
+
+def test_a_calibration_without_direction_is_refused() -> None:
+    with pytest.raises(ValueError, match="positive slope"):
+        Calibration(0.7, 0.0)
+
+
+def test_a_missing_calibration_is_named() -> None:
+    with pytest.raises(NotCalibrated, match="tiny has no cosine calibration for face-voice"):
+        calibration_for({}, (Modality.VOICE, Modality.FACE), Similarity.COSINE, space="tiny")
+
+
+def test_fitting_recovers_the_slope_of_two_gaussians() -> None:
+    # equal-variance Gaussians have log-odds linear in the score, with slope (difference of means) / variance
+    random = np.random.default_rng(3)
+    genuine, impostor = random.normal(0.8, 0.1, 20_000), random.normal(0.5, 0.1, 20_000)
+    assert fit_calibration(genuine, impostor, 0.7).slope == pytest.approx(0.3 / 0.01, rel=0.05)
+
+
+def test_fitting_separable_scores_stays_finite() -> None:
+    slope = fit_calibration(np.array([0.9, 0.95]), np.array([0.1, 0.2]), 0.5).slope
+    assert 0 < slope < 1e4
+
+
+@pytest.mark.parametrize("kind", list(Similarity))
+def test_every_similarity_prefers_the_nearer_vector(kind: Similarity) -> None:
+    probe, near, far = point(1, 2, 3), point(1.1, 2, 3), point(3, 2, -1)
+    assert similarity(probe, near, kind) > similarity(probe, far, kind)
+
+
+def test_euclidean_is_the_negative_distance() -> None:
+    assert similarity(point(1, 0, 0), point(0, 1, 0), Similarity.EUCLIDEAN) == pytest.approx(-math.sqrt(2))
+
+
+def test_correlation_is_pearsons() -> None:
+    random = np.random.default_rng(0)
+    a, b = random.normal(size=(2, 8))
+    unit = [v / np.linalg.norm(v) for v in (a, b)]
+    matrix = similarity_matrix(unit[0][None], unit[1][None], Similarity.CORRELATION)
+    assert matrix[0, 0] == pytest.approx(np.corrcoef(a, b)[0, 1])
+
+
+def test_vectors_of_two_spaces_are_never_compared() -> None:
+    with pytest.raises(SpaceMismatch):
+        similarity(point(1, 0, 0), point(1, 0, 0, space=Space("tiny", 3, "b" * 64)))
+
+
+def test_pooling_weighs_samples() -> None:
+    centre = pooled([point(1, 0, 0), point(0, 1, 0)], [3.0, 1.0])
+    assert centre.vector[:2] == pytest.approx(np.array([3, 1]) / math.sqrt(10), abs=1e-6)
