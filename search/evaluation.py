@@ -175,7 +175,7 @@ def _retrieval(samples: Sequence[Sample], people: NDArray[np.str_], store: Store
     figures: dict[str, Any] = {}
     precision: dict[str, NDArray[np.float64]] = {}
     for name, scores in (("map", through), ("map_exact", exact)):
-        ranked = [_without(index, scores[row], same[index]) for row, index in enumerate(probes)]
+        ranked = [_without(int(index), scores[row], same[index]) for row, index in enumerate(probes)]
         precision[name] = np.array([metrics.average_precision(*one) for one in ranked])
         figures[name] = float(precision[name].mean())
         if name == "map":

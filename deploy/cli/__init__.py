@@ -1,1 +1,38 @@
-"""The command line, a file per command family."""
+"""The command line, a file per command family; heavy rooms are imported when a command needs them."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import typer
+
+from deploy.cli import ask, enrol, evaluate, files, operate
+from deploy.cli.output import NOTHING_DONE, WRONG_USAGE, NothingDone, UsageError, report_error
+
+app = typer.Typer(
+    name="visavox",
+    help="Who is speaking? Search across the gap between voice and face.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for family in (files, enrol, ask, evaluate, operate):
+    family.register(app)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command and exit: 0 done, 1 done with failures, 2 wrong usage, 3 nothing could be done."""
+    given = sys.argv[1:] if arguments is None else arguments
+    as_json = "--json" in given
+    try:
+        code = app(args=given, standalone_mode=False) or 0
+    except click.UsageError as error:
+        code = report_error("usage", f"{error.format_message()} (see `visavox --help`)", WRONG_USAGE, as_json)
+    except UsageError as error:
+        code = report_error("usage", str(error), WRONG_USAGE, as_json)
+    except NothingDone as error:
+        code = report_error(str(error.args[0]), str(error.args[-1]), NOTHING_DONE, as_json)
+    except (KeyboardInterrupt, click.Abort):
+        code = report_error("interrupted", "stopped; run the same command again to go on", 130, as_json)
+    sys.exit(code)

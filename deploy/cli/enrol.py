@@ -1,0 +1,88 @@
+"""``enrol``, ``people``, ``forget``: who is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deploy.cli.output import (
+    DONE,
+    WITH_FAILURES,
+    Json,
+    NothingDone,
+    UsageError,
+    answer,
+    console,
+    errors_translated,
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this family."""
+    app.command()(enrol)
+    app.command()(people)
+    app.command()(forget)
+
+
+def enrol(
+    name: Annotated[str, typer.Argument(help="The name that answers will give.")],
+    files: Annotated[list[Path], typer.Argument(help="Photos, sound or film of this person.")],
+    json: Json = False,
+) -> None:
+    """Make a person known by samples of their face and voice."""
+    if not name.strip() or len(name) > 200:
+        raise UsageError("a person's name has 1 to 200 characters")
+    if not any(path.exists() for path in files):
+        raise NothingDone("not_found", f"{files[0]}: there is no such file")
+    with errors_translated():
+        from deploy.wiring import installation
+
+        with installation() as opened:
+            opened.archive.mend()
+            outcome = opened.archive.enrol(name, files)
+
+    def show() -> None:
+        console.print(f"{outcome.name}: {len(outcome.added)} of {len(files)} files enrolled", highlight=False)
+        for warning in outcome.warnings:
+            console.print(f"note: {warning}", markup=False, highlight=False)
+        for refusal in outcome.refused:
+            console.print(f"refused: {refusal.path}: {refusal.reason}", markup=False, highlight=False)
+
+    answer(outcome, json, show, code=WITH_FAILURES if outcome.refused else DONE)
+
+
+def people(json: Json = False) -> None:
+    """List everyone enrolled."""
+    with errors_translated():
+        from deploy.wiring import installation
+
+        with installation() as opened:
+            everyone = opened.records.people.summary()
+
+    def show() -> None:
+        for person in everyone.people:
+            console.print(f"{person.name}: {person.faces} faces, {person.voices} voices", markup=False, highlight=False)
+        if not everyone.people:
+            console.print("nobody is enrolled: visavox enrol NAME FILE…")
+
+    answer(everyone, json, show)
+
+
+def forget(name: Annotated[str, typer.Argument(help="Whom to forget.")], json: Json = False) -> None:
+    """Remove a person: samples, rows and evidence."""
+    with errors_translated():
+        from deploy.wiring import installation
+
+        with installation() as opened:
+            gone = opened.archive.forget(name)
+
+    def show() -> None:
+        console.print(
+            f"{gone.name} forgotten: {gone.samples} samples, {gone.rows} rows and {gone.evidence} pieces of evidence",
+            markup=False,
+            highlight=False,
+        )
+
+    answer(gone, json, show)

@@ -1,0 +1,91 @@
+"""The only reader of the environment: ``VISAVOX_*`` variables become one small value."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_KNOWN = {
+    "VISAVOX_HOME",
+    "VISAVOX_MILVUS_URI",
+    "VISAVOX_DATABASE_URL",
+    "VISAVOX_BROKER_URL",
+    "VISAVOX_MODEL",
+    "VISAVOX_DEVICE",
+    "VISAVOX_MEDIA_ROOTS",
+}
+
+
+class SettingsError(ValueError):
+    """A setting has a value that cannot be used."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where an installation lives and what it is made of.
+
+    Args:
+        home: folder of everything the installation keeps.
+        milvus_uri: a Milvus server (http…), or the file of the embedded Milvus Lite.
+        database_url: SQLAlchemy URL of ledger and people.
+        broker_url: Redis of the workers, or None: work is done in this process.
+        model: folder of the shared-space encoder that serves, or None.
+        device: ``cpu``, ``cuda`` or ``auto``.
+        media_roots: folders that paths arriving by HTTP must lie in.
+    """
+
+    home: Path
+    milvus_uri: str
+    database_url: str
+    broker_url: str | None = None
+    model: Path | None = None
+    device: str = "auto"
+    media_roots: tuple[Path, ...] = ()
+
+    def __repr__(self) -> str:
+        """Like any dataclass's, with passwords masked."""
+        shown = {name: _masked(str(value)) for name, value in vars(self).items()}
+        return f"Settings({', '.join(f'{name}={value}' for name, value in shown.items())})"
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the index is the embedded one, which has one owner process at a time."""
+        return "://" not in self.milvus_uri
+
+
+def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings. Raises SettingsError that names the variable and what it may be."""
+    given = os.environ if environment is None else environment
+    unknown = {name for name in given if name.startswith("VISAVOX_")} - _KNOWN
+    if unknown:
+        # a warning, not an error: a variable of a newer version must not stop an older one
+        logging.getLogger("visavox").warning(
+            "unknown setting %s is ignored; known are %s",
+            ", ".join(sorted(unknown)),
+            ", ".join(sorted(_KNOWN)),
+        )
+    home = Path(given.get("VISAVOX_HOME") or "visavox-data").expanduser().absolute()
+    device = given.get("VISAVOX_DEVICE") or "auto"
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise SettingsError(f"VISAVOX_DEVICE must be auto, cpu, cuda or cuda:N, got {device!r}")
+    broker = given.get("VISAVOX_BROKER_URL") or None
+    if broker and not broker.startswith(("redis://", "rediss://", "unix://", "redis+socket://")):
+        raise SettingsError("VISAVOX_BROKER_URL must be the URL of a Redis, such as redis://127.0.0.1:6379/0")
+    roots = given.get("VISAVOX_MEDIA_ROOTS") or ""
+    return Settings(
+        home=home,
+        milvus_uri=given.get("VISAVOX_MILVUS_URI") or str(home / "index" / "milvus.db"),
+        database_url=given.get("VISAVOX_DATABASE_URL") or f"sqlite:///{home / 'records.sqlite'}",
+        broker_url=broker,
+        model=Path(given["VISAVOX_MODEL"]).expanduser() if given.get("VISAVOX_MODEL") else None,
+        device=device,
+        media_roots=tuple(Path(root).expanduser().resolve() for root in roots.split(":") if root),
+    )
+
+
+def _masked(text: str) -> str:
+    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", text)

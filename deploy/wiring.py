@@ -1,0 +1,174 @@
+"""Settings to living objects: the only place that chooses between one part and another."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+from uuid import uuid4
+
+from ingest.pipeline import ExtractionSettings, Extractor
+
+from deploy.settings import Settings, load_settings
+from encoders.encoder import Encoder, packaged_encoders
+from encoders.face import load_face_detector
+from encoders.voice import load_speech_detector
+from ingest.jobs import FileReport, Handler, InProcessQueue, JobQueue
+from ingest.ledger import Ledger, open_database
+from ingest.worker import CeleryQueue
+from search.archive import Archive, Records
+from search.engine import Engine
+from search.evidence import Evidence
+from search.milvus import MilvusStore
+from search.people import People
+from search.probes import Prober
+
+# How long a command waits for the embedded index while another command is about to let go of it.
+PATIENCE_SECONDS = 10.0
+# A worker waits longer: a question being answered must not make a file fail.
+WORKER_PATIENCE_SECONDS = 120.0
+
+
+class Installation:
+    """All parts of one installation, each made when it is first asked for.
+
+    Args:
+        settings: where it lives and what it is made of.
+        patience: seconds to wait for an embedded index that another process holds.
+        consistency: what searches see. A command asks ``Strong``, since it may follow another process's
+            enrolment by a moment; a server that lives on asks ``Bounded``, which is quicker.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        patience: float = PATIENCE_SECONDS,
+        consistency: Literal["Strong", "Bounded"] = "Strong",
+    ) -> None:
+        self.settings = settings
+        self._patience = patience
+        self._consistency: Literal["Strong", "Bounded"] = consistency
+        self._store: MilvusStore | None = None
+
+    @cached_property
+    def encoders(self) -> dict[str, Encoder]:
+        """The serving encoders by the name of their space."""
+        loaded = [Encoder.load(folder, device=self.settings.device) for folder in packaged_encoders().values()]
+        return {encoder.space.name: encoder for encoder in loaded}
+
+    @cached_property
+    def extractor(self) -> Extractor:
+        """Reads files into tracks."""
+        return Extractor(
+            load_face_detector(),
+            load_speech_detector(),
+            self.encoders["face_identity"],
+            self.encoders["voice_identity"],
+        )
+
+    @cached_property
+    def records(self) -> Records:
+        """Ledger, people and evidence."""
+        self.settings.home.mkdir(parents=True, exist_ok=True)
+        database = open_database(self.settings.database_url)
+        return Records(Ledger(database), People(database), Evidence(self.settings.home / "evidence"))
+
+    @property
+    def store(self) -> MilvusStore:
+        """The index; opened anew after ``release``."""
+        if self._store is None:
+            if self.settings.embedded:
+                Path(self.settings.milvus_uri).parent.mkdir(parents=True, exist_ok=True)
+            self._store = MilvusStore(self.settings.milvus_uri, wait=self._patience, consistency=self._consistency)
+        return self._store
+
+    def release(self) -> None:
+        """Let go of the index, so that another process may own it."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+    @property
+    def archive(self) -> Archive:
+        """The write side."""
+        return Archive(self.extractor.extract, self._reading, self.encoders, self.store, self.records)
+
+    @property
+    def prober(self) -> Prober:
+        """Reads probes as the engine does."""
+        return Prober(self.extractor.extract, self.encoders, self.store, self.records.people)
+
+    @property
+    def engine(self) -> Engine:
+        """The read side."""
+        return Engine(self.extractor.extract, self.encoders, self.store, self.records.people)
+
+    @property
+    def _reading(self) -> str:
+        """Digest of how media are read: other parameters or detectors mean reading them again."""
+        names = (ExtractionSettings().digest(), "dlib_hog", "silero")
+        return hashlib.sha256("\n".join(names).encode()).hexdigest()
+
+    def queue(self, notice: Callable[[str], None] | None = None) -> JobQueue:
+        """Where files are sent to be ingested: workers if there is a broker, else this process.
+
+        Args:
+            notice: told what a person should know while it runs, such as that no worker is listening.
+        """
+        if self.settings.broker_url:
+            return CeleryQueue(self.settings.broker_url, notice=notice)
+        return InProcessQueue(lambda path, archive: self.archive.ingest_file(path, archive), notice=notice)
+
+    @contextmanager
+    def scratch_store(self) -> Iterator[MilvusStore]:
+        """An index of the same make beside the live one, gone afterwards: for measuring."""
+        with TemporaryDirectory(prefix="visavox-") as folder:
+            uri = str(Path(folder) / "scratch.db") if self.settings.embedded else self.settings.milvus_uri
+            store = MilvusStore(uri, prefix=f"visavox_scratch_{uuid4().hex[:8]}")
+            try:
+                yield store
+            finally:
+                for encoder in self.encoders.values():
+                    store.drop(encoder.space)
+                store.close()
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.release()
+
+
+@contextmanager
+def installation(*, consistency: Literal["Strong", "Bounded"] = "Strong") -> Iterator[Installation]:
+    """The installation that the environment describes, closed afterwards. Raises SettingsError."""
+    opened = Installation(load_settings(), consistency=consistency)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def ingest_handler() -> Handler:
+    """What a worker process does with a file; models are loaded once, an embedded index is let go after each."""
+    opened = Installation(load_settings(), patience=WORKER_PATIENCE_SECONDS)
+    mended = False
+
+    def handle(path: Path, archive: str) -> FileReport:
+        nonlocal mended
+        try:
+            writer = opened.archive
+            if not mended:
+                writer.mend()
+                mended = True
+            report = writer.ingest_file(path, archive)
+            writer.flush()
+            return report
+        finally:
+            if opened.settings.embedded:
+                opened.release()
+
+    return handle

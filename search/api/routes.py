@@ -1,0 +1,296 @@
+"""Questions: who, search, verify, match; and the jobs, spaces and evidence that belong to them.
+
+Every answer is the JSON of the command of the same name. Uploads are read as what they are: neither a
+part's declared type nor its file name chooses anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Any, TypeVar
+
+import numpy as np
+from fastapi import APIRouter, Depends, File, Form, Request, Response, UploadFile
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from starlette.exceptions import HTTPException
+
+from encoders.encoder import EncoderError
+from encoders.space import Embedding, Modality, SpaceMismatch
+from ingest.content import MediaError
+from ingest.jobs import BoardFull, Job, JobState, UnknownJob
+from search.answers import FindAnswer, MatchAnswer, VerifyAnswer, WhoAnswer
+from search.api import problems
+from search.api.forms import FormRoute
+from search.api.problems import NotReady, VectorUnusable, documented
+from search.api.services import Desk, MediaTooLong
+from search.api.uploads import Uploads, UploadTooLarge, is_multipart, save
+from search.evidence import EvidenceMissing
+from search.probes import ProbeUnusable
+from search.scores import NotCalibrated, Similarity
+from search.store import StoreError, StoreHeld, StoreUnavailable
+
+router = APIRouter(route_class=FormRoute)
+Model = TypeVar("Model", bound=BaseModel)
+
+MOST_HITS = 1000
+MOST_FILES = 100
+LONGEST_VECTOR = 8192
+EVIDENCE_TYPES = {".png": "image/png", ".flac": "audio/flac"}
+
+INDEX_PROBLEMS = (StoreUnavailable, StoreHeld, StoreError, EncoderError)
+FILE_PROBLEMS = (MediaError, MediaTooLong, ProbeUnusable, UploadTooLarge, *INDEX_PROBLEMS)
+
+
+def desk_of(request: Request) -> Desk:
+    """The desk of the application that serves a request."""
+    desk: Desk = request.app.state.desk
+    return desk
+
+
+AtDesk = Annotated[Desk, Depends(desk_of)]
+OneFile = Annotated[UploadFile, File(description="A film, a sound or a photo, of any common format.")]
+Kind = Annotated[Similarity, Form(description="How vectors are compared.")]
+
+
+@dataclass(frozen=True)
+class JobAnswer:
+    """A long question: its id, how it stands, and its answer or the problem that ended it."""
+
+    job: str
+    state: JobState
+    result: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class SpaceAnswer:
+    """A space that can be searched, and what its encoder encodes."""
+
+    name: str
+    digest: str
+    dimension: int
+    modalities: list[str]
+
+
+@dataclass(frozen=True)
+class SpacesAnswer:
+    """Every space that can be searched."""
+
+    spaces: list[SpaceAnswer]
+
+
+class FileSearch(BaseModel):
+    """The fields beside the file of a search by file."""
+
+    model_config = ConfigDict(extra="ignore")
+    want: Modality
+    top: int = Field(default=10, ge=1, le=MOST_HITS)
+
+
+class VectorSearch(BaseModel):
+    """A search by vector: which space it is of, what it was made from, and what is wanted."""
+
+    model_config = ConfigDict(extra="ignore")
+    space_digest: str = Field(pattern="^[0-9a-f]{64}$")
+    modality: Modality
+    vector: list[float] = Field(min_length=1, max_length=LONGEST_VECTOR)
+    want: Modality | None = Field(default=None, description="What to find; the vector's own modality if missing.")
+    top: int = Field(default=10, ge=1, le=MOST_HITS)
+
+
+async def receive(files: Sequence[UploadFile], desk: Desk, stack: ExitStack) -> Uploads:
+    """Take the files of a request; they are deleted when the stack is left."""
+    uploads = await save(files, desk.limits.folder)
+    stack.callback(uploads.delete)
+    return uploads
+
+
+@router.post(
+    "/v1/who",
+    summary="Who speaks when in a file",
+    tags=["questions"],
+    response_model=WhoAnswer,
+    responses=documented(*FILE_PROBLEMS, BoardFull)
+    | {202: {"model": JobAnswer, "description": "More than 60 s of media: a job, at Location"}},
+)
+async def who(desk: AtDesk, file: OneFile) -> WhoAnswer | Response:
+    """Every speech turn with the people who may be speaking, best first, and the answer or ``unknown``."""
+    with ExitStack() as stack:
+        uploads = await receive([file], desk, stack)
+        (path,) = uploads.paths
+        if await desk.measure([path]) <= desk.limits.at_once:
+            return await desk.ask(lambda: desk.services.engine.who(path))
+        job = desk.later(lambda engine: asdict(engine.who(path)), uploads.delete)
+        stack.pop_all()  # from here on the job deletes the file
+    return JSONResponse(
+        asdict(JobAnswer(job.id, job.state)), 202, {"Location": f"/v1/jobs/{job.id}", "Retry-After": "1"}
+    )
+
+
+def _search_body() -> dict[str, Any]:
+    """OpenAPI of a body that is either of two, which FastAPI cannot say by itself."""
+    form = TypeAdapter(FileSearch).json_schema()
+    form["properties"]["file"] = {"type": "string", "format": "binary"}
+    form["required"] = ["file", *form["required"]]
+    for schema in (form, vector := TypeAdapter(VectorSearch).json_schema()):
+        definitions = schema.pop("$defs", {})
+        for one in schema["properties"].values():
+            for holder in (one, *one.get("anyOf", [])):
+                if "$ref" in holder:
+                    holder.update(definitions[holder.pop("$ref").rsplit("/", 1)[-1]])
+    content = {"multipart/form-data": {"schema": form}, "application/json": {"schema": vector}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+@router.post(
+    "/v1/search",
+    summary="Find faces or voices of whom a file shows, or near a vector",
+    tags=["questions"],
+    response_model=FindAnswer,
+    responses=documented(*FILE_PROBLEMS, SpaceMismatch, VectorUnusable),
+    openapi_extra=_search_body(),
+)
+async def search(desk: AtDesk, request: Request) -> FindAnswer:
+    """Hits, best first, over enrolled samples and archive tracks."""
+    if not is_multipart(request.headers):
+        if "json" not in request.headers.get("content-type", "").lower():
+            raise HTTPException(415, "send multipart/form-data with a file, or application/json with a vector")
+        asked = _valid(VectorSearch, await request.body())
+        return await _search_vector(desk, asked)
+    async with request.form(max_files=MOST_FILES) as form:
+        file = form.get("file")
+        fields = _valid(FileSearch, {name: form[name] for name in ("want", "top") if name in form})
+        # the form's own parser makes Starlette's class, of which FastAPI's is a child
+        if file is None or isinstance(file, str):
+            raise RequestValidationError([{"loc": ("body", "file"), "msg": "a file is required"}])
+        with ExitStack() as stack:
+            uploads = await receive([file], desk, stack)  # type: ignore[list-item]
+            await desk.measure(uploads.paths)
+            return await desk.ask(lambda: desk.services.engine.find(uploads.paths[0], fields.want, fields.top))
+
+
+async def _search_vector(desk: Desk, asked: VectorSearch) -> FindAnswer:
+    encoder = desk.serving(asked.space_digest)
+    if asked.modality not in encoder.modalities:
+        raise VectorUnusable(f"{encoder.space.name} has no vectors of modality {asked.modality}")
+    try:
+        probe = Embedding.of(encoder.space, asked.modality, np.array(asked.vector, dtype=np.float64))
+    except ValueError as error:
+        raise VectorUnusable(str(error)) from error
+    want = asked.want or asked.modality
+    return await desk.ask(lambda: desk.services.engine.find_vector(probe, want, asked.top))
+
+
+def _valid(model: type[Model], given: bytes | dict[str, Any]) -> Model:
+    try:
+        return model.model_validate_json(given) if isinstance(given, bytes) else model.model_validate(given)
+    except ValidationError as error:
+        found = [{"loc": ("body", *one["loc"]), "msg": one["msg"]} for one in error.errors()]
+        raise RequestValidationError(found) from error
+
+
+@router.post(
+    "/v1/verify",
+    summary="Whether two files show one person",
+    tags=["questions"],
+    response_model=VerifyAnswer,
+    responses=documented(*FILE_PROBLEMS, NotCalibrated),
+)
+async def verify(
+    desk: AtDesk,
+    file: Annotated[list[UploadFile], File(min_length=2, max_length=2, description="Two parts named `file`.")],
+    similarity: Kind = Similarity.COSINE,
+) -> VerifyAnswer:
+    """Any two of face and voice, by the operating threshold of their space."""
+    with ExitStack() as stack:
+        uploads = await receive(file, desk, stack)
+        await desk.measure(uploads.paths)
+        one, other = uploads.paths
+        return await desk.ask(lambda: desk.services.engine.verify(one, other, similarity))
+
+
+@router.post(
+    "/v1/match",
+    summary="Which of several files shows the person of the probe",
+    tags=["questions"],
+    response_model=MatchAnswer,
+    responses=documented(*FILE_PROBLEMS, NotCalibrated),
+)
+async def match(
+    desk: AtDesk,
+    probe: Annotated[UploadFile, File(description="Whom to look for.")],
+    candidate: Annotated[list[UploadFile], File(min_length=1, max_length=MOST_FILES, description="Repeatable.")],
+    similarity: Kind = Similarity.COSINE,
+) -> MatchAnswer:
+    """Candidates in the order sent, under the last part of their file names, or their numbers without one."""
+    with ExitStack() as stack:
+        asked, offered = await receive([probe], desk, stack), await receive(candidate, desk, stack)
+        await desk.measure([*asked.paths, *offered.paths])
+        answer = await desk.ask(lambda: desk.services.engine.match(asked.paths[0], offered.paths, similarity))
+    names = offered.labels()
+    shown = [replace(one, path=names[one.path]) for one in answer.candidates]
+    return MatchAnswer(shown, names[answer.answer])
+
+
+@router.get(
+    "/v1/jobs/{identity}", summary="How a job stands", tags=["jobs"], response_model=JobAnswer,
+    responses=documented(UnknownJob),
+)  # fmt: skip
+async def job(desk: AtDesk, request: Request, identity: str) -> JobAnswer:
+    """``result`` is what the question answers at once for shorter media; ``error`` a problem document."""
+    found: Job = desk.services.board.get(identity)
+    folder = problems.uploads_folder(request)
+    error = problems.document(found.failure, folder) if found.failure is not None else None
+    return JobAnswer(found.id, found.state, found.result, error)
+
+
+@router.get("/v1/spaces", summary="Spaces that can be searched", tags=["index"], response_model=SpacesAnswer)
+async def spaces(desk: AtDesk) -> SpacesAnswer:
+    """Name, digest, dimension and modalities of each: what a search by vector needs."""
+    return SpacesAnswer(
+        [
+            SpaceAnswer(one.space.name, one.space.digest, one.space.dimension, sorted(str(m) for m in one.modalities))
+            for one in desk.services.encoders
+        ]
+    )
+
+
+@router.get(
+    "/v1/evidence/{identity}", summary="The face crop or speech turn behind a hit", tags=["index"],
+    response_class=Response,
+    responses=documented(EvidenceMissing)
+    | {200: {"description": "PNG or FLAC", "content": {one: {} for one in EVIDENCE_TYPES.values()}}},
+)  # fmt: skip
+async def evidence(desk: AtDesk, identity: str) -> Response:
+    """PNG for a face, FLAC for a voice."""
+
+    def read() -> tuple[bytes, str]:
+        path = desk.services.evidence(identity)
+        try:
+            return path.read_bytes(), EVIDENCE_TYPES.get(path.suffix, "application/octet-stream")
+        except FileNotFoundError as error:  # forgotten a moment ago
+            raise EvidenceMissing(f"no evidence {identity!r} is stored") from error
+
+    content, media_type = await desk.look(read)
+    # nothing may keep a copy: a person can be forgotten
+    headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+    return Response(content, media_type=media_type, headers=headers)
+
+
+@router.get("/healthz", summary="Whether the process lives", tags=["operation"])
+async def healthz() -> dict[str, str]:
+    """Always 200."""
+    return {"status": "alive"}
+
+
+@router.get("/readyz", summary="Whether questions can be answered", tags=["operation"], responses=documented(NotReady))
+async def readyz(desk: AtDesk) -> dict[str, str]:
+    """200 once the index answers and the encoders are loaded; else 503 with what is missing."""
+    missing = await desk.missing()
+    if missing:
+        raise NotReady(missing)
+    return {"status": "ready"}

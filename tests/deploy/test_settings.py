@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from deploy.settings import SettingsError, load_settings
+
+
+def test_everything_lives_in_the_home_by_default(tmp_path: Path) -> None:
+    settings = load_settings({"VISAVOX_HOME": str(tmp_path)})
+    assert settings.embedded and settings.milvus_uri.startswith(str(tmp_path))
+    assert settings.database_url == f"sqlite:///{tmp_path}/records.sqlite" and settings.broker_url is None
+
+
+def test_the_default_home_is_beside_you(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_settings({}).home == tmp_path / "visavox-data"
+
+
+def test_a_server_is_not_embedded() -> None:
+    assert not load_settings({"VISAVOX_MILVUS_URI": "http://127.0.0.1:19530"}).embedded
+
+
+def test_an_unknown_setting_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    load_settings({"VISAVOX_HOEM": "x"})
+    assert "VISAVOX_HOEM" in caplog.text and "VISAVOX_HOME" in caplog.text
+
+
+@pytest.mark.parametrize(("name", "value"), [("VISAVOX_DEVICE", "gpu"), ("VISAVOX_BROKER_URL", "amqp://x")])
+def test_a_value_that_cannot_be_is_refused_by_name(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=name):
+        load_settings({name: value})
+
+
+def test_passwords_are_not_shown() -> None:
+    settings = load_settings(
+        {"VISAVOX_DATABASE_URL": "postgresql://ann:secret@db/x", "VISAVOX_BROKER_URL": "redis://:pw@r/0"}
+    )
+    assert "secret" not in repr(settings) and ":pw@" not in repr(settings)
+
+
+def test_media_roots_are_absolute(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    settings = load_settings({"VISAVOX_MEDIA_ROOTS": f"{tmp_path}/a/../a:{tmp_path}"})
+    assert settings.media_roots == (tmp_path / "a", tmp_path)

@@ -1,0 +1,515 @@
+from __future__ import annotations
+
+import os
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from datetime import datetime
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from encoders.space import Embedding, Modality, Space
+from ingest.content import MediaError
+from ingest.jobs import JobBoard
+from search.answers import Candidate as Speaker
+from search.answers import (
+    EnrolAnswer,
+    EvidenceKinds,
+    FindAnswer,
+    ForgetAnswer,
+    FoundHit,
+    MatchAnswer,
+    MatchCandidate,
+    PeopleAnswer,
+    PersonSummary,
+    Refusal,
+    VerifyAnswer,
+    WhoAnswer,
+    WhoTurn,
+)
+from search.api.app import create_app
+from search.api.problems import KINDS, MEDIA_TYPE, TYPES
+from search.api.services import Limits, Services
+from search.api.uploads import PREFIX, label, sweep
+from search.evidence import EvidenceMissing
+from search.people import NameTaken, Person, UnknownPerson
+from search.probes import ProbeUnusable
+from search.scores import NotCalibrated
+from search.store import StoreHeld, StoreUnavailable
+
+with warnings.catch_warnings():
+    # Starlette would rather have another client than httpx
+    warnings.simplefilter("ignore")
+    from fastapi.testclient import TestClient
+
+SPACE = Space("face_identity", 3, "a" * 64)
+HIT = FoundHit("face_identity", "face", "m", None, None, "Ada", 0.9, 0.99, "e")
+FILM = b"film of 5 s"
+
+
+class Faces:
+    """What an encoder says of itself."""
+
+    space = SPACE
+    modalities = frozenset({Modality.FACE})
+
+
+class PlainEngine:
+    """Answers by what a file's own text says; keeps what it was asked, and counts askers at a time."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[object, ...]] = []
+        self.seen: list[Path] = []
+        self.go_on = threading.Event()
+        self.go_on.set()
+        self.at_work = self.most_at_work = 0
+
+    def _read(self, path: Path) -> bytes:
+        self.at_work += 1
+        self.most_at_work = max(self.most_at_work, self.at_work)
+        self.seen.append(path)
+        self.go_on.wait(10)
+        content = path.read_bytes()
+        self.at_work -= 1
+        if content == b"garbage":
+            raise MediaError(path, "is no film, sound or photo")
+        if content == b"nobody":
+            raise ProbeUnusable(f"{path}: shows no usable face and holds no usable speech")
+        if content == b"held":
+            raise StoreHeld("the index is open in process 7")
+        if content == b"bug":
+            raise ZeroDivisionError("secret internals")
+        return content
+
+    def find(self, path: Path, want: Modality, top: int, /) -> FindAnswer:
+        self.asked.append((self._read(path), want, top))
+        return FindAnswer([HIT], "a note")
+
+    def find_vector(self, probe: Embedding, want: Modality, top: int, /) -> FindAnswer:
+        self.asked.append((probe, want, top))
+        return FindAnswer([HIT])
+
+    def who(self, path: Path, /) -> WhoAnswer:
+        self._read(path)
+        ada = Speaker("Ada", 0.8, 0.97, EvidenceKinds(voice=0.97))
+        return WhoAnswer([WhoTurn(0.5, 2.0, [ada], "Ada")])
+
+    def verify(self, a: Path, b: Path, kind: str, /) -> VerifyAnswer:
+        if kind == "euclidean":
+            raise NotCalibrated("face_identity has no calibration for euclidean")
+        self.asked.append((self._read(a), self._read(b), kind))
+        return VerifyAnswer(0.7, 0.8, True, 0.5, "face_identity")
+
+    def match(self, probe: Path, candidates: Sequence[Path], kind: str, /) -> MatchAnswer:
+        self.asked.append((self._read(probe), *map(self._read, candidates), kind))
+        scored = [MatchCandidate(str(path), 0.1 * i, 0.2 * i) for i, path in enumerate(candidates)]
+        return MatchAnswer(scored, str(candidates[-1]))
+
+
+class PlainPeople:
+    """People in a dictionary; the write side and the names in one."""
+
+    def __init__(self, engine: PlainEngine) -> None:
+        self.engine = engine
+        self.known: dict[str, PersonSummary] = {}
+
+    def find(self, name_or_id: str, /) -> Person:
+        for one in self.known.values():
+            if name_or_id in (one.id, one.name):
+                return Person(one.id, one.name, datetime(2026, 1, 1))
+        raise UnknownPerson(f"nobody called {name_or_id!r} is enrolled")
+
+    def create(self, name: str, /) -> Person:
+        if any(one.name == name for one in self.known.values()):
+            raise NameTaken(f"somebody is enrolled as {name!r} already")
+        identity = f"{len(self.known):032x}"
+        self.known[identity] = PersonSummary(identity, name, 0, 0, "2026-01-01T00:00:00Z")
+        return self.find(name)
+
+    def rename(self, name_or_id: str, name: str, /) -> Person:
+        person = self.find(name_or_id)
+        self.known[person.id] = replace(self.known[person.id], name=name)
+        return self.find(name)
+
+    def enrol(self, name: str, paths: Sequence[Path], /) -> EnrolAnswer:
+        person, added, refused = self.find(name), [], []
+        for path in paths:
+            try:
+                self.engine._read(path)
+                added.append(str(path))
+            except MediaError as error:
+                refused.append(Refusal(str(path), error.reason))
+        held = self.known[person.id]
+        self.known[person.id] = replace(held, faces=held.faces + len(added))
+        return EnrolAnswer(name, added, refused, [f"{path}: is short" for path in added])
+
+    def forget(self, name: str, /) -> ForgetAnswer:
+        gone = self.known.pop(self.find(name).id)
+        return ForgetAnswer(gone.name, gone.faces, gone.faces, gone.faces)
+
+    def people(self) -> PeopleAnswer:
+        return PeopleAnswer(list(self.known.values()))
+
+
+class House:
+    """An application with everything it was made of."""
+
+    def __init__(self, folder: Path) -> None:
+        self.engine = PlainEngine()
+        self.people = PlainPeople(self.engine)
+        self.missing: list[str] = []
+        self.evidence = folder / "crop.png"
+        self.evidence.write_bytes(b"a crop")
+        self.uploads = folder / "two words" / "uploads"
+        self.services = Services(
+            self.engine, self.people, self.people, [Faces()], JobBoard(most_waiting=2),
+            evidence=self.stored, ready=lambda: self.missing, seconds=self.seconds,
+        )  # fmt: skip
+        self.limits = Limits(upload_bytes=20_000, json_bytes=2_000, longest=1000, folder=self.uploads)
+
+    def stored(self, identity: str) -> Path:
+        if identity != "e":
+            raise EvidenceMissing(f"no evidence {identity!r} is stored")
+        return self.evidence
+
+    @staticmethod
+    def seconds(path: Path) -> float:
+        return {b"film of 90 s": 90.0, b"film of 2 h": 7200.0}.get(path.read_bytes(), 5.0)
+
+    def leftovers(self) -> list[Path]:
+        return list(self.uploads.rglob("*"))
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    return House(tmp_path)
+
+
+@pytest.fixture
+def client(house: House) -> Iterator[TestClient]:
+    with TestClient(create_app(house.services, house.limits), raise_server_exceptions=False) as client:
+        yield client
+
+
+def upload(content: bytes = FILM, name: str = "film.mp4") -> dict[str, tuple[str, bytes, str]]:
+    return {"file": (name, content, "text/html")}
+
+
+def kind(response: httpx.Response) -> str:
+    """The end of a problem's type, once everything a problem document needs is there."""
+    assert response.headers["content-type"] == MEDIA_TYPE
+    problem = response.json()
+    assert problem["status"] == response.status_code
+    assert problem["title"] and problem["detail"]
+    return str(problem["type"].removeprefix(TYPES))
+
+
+def job_done(client: TestClient, address: str) -> dict[str, object]:
+    deadline = time.monotonic() + 10
+    while (job := client.get(address).json())["state"] in ("queued", "running"):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return dict(job)
+
+
+def test_who_answers_short_media_at_once_with_the_commands_json(client: TestClient, house: House) -> None:
+    response = client.post("/v1/who", files=upload())
+    assert response.status_code == 200
+    assert response.json() == asdict(house.engine.who(house.evidence))
+    assert house.leftovers() == []
+
+
+def test_who_makes_a_job_of_long_media(client: TestClient, house: House) -> None:
+    response = client.post("/v1/who", files=upload(b"film of 90 s"))
+    assert response.status_code == 202
+    assert response.headers["location"] == f"/v1/jobs/{response.json()['job']}"
+    job = job_done(client, response.headers["location"])
+    assert job["state"] == "done"
+    assert job["result"] == asdict(house.engine.who(house.evidence))
+    assert house.leftovers() == []
+
+
+def test_a_job_that_fails_says_why_as_a_problem(house: House) -> None:
+    services = replace(house.services, seconds=lambda _path: 90.0)
+    with TestClient(create_app(services, house.limits)) as client:
+        job = job_done(client, client.post("/v1/who", files=upload(b"garbage")).headers["location"])
+    assert job["state"] == "failed"
+    assert isinstance(job["error"], dict)
+    assert job["error"]["type"] == TYPES + "media-unreadable"
+    assert job["error"]["detail"] == "film.mp4: is no film, sound or photo"
+    assert house.leftovers() == []
+
+
+def test_a_full_board_of_jobs_asks_to_come_back_and_keeps_no_file(client: TestClient, house: House) -> None:
+    house.engine.go_on.clear()
+    codes = [client.post("/v1/who", files=upload(b"film of 90 s")).status_code for _ in range(2)]
+    response = client.post("/v1/who", files=upload(b"film of 90 s"))
+    assert codes == [202, 202]
+    assert (kind(response), response.headers["retry-after"]) == ("busy", "5")
+    house.engine.go_on.set()
+
+
+def test_jobs_and_questions_share_the_networks_one_at_a_time(client: TestClient, house: House) -> None:
+    house.engine.go_on.clear()
+    job = client.post("/v1/who", files=upload(b"film of 90 s")).headers["location"]
+    question = threading.Thread(target=lambda: client.post("/v1/who", files=upload()))
+    question.start()
+    time.sleep(0.3)
+    house.engine.go_on.set()
+    question.join(10)
+    assert job_done(client, job)["state"] == "done"
+    assert (len(house.engine.seen), house.engine.most_at_work) == (2, 1)
+
+
+def test_with_an_engine_for_the_background_questions_do_not_wait_for_jobs(house: House) -> None:
+    patient = PlainEngine()
+    patient.go_on.clear()
+    with TestClient(create_app(replace(house.services, background=patient), house.limits)) as client:
+        job = client.post("/v1/who", files=upload(b"film of 90 s")).headers["location"]
+        assert client.post("/v1/who", files=upload()).status_code == 200
+        assert client.get(job).json()["state"] == "running"
+        patient.go_on.set()
+        assert job_done(client, job)["state"] == "done"
+
+
+def test_media_too_long_for_any_question_are_refused(client: TestClient) -> None:
+    assert kind(client.post("/v1/who", files=upload(b"film of 2 h"))) == "media-too-long"
+
+
+def test_search_by_file_passes_what_is_wanted_and_how_many(client: TestClient, house: House) -> None:
+    response = client.post("/v1/search", files=upload(), data={"want": "voice", "top": "7", "later": "x"})
+    assert response.json() == asdict(FindAnswer([HIT], "a note"))
+    assert house.engine.asked == [(FILM, Modality.VOICE, 7)]
+    client.post("/v1/search", files=upload(), data={"want": "face"})
+    assert house.engine.asked[1] == (FILM, Modality.FACE, 10)
+    assert house.leftovers() == []
+
+
+@pytest.mark.parametrize("data", [{}, {"want": "smell"}, {"want": "face", "top": "0"}, {"want": "face", "top": "1001"}])
+def test_search_by_file_refuses_fields_out_of_range(client: TestClient, data: dict[str, str]) -> None:
+    response = client.post("/v1/search", files=upload(), data=data)
+    assert kind(response) == "invalid-request"
+    assert response.json()["errors"][0]["where"] in ("body.want", "body.top")
+
+
+def test_search_needs_a_file_or_a_vector(client: TestClient) -> None:
+    form = client.post("/v1/search", files={"other": ("a", b"b")}, data={"want": "face"})
+    assert kind(form) == "invalid-request"
+    assert client.post("/v1/search", content=b"abc").status_code == 415
+
+
+def test_search_by_vector_normalises_it_and_asks_its_own_modality(client: TestClient, house: House) -> None:
+    asked = {"space_digest": SPACE.digest, "modality": "face", "vector": [3.0, 0.0, 4.0], "top": 2}
+    assert client.post("/v1/search", json=asked).json() == asdict(FindAnswer([HIT]))
+    ((probe, want, top),) = house.engine.asked
+    assert isinstance(probe, Embedding)
+    np.testing.assert_allclose(probe.vector, [0.6, 0.0, 0.8], rtol=1e-6)
+    assert (want, top) == (Modality.FACE, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"space_digest": "b" * 64}, "space-mismatch"),
+        ({"vector": [1.0]}, "vector-unusable"),
+        ({"vector": [0.0, 0.0, 0.0]}, "vector-unusable"),
+        ({"modality": "voice"}, "vector-unusable"),
+        ({"space_digest": "short"}, "invalid-request"),
+        ({"top": 1001}, "invalid-request"),
+    ],
+)
+def test_a_vector_that_does_not_fit_is_refused(client: TestClient, change: dict[str, object], problem: str) -> None:
+    asked = {"space_digest": SPACE.digest, "modality": "face", "vector": [1.0, 0.0, 0.0]}
+    assert kind(client.post("/v1/search", json=asked | change)) == problem
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b'{"vector": [NaN]}', b"\xff"])
+def test_broken_json_is_a_problem_of_the_request(client: TestClient, body: bytes) -> None:
+    response = client.post("/v1/search", content=body, headers={"content-type": "application/json"})
+    assert kind(response) == "invalid-request"
+
+
+def test_a_part_without_any_file_name_is_a_file_all_the_same(client: TestClient, house: House) -> None:
+    nameless = {"file": (None, b"\xff\x00" * 9000)}
+    assert client.post("/v1/who", files=nameless).status_code == 200
+    assert client.post("/v1/search", files=nameless, data={"want": "face"}).status_code == 200
+    assert house.engine.seen[0].name == "0"
+    assert house.engine.asked == [(b"\xff\x00" * 9000, Modality.FACE, 10)]
+
+
+def test_a_form_that_is_none_is_a_problem(client: TestClient) -> None:
+    response = client.post("/v1/who", content=b"abc", headers={"content-type": "multipart/form-data"})
+    assert (response.status_code, kind(response)) == (400, "about:blank")
+
+
+def test_verify_compares_two_parts_of_one_name(client: TestClient, house: House) -> None:
+    parts = [("file", ("a.png", b"one")), ("file", ("b.wav", b"two"))]
+    response = client.post("/v1/verify", files=parts, data={"similarity": "correlation"})
+    assert response.json() == asdict(VerifyAnswer(0.7, 0.8, True, 0.5, "face_identity"))
+    assert house.engine.asked == [(b"one", b"two", "correlation")]
+    assert house.leftovers() == []
+
+
+def test_verify_refuses_one_file_and_an_uncalibrated_similarity(client: TestClient) -> None:
+    two = [("file", ("a", b"one")), ("file", ("b", b"two"))]
+    assert kind(client.post("/v1/verify", files=two[:1])) == "invalid-request"
+    assert kind(client.post("/v1/verify", files=two, data={"similarity": "euclidean"})) == "not-calibrated"
+
+
+def test_match_names_candidates_as_they_were_sent(client: TestClient, house: House) -> None:
+    parts = [("probe", ("p", b"probe")), ("candidate", ("C:\\x\\a b.png", b"1"))]
+    parts += [("candidate", ("../../etc/a b.png", b"2")), ("candidate", ("", b"3"))]
+    answer = client.post("/v1/match", files=parts).json()
+    assert [one["path"] for one in answer["candidates"]] == ["a b.png", "a b.png (1)", "2"]
+    assert answer["answer"] == "2"
+    assert house.engine.asked == [(b"probe", b"1", b"2", b"3", "cosine")]
+    assert house.leftovers() == []
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "problem"),
+    [(b"garbage", 422, "media-unreadable"), (b"nobody", 422, "probe-unusable"), (b"held", 503, "store-held")],
+)
+def test_what_the_engine_cannot_do_is_told_without_inner_paths(
+    client: TestClient, house: House, content: bytes, status: int, problem: str
+) -> None:
+    response = client.post("/v1/who", files=upload(content, "my film.mp4"))
+    assert (response.status_code, kind(response)) == (status, problem)
+    assert str(house.uploads) not in response.text and PREFIX not in response.text
+    assert ("retry-after" in response.headers) == (status == 503)
+    assert house.leftovers() == []
+
+
+def test_an_error_nobody_foresaw_tells_nothing_of_the_inside(client: TestClient, house: House) -> None:
+    response = client.post("/v1/who", files=upload(b"bug"))
+    assert (response.status_code, kind(response)) == (500, "internal")
+    assert "secret" not in response.text
+    assert house.leftovers() == []
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_an_upload_beyond_the_cap_is_cut_off(client: TestClient, house: House, declared: bool) -> None:
+    request = client.build_request("POST", "/v1/who", files=upload(b"x" * 30_000))
+    body = request.read()
+    headers = {"content-type": request.headers["content-type"]}
+    pieces = body if declared else (body[i : i + 4096] for i in range(0, len(body), 4096))
+    response = client.post("/v1/who", content=pieces, headers=headers)
+    assert (response.status_code, kind(response)) == (413, "too-large")
+    assert house.engine.seen == house.leftovers() == []
+
+
+def test_a_search_by_file_and_json_have_caps_too(client: TestClient) -> None:
+    form = client.post("/v1/search", files=upload(b"x" * 30_000), data={"want": "face"})
+    assert kind(form) == "too-large"
+    assert kind(client.post("/v1/search", json={"vector": [0.0] * 3000})) == "too-large"
+
+
+def test_a_person_is_entered_listed_renamed_enrolled_and_forgotten(client: TestClient, house: House) -> None:
+    made = client.post("/v1/people", json={"name": "Ada"})
+    assert made.status_code == 201
+    person = made.json()
+    assert made.headers["location"] == f"/v1/people/{person['id']}"
+    assert client.get("/v1/people").json() == {"people": [person]}
+    assert client.patch(made.headers["location"], json={"name": "Ada L"}).json() == person | {"name": "Ada L"}
+    parts = [("file", ("good.png", b"a face")), ("file", ("bad.png", b"garbage"))]
+    answer = client.post("/v1/people/Ada L/samples", files=parts).json()
+    assert (answer["added"], answer["warnings"]) == (["good.png"], ["good.png: is short"])
+    assert answer["refused"] == [{"path": "bad.png", "reason": "is no film, sound or photo"}]
+    assert client.get("/v1/people/Ada L").json()["faces"] == 1
+    assert client.delete(made.headers["location"]).json() == asdict(ForgetAnswer("Ada L", 1, 1, 1))
+    assert kind(client.get("/v1/people/Ada L")) == "unknown-person"
+    assert house.leftovers() == []
+
+
+def test_a_taken_name_is_a_conflict(client: TestClient) -> None:
+    client.post("/v1/people", json={"name": "Ada"})
+    response = client.post("/v1/people", json={"name": "Ada"})
+    assert (response.status_code, kind(response)) == (409, "name-taken")
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\nb", "a\x00", "x" * 201])
+def test_a_name_that_nobody_could_read_is_refused(client: TestClient, name: str) -> None:
+    assert kind(client.post("/v1/people", json={"name": name})) == "invalid-request"
+
+
+def test_spaces_tell_what_a_search_by_vector_needs(client: TestClient) -> None:
+    expected = {"name": "face_identity", "digest": "a" * 64, "dimension": 3, "modalities": ["face"]}
+    assert client.get("/v1/spaces").json() == {"spaces": [expected]}
+
+
+def test_evidence_comes_as_bytes_that_nobody_keeps(client: TestClient, house: House) -> None:
+    response = client.get("/v1/evidence/e")
+    assert (response.content, response.headers["content-type"]) == (b"a crop", "image/png")
+    assert response.headers["cache-control"] == "no-store"
+    house.evidence.unlink()
+    assert kind(client.get("/v1/evidence/e")) == kind(client.get("/v1/evidence/other")) == "unknown-evidence"
+
+
+def test_the_process_lives_though_it_is_not_ready(client: TestClient, house: House) -> None:
+    assert client.get("/readyz").status_code == 200
+    house.missing.append("the index does not answer")
+    response = client.get("/readyz")
+    assert (response.status_code, kind(response)) == (503, "not-ready")
+    assert response.json()["missing"] == ["the index does not answer"]
+    assert client.get("/healthz").status_code == 200
+
+
+def test_a_readiness_check_that_fails_is_a_service_not_ready(house: House) -> None:
+    def ready() -> list[str]:
+        raise StoreUnavailable("no answer from the index")
+
+    with TestClient(create_app(replace(house.services, ready=ready))) as client:
+        assert client.get("/readyz").status_code == 503
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/v1/none", 404), ("GET", "/v1/who", 405)])
+def test_what_is_not_there_is_a_problem_too(client: TestClient, method: str, path: str, status: int) -> None:
+    response = client.request(method, path)
+    assert (response.status_code, kind(response)) == (status, "about:blank")
+
+
+def test_an_unknown_job_is_a_problem(client: TestClient) -> None:
+    assert kind(client.get("/v1/jobs/none")) == "unknown-job"
+
+
+def test_openapi_documents_answers_and_problems(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    answers = document["paths"]["/v1/verify"]["post"]["responses"]
+    assert answers["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/VerifyAnswer")
+    assert MEDIA_TYPE in answers["422"]["content"] and MEDIA_TYPE in answers["503"]["content"]
+    bodies = document["paths"]["/v1/search"]["post"]["requestBody"]["content"]
+    assert set(bodies) == {"multipart/form-data", "application/json"}
+    assert bodies["multipart/form-data"]["schema"]["properties"]["want"]["enum"] == ["face", "voice"]
+
+
+def test_problem_types_are_stable_and_each_names_one_thing() -> None:
+    names = [one.name for one in KINDS.values()]
+    assert len(names) == len(set(names))
+    assert {"media-unreadable", "probe-unusable", "store-held", "too-large", "space-mismatch"} <= set(names)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("../../a.png", "a.png"), ("a%03d.png", "a_03d.png"), ("", "4"), ("..", "4"), (None, "4"), ("é\n.wav", "é_.wav")],
+)
+def test_a_file_name_is_only_a_label(name: str | None, shown: str) -> None:
+    assert label(name, 4) == shown
+
+
+def test_a_long_file_name_keeps_its_end() -> None:
+    assert len(label("é" * 300 + ".mp4", 0).encode()) <= 120
+    assert label("é" * 300 + ".mp4", 0).endswith("é.mp4")
+
+
+def test_only_old_leftovers_are_swept(tmp_path: Path) -> None:
+
+    for name, age in ((f"{PREFIX}old", 2 * 86400), (f"{PREFIX}new", 0), ("other", 2 * 86400)):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    sweep(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", f"{PREFIX}new"]

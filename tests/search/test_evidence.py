@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from encoders.face import FaceCrop
+from search.evidence import Evidence, EvidenceMissing, stored_face, stored_voice
+
+
+@pytest.fixture
+def evidence(tmp_path: Path) -> Evidence:
+    return Evidence(tmp_path)
+
+
+def crop(seed: int = 0) -> FaceCrop:
+    random = np.random.default_rng(seed)
+    pixels = random.integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    return FaceCrop(pixels, random.uniform(0, 30, (5, 2)).astype(np.float32))
+
+
+def test_a_face_comes_back_bit_for_bit(evidence: Evidence) -> None:
+    back = evidence.face(evidence.put_face(crop()))
+    assert np.array_equal(back.pixels, crop().pixels)
+    assert np.array_equal(back.landmarks, stored_face(crop()).landmarks)
+
+
+def test_a_voice_comes_back_bit_for_bit(evidence: Evidence) -> None:
+    sound = np.random.default_rng(1).uniform(-1, 1, 16_000).astype(np.float32)
+    assert np.array_equal(evidence.voice(evidence.put_voice(sound)), stored_voice(sound))
+
+
+def test_the_same_content_is_stored_once(evidence: Evidence, tmp_path: Path) -> None:
+    assert evidence.put_face(crop()) == evidence.put_face(crop())
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 1
+
+
+def test_other_landmarks_are_other_evidence(evidence: Evidence) -> None:
+    moved = FaceCrop(crop().pixels, crop().landmarks + 1)
+    assert evidence.put_face(crop()) != evidence.put_face(moved)
+
+
+def test_deleted_evidence_is_gone(evidence: Evidence) -> None:
+    identity = evidence.put_face(crop())
+    assert evidence.delete(identity) and not evidence.delete(identity)
+    with pytest.raises(EvidenceMissing):
+        evidence.face(identity)
+
+
+@pytest.mark.parametrize("identity", ["../../etc/passwd", "", "0" * 63, "0" * 64])
+def test_only_stored_ids_have_files(evidence: Evidence, identity: str) -> None:
+    with pytest.raises(EvidenceMissing):
+        evidence.file(identity)
+
+
+def test_a_write_that_fails_leaves_nothing(evidence: Evidence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full_disk(*_arguments: object, **_options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("search.evidence.write_flac", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        evidence.put_voice(np.zeros(1600, np.float32))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
