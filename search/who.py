@@ -106,7 +106,7 @@ def _answer(
     judged.sort(key=lambda one: (-one[0], -one[1].score, one[1].name))
     best = judged[0] if judged else None
     answer = best[1].name if best and best[0] >= 0 else UNKNOWN
-    return WhoTurn(turn.span.start, turn.span.end, [one for _, one in judged[:MOST_CANDIDATES]], answer)
+    return WhoTurn(round(turn.span.start, 3), round(turn.span.end, 3), [one for _, one in judged[:MOST_CANDIDATES]], answer)
 
 
 def _fuse(voice: PersonScore | None, seen: tuple[PersonScore, float] | None, on_screen: int) -> float:

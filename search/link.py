@@ -1,0 +1,192 @@
+"""Requests over one connection to the index: batches, consistency, paging.
+
+Works with a connected client as it is given, so it knows neither how one connects nor whose errors
+come out: both are search/milvus.py's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
+
+from encoders.space import Embedding
+from search.embedded import EmbeddedIndex
+from search.records import FIELDS, quoted, to_hits
+from search.store import Hit
+
+MOST_HITS = 16_384  # the server's limit on one answer
+BATCH_ROWS = 2_000
+SCAN_ROWS = 8_000  # the embedded index goes through everything for each batch it hands out
+BATCH_KEYS = 1_000
+LEAST_EF = 192  # candidates kept in an HNSW search: recall against time, see tests/benchmarks
+SLOW_SECONDS = 120.0  # building, loading, flushing: slow is not dead
+LEAST_FLUSH_ROWS = 5_000  # fewer are compared one by one anyway, and each flush makes a segment
+_BOUNDED_SECONDS = 6.0  # a little more than the 5 s by which the server's Bounded reads may lag
+_ASK_SECONDS = 2.0  # between questions whether the server's index is complete
+_HANDOVER_SECONDS = 15.0  # until a finished index is the one that answers
+_EVERYTHING_IN_REACH = {"radius": -2.0}  # below any cosine
+_TIE = 1e-6  # closer scores may be equal ones, rounded
+
+
+class RecordIterator(Protocol):
+    """Hands out records in batches."""
+
+    def next(self) -> list[dict[str, Any]]:
+        """The next batch, empty at the end."""
+
+
+@dataclass
+class Link:
+    """A connection, and what is known through it about collections.
+
+    Args:
+        client: a connected MilvusClient.
+        timeout: seconds that an ordinary request may take.
+        consistency: what reads see, ``Bounded`` or ``Strong``; see MilvusStore.
+        index: the embedded index that the client talks to; None for a server.
+        ready: alias to space digest, of collections that were compared and loaded.
+    """
+
+    client: Any
+    timeout: float
+    consistency: str
+    index: EmbeddedIndex | None = None
+    ready: dict[str, str] = field(default_factory=dict)
+    _written: dict[str, float] = field(default_factory=dict)
+    _deleted: dict[str, float] = field(default_factory=dict)
+    _asked: dict[str, float] = field(default_factory=dict)
+    _building: dict[str, float] = field(default_factory=dict)
+
+    def write(self, name: str, records: Sequence[dict[str, Any]]) -> None:
+        """Write records, in batches."""
+        for start in range(0, len(records), BATCH_ROWS):
+            batch = list(records[start : start + BATCH_ROWS])
+            self.client.upsert(name, batch, timeout=self.timeout)
+        self._written[name] = time.monotonic()
+
+    def delete(self, name: str, keys: Sequence[str]) -> None:
+        """Delete by key, in batches."""
+        for start in range(0, len(keys), BATCH_KEYS):
+            self.client.delete(name, ids=list(keys[start : start + BATCH_KEYS]), timeout=self.timeout)
+        self._deleted[name] = time.monotonic()
+
+    def flush(self, name: str) -> None:
+        """Flush, except on a server that has few rows to gain by it: its acknowledged writes are durable."""
+        if self.index is None:
+            growing = self.count(name, self.level(name)) - self._indexing(name)[1]
+            if growing < LEAST_FLUSH_ROWS:
+                return
+        self.client.flush(name, timeout=SLOW_SECONDS)
+
+    def level(self, name: str) -> str:
+        """What to ask for, so that Bounded reads do not miss this store's own last seconds.
+
+        Session reads wait for exactly the client's own writes, but a server may give a deletion no
+        time of its own that they could wait for: those need Strong ones.
+        """
+        lately = time.monotonic() - _BOUNDED_SECONDS
+        if self.consistency == "Strong" or self._deleted.get(name, lately) > lately:
+            return "Strong"
+        return "Session" if self._written.get(name, lately) > lately else "Bounded"
+
+    def nearest(self, name: str, probes: Sequence[Embedding], limit: int, expression: str) -> list[list[Hit]]:
+        """Up to ``limit`` hits per probe, best first, in requests whose answers stay moderate."""
+        parameters: dict[str, float] = {} if self.index else {"ef": max(LEAST_EF, limit)}
+        if self._incomplete(name):
+            parameters |= _EVERYTHING_IN_REACH
+        found: list[list[Hit]] = []
+        step = max(1, MOST_HITS // limit)
+        for start in range(0, len(probes), step):
+            part = probes[start : start + step]
+            answers = self.client.search(
+                name,
+                [probe.vector for probe in part],
+                filter=expression,
+                limit=limit,
+                output_fields=FIELDS,
+                search_params={"metric_type": "COSINE", "params": parameters},
+                consistency_level=self.level(name),
+                timeout=self.timeout,
+            )
+            for probe, answer in zip(part, answers, strict=True):
+                found.append(to_hits(probe, [hit["entity"] for hit in answer]))
+        return found
+
+    def best(self, name: str, probes: Sequence[Embedding], top: int, expression: str) -> list[list[Hit]]:
+        """The ``top`` hits per probe, best first, equal scores by key also across the last place.
+
+        A tie there is only resolved by fetching all who share it, so those probes ask again for more.
+        """
+        found: list[list[Hit]] = [[] for _ in probes]
+        left, limit = list(range(len(probes))), min(top + 2, MOST_HITS)
+        while left:
+            answers = self.nearest(name, [probes[i] for i in left], limit, expression)
+            for i, hits in zip(left, answers, strict=True):
+                found[i] = hits
+            left = [i for i in left if limit < MOST_HITS and _tied(found[i], top, limit)]
+            limit = min(limit * 4, MOST_HITS)
+        return [hits[:top] for hits in found]
+
+    def by_key(self, name: str, keys: Sequence[str]) -> list[dict[str, Any]]:
+        """Records by key, in batches."""
+        found: list[dict[str, Any]] = []
+        for start in range(0, len(keys), BATCH_KEYS):
+            found += self.client.query(
+                name,
+                filter=f"key in {quoted(keys[start : start + BATCH_KEYS])}",
+                output_fields=FIELDS,
+                consistency_level=self.level(name),
+                timeout=self.timeout,
+            )
+        return found
+
+    def count(self, name: str, level: str = "Strong") -> int:
+        """Number of records; every acknowledged write is seen unless another level is asked for."""
+        counted = self.client.query(
+            name, filter="", output_fields=["count(*)"], consistency_level=level, timeout=self.timeout
+        )
+        return int(counted[0]["count(*)"])
+
+    def _indexing(self, name: str) -> tuple[int, int]:
+        """(rows in the finished index, rows in sealed segments) of a server's collection."""
+        state = self.client.describe_index(name, "vector", timeout=self.timeout)
+        return int(state["indexed_rows"]), int(state["total_rows"])
+
+    def _incomplete(self, name: str) -> bool:
+        """Whether a server still answers from a provisional index.
+
+        While the real one is being built (half a minute for 50,000 rows) a stand-in answers that misses
+        a third of the right rows. A search by range compares every row instead: slower, and exact.
+        """
+        if self.index is not None:
+            return False
+        now = time.monotonic()
+        if now - self._asked.get(name, float("-inf")) >= _ASK_SECONDS:
+            self._asked[name] = now
+            indexed, sealed = self._indexing(name)
+            if indexed < sealed:
+                self._building[name] = now
+        return now - self._building.get(name, float("-inf")) < _HANDOVER_SECONDS
+
+    def iterator(self, name: str, fields: Sequence[str], expression: str) -> RecordIterator:
+        """Hand out the records that pass a filter, as of now, in batches.
+
+        It reads what its node has received so far, whatever level it is given; the strong count before
+        it makes the node catch up.
+        """
+        self.count(name)
+        iterator = self.client.query_iterator(
+            name,
+            batch_size=SCAN_ROWS,
+            filter=expression,
+            output_fields=list(fields),
+            timeout=self.timeout,
+        )
+        return cast(RecordIterator, iterator)
+
+
+def _tied(hits: Sequence[Hit], top: int, limit: int) -> bool:
+    """Whether rows beyond those fetched may share the last place's score."""
+    return len(hits) >= limit and hits[top - 1].score - hits[-1].score <= _TIE

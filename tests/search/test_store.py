@@ -1,0 +1,202 @@
+"""One suite for every store: memory, embedded Milvus, a real Milvus server. All give equal answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import pytest
+
+from encoders.space import Embedding, Modality, Space, SpaceMismatch
+from search.milvus import MilvusStore
+from search.store import Filter, MemoryStore, Row, Store, keys_digest, named, row_key
+
+SPACE = Space("face_identity", 16, "a1" * 32)
+OTHER = Space("face_identity", 16, "b2" * 32)
+FACE, VOICE = Modality.FACE, Modality.VOICE
+
+
+@pytest.fixture(params=["memory", "embedded", "server"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    opened: Store
+    if request.param == "memory":
+        opened = MemoryStore()
+    elif request.param == "embedded":
+        opened = MilvusStore(str(tmp_path / "index.db"))
+    else:
+        opened = MilvusStore(request.getfixturevalue("milvus_server"), prefix=f"t{uuid4().hex[:8]}")
+    yield opened
+    for space in (SPACE, OTHER):
+        opened.drop(space)
+    opened.close()
+
+
+def make_row(number: int, *, person: str = "", media: str = "film", modality: Modality = FACE, at: int = -1) -> Row:
+    """A row whose direction depends on ``at`` (default: its own number) only."""
+    direction = np.random.default_rng(number if at < 0 else at).normal(size=SPACE.dimension)
+    evidence = f"crop{number}"
+    span = (number * 40, number * 40 + 40)
+    return Row(
+        row_key(media, modality, span, evidence, SPACE),
+        Embedding.of(SPACE, modality, direction), media, number, span, evidence, person, 0.5,
+    )  # fmt: skip
+
+
+def crowd(count: int = 60) -> list[Row]:
+    return [
+        make_row(i, person=f"p{i % 4}" if i % 4 else "", media=f"m{i % 3}", modality=FACE if i % 5 else VOICE)
+        for i in range(count)
+    ]
+
+
+def found(store: Store, probe: Row, top: int = 5, want: Modality = FACE, where: Filter | None = None) -> list[str]:
+    hits = store.search([probe.embedding], top, want=want, where=where or Filter())[0]
+    return [hit.row.key for hit in hits]
+
+
+def test_all_stores_rank_alike_under_every_filter(store: Store) -> None:
+    rows, exact = crowd(), MemoryStore()
+    for each in (store, exact):
+        each.upsert(SPACE, rows)
+    filters = [
+        Filter(),
+        Filter(persons=("p1", "p3")),
+        Filter(enrolled=True),
+        Filter(enrolled=False, exclude_media=("m1",)),
+        Filter(exclude_media=(*(f"absent{i}" for i in range(500)), "m0")),
+    ]
+    probes = [row.embedding for row in rows[:8]]
+    for where in filters:
+        for want in Modality:
+            got = store.search(probes, 7, want=want, where=where)
+            expected = exact.search(probes, 7, want=want, where=where)
+            assert [[hit.row.key for hit in hits] for hits in got] == [
+                [hit.row.key for hit in hits] for hits in expected
+            ]
+            np.testing.assert_allclose(
+                [hit.score for hits in got for hit in hits],
+                [hit.score for hits in expected for hit in hits],
+                atol=1e-6,
+            )
+
+
+def test_a_row_comes_back_as_it_was_written(store: Store) -> None:
+    row = make_row(3, person="9f1c", media="c0ffee")
+    store.upsert(SPACE, [row])
+    (hit,) = store.search([row.embedding], 5, want=FACE)[0]
+    assert hit.score == pytest.approx(1.0, abs=1e-6)
+    for back in (hit.row, *store.get(SPACE, [row.key]), *store.rows(SPACE)):
+        assert (back.key, back.media, back.track, back.span_ms) == (row.key, "c0ffee", 3, (120, 160))
+        assert (back.evidence, back.person, back.quality) == ("crop3", "9f1c", 0.5)
+        assert back.embedding.modality is FACE and back.embedding.vector.dtype == np.float32
+        np.testing.assert_array_equal(back.embedding.vector, row.embedding.vector)
+
+
+def test_a_photo_without_a_time_span_keeps_that(store: Store) -> None:
+    row = make_row(1)
+    photo = Row(row.key, row.embedding, row.media, 0, (-1, -1), row.evidence)
+    store.upsert(SPACE, [photo])
+    assert store.get(SPACE, [row.key])[0].span_ms == (-1, -1)
+
+
+def test_equal_scores_are_ordered_by_key_also_across_the_last_place(store: Store) -> None:
+    twins = [make_row(i, at=7) for i in range(40)]
+    store.upsert(SPACE, [make_row(100 + i) for i in range(20)] + twins)
+    store.flush(SPACE)
+    assert found(store, twins[0], top=5) == sorted(row.key for row in twins)[:5]
+
+
+def test_writing_twice_changes_nothing(store: Store) -> None:
+    rows = crowd()
+    store.upsert(SPACE, rows)
+    before = store.keys(SPACE)
+    store.upsert(SPACE, rows[::-1] + rows[:5])
+    assert store.keys(SPACE) == before
+    assert store.count(SPACE) == len(before) == len(rows)
+
+
+def test_an_upsert_replaces_the_row_of_that_key(store: Store) -> None:
+    row = make_row(1)
+    store.upsert(SPACE, [row])
+    store.upsert(SPACE, [row, named(row, "p7")])
+    assert [back.person for back in store.rows(SPACE)] == ["p7"]
+    assert found(store, row, where=Filter(persons=("p7",))) == [row.key]
+
+
+def test_deleted_rows_leave_every_answer_and_unknown_keys_are_ignored(store: Store) -> None:
+    rows = crowd()
+    store.upsert(SPACE, rows)
+    store.delete(SPACE, [rows[1].key, "f" * 64, "no such key"])
+    assert rows[1].key not in found(store, rows[1], top=60)
+    assert store.get(SPACE, [rows[1].key, "f" * 64]) == []
+    assert store.keys(SPACE) == {row.key for row in rows} - {rows[1].key}
+
+
+def test_erased_rows_are_gone_and_the_others_stay(store: Store) -> None:
+    rows = crowd()
+    store.upsert(SPACE, rows)
+    store.erase(SPACE, [row.key for row in rows[10:20]])
+    assert store.keys(SPACE) == {row.key for row in rows[:10] + rows[20:]}
+    assert found(store, rows[2], top=1) == [rows[2].key]
+    store.upsert(SPACE, rows[10:11])
+    assert store.count(SPACE) == len(rows) - 9
+
+
+def test_rows_can_be_filtered(store: Store) -> None:
+    rows = crowd()
+    store.upsert(SPACE, rows)
+    where = Filter(persons=("p2",), exclude_media=("m0",))
+    assert {row.key for row in store.rows(SPACE, where)} == {row.key for row in rows if where.admits(row)}
+
+
+def test_more_rows_than_a_batch_are_all_written_and_listed(store: Store) -> None:
+    rows = [make_row(i) for i in range(9_000)]
+    store.upsert(SPACE, rows)
+    assert keys_digest(store.keys(SPACE)) == keys_digest(row.key for row in rows)
+    assert len(store.get(SPACE, [row.key for row in rows])) == 9_000
+
+
+def test_an_unknown_space_is_empty_and_nothing_fails(store: Store) -> None:
+    assert store.search([make_row(1).embedding], 5, want=FACE) == [[]]
+    assert (store.count(SPACE), store.keys(SPACE), list(store.rows(SPACE))) == (0, set(), [])
+    for harmless in (store.delete, store.erase):
+        harmless(SPACE, ["f" * 64])
+    store.flush(SPACE)
+    store.drop(SPACE)
+
+
+def test_creating_twice_keeps_the_rows(store: Store) -> None:
+    store.create(SPACE)
+    store.upsert(SPACE, [make_row(1)])
+    store.create(SPACE)
+    assert store.count(SPACE) == 1
+
+
+def test_spaces_of_one_name_and_different_digests_never_meet(store: Store) -> None:
+    store.upsert(SPACE, [make_row(1)])
+    store.create(OTHER)
+    assert (store.count(SPACE), store.count(OTHER)) == (1, 0)
+    with pytest.raises(SpaceMismatch):
+        store.upsert(OTHER, [make_row(2)])
+    stranger = Embedding(OTHER, FACE, make_row(1).embedding.vector)
+    with pytest.raises(SpaceMismatch):
+        store.search([make_row(1).embedding, stranger], 1, want=FACE)
+
+
+def test_a_dropped_space_is_empty_and_can_be_used_again(store: Store) -> None:
+    store.upsert(SPACE, crowd())
+    store.drop(SPACE)
+    assert store.count(SPACE) == 0
+    store.upsert(SPACE, [make_row(1)])
+    assert store.keys(SPACE) == {make_row(1).key}
+
+
+def test_no_probes_no_top_and_no_keys_are_fine(store: Store) -> None:
+    store.upsert(SPACE, crowd())
+    assert store.search([], 5, want=FACE) == []
+    assert store.search([make_row(1).embedding], 0, want=FACE) == [[]]
+    assert store.get(SPACE, []) == []
+    store.upsert(SPACE, [])
+    store.delete(SPACE, [])
