@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 
-import click
 import typer
 
 from deploy.cli import ask, enrol, evaluate, files, operate
@@ -13,7 +12,6 @@ from deploy.cli.output import NOTHING_DONE, WRONG_USAGE, NothingDone, UsageError
 app = typer.Typer(
     name="visavox",
     help="Who is speaking? Search across the gap between voice and face.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -23,16 +21,22 @@ for family in (files, enrol, ask, evaluate, operate):
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit: 0 done, 1 done with failures, 2 wrong usage, 3 nothing could be done."""
-    given = sys.argv[1:] if arguments is None else arguments
+    given = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     as_json = "--json" in given
     try:
         code = app(args=given, standalone_mode=False) or 0
-    except click.UsageError as error:
-        code = report_error("usage", f"{error.format_message()} (see `visavox --help`)", WRONG_USAGE, as_json)
+    except typer.TyperException as error:
+        code = report_error("usage", f"{_sentence(error)} (see `visavox --help`)", WRONG_USAGE, as_json)
     except UsageError as error:
         code = report_error("usage", str(error), WRONG_USAGE, as_json)
     except NothingDone as error:
         code = report_error(str(error.args[0]), str(error.args[-1]), NOTHING_DONE, as_json)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         code = report_error("interrupted", "stopped; run the same command again to go on", 130, as_json)
     sys.exit(code)
+
+
+def _sentence(error: typer.TyperException) -> str:
+    """What typer's own errors say to people; those of usage build their sentence when asked."""
+    formatted = getattr(error, "format_message", None)
+    return str(formatted() if callable(formatted) else error)

@@ -1,0 +1,254 @@
+"""What a file is, told from its bytes: refusals in words, and photos (Pillow)."""
+
+from __future__ import annotations
+
+import struct
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, ImageOps
+
+MEDIA_EXTENSIONS = frozenset({
+    "mp4", "mkv", "webm", "mov", "avi", "mpg", "mpeg", "ts", "flv",
+    "wav", "flac", "mp3", "m4a", "aac", "ogg", "opus",
+    "jpg", "jpeg", "png", "bmp", "webp", "pgm", "tif",
+})  # fmt: skip
+"""Extensions, without the dot, that make a file in a folder worth trying."""
+MOST_PIXELS = 8192 * 8192
+PHOTO_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
+HEAD_BYTES = 4096
+# Sizes of the second header of a BMP: "BM" alone also begins many texts.
+_BMP_HEADERS = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
+_FILM_OR_SOUND = (
+    (0, b"OggS", "Ogg sound"),
+    (0, b"\x1aE\xdf\xa3", "a Matroska or WebM film"),
+    (0, b"fLaC", "FLAC sound"),
+    (0, b"RIFF", "a WAV sound or AVI film"),
+    (0, b"FLV", "a Flash film"),
+    (0, b"ID3", "MP3 sound"),
+    (0, b"\0\0\x01\xba", "an MPEG film"),
+    (4, b"ftyp", "an MP4 or MOV film"),
+)
+_NOT_MEDIA = (
+    (b"PK\x03\x04", "a ZIP archive or office document"),
+    (b"PK\x05\x06", "an empty ZIP archive"),
+    (b"%PDF", "a PDF document"),
+    (b"\x1f\x8b", "gzip-compressed data"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (b"Rar!", "a RAR archive"),
+    (b"\xfd7zXZ", "xz-compressed data"),
+    (b"BZh", "bzip2-compressed data"),
+    (b"\x7fELF", "a program"),
+    (b"MZ", "a program"),
+    (b"SQLite format 3", "an SQLite database"),
+    (b"\x89HDF", "an HDF5 file"),
+    (b"\x93NUMPY", "a NumPy array"),
+)
+# Everything that Pillow's decoders are known to raise on damaged files.
+_DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    EOFError,
+    MemoryError,
+    AttributeError,
+    struct.error,
+    Image.DecompressionBombError,
+    Warning,  # where the process treats Pillow's warnings as errors
+)
+# Pillow's switch for truncated files is one for the whole process.
+_TRUNCATED_SWITCH = threading.Lock()
+
+
+class MediaError(Exception):
+    """A file that cannot be read as film, sound or photo, or not at all.
+
+    Args:
+        path: the file.
+        reason: what is wrong with it and what to do, a sentence for people.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class MediaInfo:
+    """What a file holds.
+
+    Args:
+        kind: ``film`` (moving pictures, with or without sound), ``sound`` or ``photo``.
+        duration: seconds as the headers say; 0 for a photo or where they do not.
+        width: of the pictures as shown (turned upright, square pixels), pixels; 0 without pictures.
+        height: likewise.
+        fps: pictures per second; 0 without moving pictures.
+        has_sound: whether there is a sound stream.
+        has_pictures: whether there are pictures.
+    """
+
+    kind: Literal["film", "sound", "photo"]
+    duration: float
+    width: int
+    height: int
+    fps: float
+    has_sound: bool
+    has_pictures: bool
+
+
+def read_head(path: Path) -> bytes:
+    """The first 4096 bytes of a file that may be media.
+
+    Raises:
+        MediaError: missing, not a file, not allowed, empty, or nothing but zeros.
+    """
+    try:
+        if path.is_dir():
+            raise MediaError(path, "is a folder, not a file: name the files in it")
+        if not path.exists():
+            raise MediaError(path, "there is no such file: check the path")
+        if not path.is_file():
+            raise MediaError(path, "is not a regular file: copy its content to a file first")
+        with path.open("rb") as stream:
+            head = stream.read(HEAD_BYTES)
+    except PermissionError as error:
+        raise MediaError(path, "may not be read: give this user permission to read it") from error
+    except (OSError, ValueError) as error:
+        raise MediaError(path, f"cannot be opened ({error}): check the disk and the path") from error
+    if not head:
+        raise MediaError(path, "is empty (0 bytes): copy it again from its source")
+    if not head.strip(b"\0"):
+        raise MediaError(path, "begins with nothing but zeros, as a broken download does: copy it again")
+    return head
+
+
+def is_photo(head: bytes) -> bool:
+    """Whether a file that begins with these bytes claims to be a photo of a format that we read."""
+    if head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*")):
+        return True
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return True
+    if head.startswith(b"BM"):
+        return int.from_bytes(head[14:18], "little") in _BMP_HEADERS
+    return head[:1] == b"P" and head[1:2] in b"123456" and head[2:3].isspace() and len(head) > 2
+
+
+def describe(head: bytes) -> str:
+    """What the bytes at the beginning of a file that is no medium look like, in words."""
+    for magic, name in _NOT_MEDIA:
+        if head.startswith(magic):
+            return name
+    try:
+        text = head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.start < len(head) - 4:
+            return "unknown data"
+        text = head[: error.start].decode("utf-8")  # the head may end inside a character
+    if not text or not all(letter.isprintable() or letter.isspace() for letter in text):
+        return "unknown data"
+    return "a web page or XML" if text.lstrip().startswith("<") else "text"
+
+
+def why_not_media(head: bytes) -> str:
+    """Why a file that begins with these bytes is refused, a sentence for people."""
+    for place, magic, name in _FILM_OR_SOUND:
+        if head[place:].startswith(magic):
+            return f"begins like {name}, but its header or index is damaged or missing: copy it again"
+    looks = describe(head)
+    if looks == "unknown data":
+        return "is no film, sound or photo that is known, or its header is damaged: convert it or copy it again"
+    return f"looks like {looks}, not like a film, sound or photo: convert it"
+
+
+def is_cut_short(path: Path, head: bytes) -> bool:
+    """Whether a WAV or AVI file is shorter than it says; other formats are judged by what decodes."""
+    says = int.from_bytes(head[4:8], "little")
+    unknown = (0, 0xFFFFFFFF)  # written as a stream
+    return head.startswith(b"RIFF") and says not in unknown and path.stat().st_size < says
+
+
+def photo_size(path: Path) -> tuple[int, int]:
+    """Width and height in pixels as shown (EXIF orientation applied); raises MediaError."""
+    try:
+        with Image.open(path, formats=PHOTO_FORMATS) as image:
+            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            width, height = image.size
+    except _DAMAGED as error:
+        raise _unreadable(path, error) from error
+    return (height, width) if turned else (width, height)
+
+
+def read_photo(path: Path, warnings: list[str] | None = None) -> NDArray[np.uint8]:
+    """Decode a JPEG, PNG, BMP, WebP, TIFF or PNM photo.
+
+    Args:
+        path: the file; its content decides, not its extension.
+        warnings: if given, sentences about what was odd are added to it.
+
+    Returns:
+        (height, width, 3) uint8 RGB, turned as its EXIF orientation says, transparency on white.
+
+    Raises:
+        MediaError: not such a photo, more than 8192 x 8192 pixels, or nothing of it decodes.
+    """
+    read_head(path)
+    try:
+        with Image.open(path, formats=PHOTO_FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise MediaError(
+                    path, f"has {image.width} x {image.height} pixels, more than 8192 x 8192: scale it down"
+                )
+            return _rgb(ImageOps.exif_transpose(image))
+    except _DAMAGED as error:
+        pixels = _read_truncated(path)
+        if pixels is None:
+            raise _unreadable(path, error) from error
+    if warnings is not None:
+        warnings.append("the photo is damaged or cut off: what decodes of it was used")
+    return pixels
+
+
+def _unreadable(path: Path, error: BaseException) -> MediaError:
+    """The refusal of a photo that begins like one but cannot be decoded."""
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return MediaError(path, "has more than 8192 x 8192 pixels: scale it down")
+    return MediaError(path, "begins like a photo, but nothing of it decodes: it is damaged, copy it again")
+
+
+def _read_truncated(path: Path) -> NDArray[np.uint8] | None:
+    """What decodes of a damaged photo, or None if that is nothing."""
+    with _TRUNCATED_SWITCH:
+        ImageFile.LOAD_TRUNCATED_IMAGES = True
+        try:
+            with Image.open(path, formats=PHOTO_FORMATS) as image:
+                if image.width * image.height > MOST_PIXELS:
+                    return None
+                pixels = _rgb(image)
+        except _DAMAGED:
+            return None
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = False
+    # The decoder fills what is missing with one colour: only that colour means nothing decoded.
+    return pixels if pixels.size and (pixels != pixels[-1, -1]).any() else None
+
+
+def _rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """Any Pillow mode to (height, width, 3) uint8: 16 bits scaled to 8, transparency on white."""
+    if image.mode.startswith(("I", "F")):
+        grey = np.asarray(image, dtype=np.float64)
+        top = 65535.0 if grey.size and grey.max() > 255 else 255.0 if image.mode != "F" or grey.max() > 1 else 1.0
+        eight = np.clip(grey * (255.0 / top), 0, 255).astype(np.uint8)
+        return np.ascontiguousarray(np.repeat(eight[:, :, None], 3, axis=2))
+    if image.mode in ("LA", "PA", "La", "RGBa", "RGBA") or "transparency" in image.info:
+        seen = image.convert("RGBA")
+        white = Image.new("RGBA", seen.size, "white")
+        image = Image.alpha_composite(white, seen)
+    return np.array(image.convert("RGB"), dtype=np.uint8)

@@ -1,0 +1,486 @@
+"""Films and sound in and out: the only file that knows PyAV.
+
+One clock: second 0 is the earliest start of the picture and sound streams that are used, so that a
+sound that begins late, or has gaps, stays beside its pictures. Longer than other files, because reading
+and writing share the one door to PyAV.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import BinaryIO
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from encoders.voice import SAMPLE_RATE
+from ingest.content import (
+    MEDIA_EXTENSIONS,
+    MOST_PIXELS,
+    MediaError,
+    MediaInfo,
+    is_cut_short,
+    is_photo,
+    photo_size,
+    read_head,
+    read_photo,
+    why_not_media,
+)
+from ingest.track import Span
+
+__all__ = [
+    "LONGEST_SECONDS",
+    "MEDIA_EXTENSIONS",
+    "SAMPLE_RATE",
+    "MediaError",
+    "MediaInfo",
+    "probe",
+    "read_audio",
+    "read_flac",
+    "read_frames",
+    "read_photo",
+    "write_film",
+    "write_flac",
+]
+
+
+LONGEST_SECONDS = 6 * 3600.0
+# An allow-list: playlists and the like would let a file name other files or addresses to open.
+CONTAINERS = (
+    "mov,mp4,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,asf,mxf,h264,hevc,m4v,mjpeg,gif,ivf,"
+    "wav,w64,flac,mp3,aac,ogg,aiff,au,caf,amr,ac3,eac3"
+)
+# Stamps closer than this to the sound's own count of samples are jitter, not gaps. Seconds.
+JITTER_SECONDS = 0.1
+# A stream that ends this much before its own header says was cut off. Seconds.
+TRUNCATED_SECONDS = 0.75
+# Written files must not change with the FFmpeg version string or the number of cores.
+BITEXACT = {"fflags": "+bitexact"}
+VIDEO_OPTIONS = {"preset": "veryfast", "crf": "20", "threads": "1", "flags": "+bitexact"}
+AUDIO_OPTIONS = {"flags": "+bitexact"}
+AUDIO_BLOCK = 4096
+
+
+class _Film:
+    """An open container with the streams that are used and the clock's origin."""
+
+    def __init__(self, path: Path, container: av.container.InputContainer, *, cut_short: bool) -> None:
+        self.path = path
+        self.cut_short = cut_short  # the file is shorter than it says
+        self.container = container
+        self.pictures = next((s for s in container.streams.video if _moves(s)), None)
+        self.sound = next((s for s in container.streams.audio if s.codec_context.sample_rate > 0), None)
+        if self.pictures is None and self.sound is None:
+            raise MediaError(path, "holds neither a picture nor a sound stream that can be decoded: convert it")
+        used = [stream for stream in (self.pictures, self.sound) if stream is not None]
+        starts = [s.start_time * s.time_base for s in used if s.start_time is not None and s.time_base]
+        self.origin = min(starts, default=Fraction(0))
+        if self.pictures is not None:
+            self.pictures.thread_type = "AUTO"
+            _refuse_huge(path, self.pictures.codec_context.width, self.pictures.codec_context.height)
+        if self.seconds() > LONGEST_SECONDS:
+            hours = LONGEST_SECONDS / 3600
+            raise MediaError(path, f"says it lasts {self.seconds() / 3600:.1f} hours, more than {hours:.0f}: cut it")
+
+    def seconds(self, stream: av.VideoStream | av.AudioStream | None = None) -> float:
+        """Where a stream, or the whole file, ends on the clock as the headers say; 0 if they do not."""
+        if stream is not None and stream.duration and stream.time_base:
+            begin = stream.start_time * stream.time_base - self.origin if stream.start_time else 0
+            return float(begin + stream.duration * stream.time_base)
+        seconds = (self.container.duration or 0) / 1e6
+        if "matroska" in self.container.format.name:
+            seconds -= float(self.origin)  # it tells the last moment, others the length
+        return max(0.0, seconds)
+
+    def time(self, frame: av.VideoFrame | av.AudioFrame) -> float | None:
+        """Seconds on the clock, None for a frame without a stamp."""
+        if frame.pts is None or not frame.time_base:
+            return None
+        return float(frame.pts * frame.time_base - self.origin)
+
+    def video_frames(self, problems: _Problems) -> Iterator[av.VideoFrame]:
+        """Decode the pictures to their end."""
+        return (one for one in self._frames(self.pictures, problems) if isinstance(one, av.VideoFrame))
+
+    def audio_frames(self, problems: _Problems) -> Iterator[av.AudioFrame]:
+        """Decode the sound to its end."""
+        return (one for one in self._frames(self.sound, problems) if isinstance(one, av.AudioFrame))
+
+    def _frames(self, stream: av.VideoStream | av.AudioStream | None, problems: _Problems) -> Iterator[object]:
+        """Decode a stream, passing over packets that do not decode."""
+        packets = self.container.demux(*([stream] if stream else []))
+        while True:
+            try:
+                packet = next(packets, None)
+            except (av.FFmpegError, OSError):
+                problems.cut_off = True
+                return
+            if packet is None:
+                return
+            try:
+                frames = packet.decode()
+            except (av.FFmpegError, ValueError):
+                problems.broken_packets += 1
+                continue
+            problems.frames += len(frames)
+            yield from frames
+
+
+@dataclass
+class _Problems:
+    """What went wrong while one stream was decoded."""
+
+    frames: int = 0
+    broken_packets: int = 0
+    cut_off: bool = False
+    missing_pieces: int = 0
+
+    def report(self, film: _Film, what: str, warnings: list[str], *, reached: float, expected: float) -> None:
+        """Turn them into warnings; raises MediaError if nothing decoded.
+
+        Args:
+            film: the file.
+            what: ``pictures`` or ``sound``.
+            warnings: sentences are added here.
+            reached: second that decoding reached.
+            expected: second that it should have reached, 0 if unknown.
+        """
+        if not self.frames:
+            raise MediaError(film.path, f"has a header, but none of its {what} decodes: damaged, copy it again")
+        if self.cut_off or reached < expected - TRUNCATED_SECONDS:
+            warnings.append(f"truncated: of {expected:.1f} s of {what} only {reached:.1f} s decode")
+        elif film.cut_short:
+            warnings.append(f"truncated: the file is shorter than it says, {reached:.1f} s of {what} decode")
+        elif self.broken_packets:
+            warnings.append(f"damaged: {self.broken_packets} pieces of the {what} do not decode and were left out")
+        if self.missing_pieces:
+            warnings.append(f"the time stamps of the {what} jump in {self.missing_pieces} places")
+
+
+def _moves(stream: av.VideoStream) -> bool:
+    """Whether a video stream is a film and not a cover picture or something without a decoder."""
+    context = stream.codec_context
+    still = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
+    return context.width > 0 and context.height > 0 and not stream.disposition & still
+
+
+def _refuse_huge(path: Path, width: int, height: int) -> None:
+    if width * height > MOST_PIXELS:
+        raise MediaError(path, f"has pictures of {width} x {height} pixels, more than 8192 x 8192: scale it down")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[_Film]:
+    """Open a film or sound; translates what FFmpeg and the system raise into MediaError."""
+    head = read_head(path)
+    if is_photo(head):
+        raise MediaError(path, "is a photo, it has no moving pictures and no sound")
+    try:
+        with av.open(
+            # As a URL, because a name such as "concat:a|b" would otherwise be taken for one.
+            f"file:{path.absolute()}",
+            metadata_errors="replace",
+            container_options={"format_whitelist": CONTAINERS, "protocol_whitelist": "file"},
+        ) as container:
+            yield _Film(path, container, cut_short=is_cut_short(path, head))
+    except av.InvalidDataError as error:
+        raise MediaError(path, why_not_media(head)) from error
+    except (av.FFmpegError, OSError, ValueError, MemoryError, OverflowError) as error:
+        raise MediaError(path, f"cannot be decoded ({error}): {why_not_media(head)}") from error
+
+
+def probe(path: Path) -> MediaInfo:
+    """Tell what a file holds from its content; the extension does not matter.
+
+    Raises:
+        MediaError: it is no readable medium, or larger or longer than the bounds.
+    """
+    if is_photo(read_head(path)):
+        width, height = photo_size(path)
+        _refuse_huge(path, width, height)
+        return MediaInfo("photo", 0.0, width, height, 0.0, has_sound=False, has_pictures=True)
+    with _opened(path) as film:
+        pictures, seconds = film.pictures, film.seconds()
+        if pictures is None:
+            return MediaInfo("sound", seconds, 0, 0, 0.0, has_sound=True, has_pictures=False)
+        rate = float(pictures.average_rate or pictures.guessed_rate or 0)
+        width, height = pictures.codec_context.width, pictures.codec_context.height
+        for frame in film.video_frames(_Problems()):  # only a frame knows how it is turned
+            height, width = _upright(frame, pictures).shape[:2]
+            break
+        return MediaInfo("film", seconds, width, height, rate, film.sound is not None, has_pictures=True)
+
+
+def read_frames(
+    path: Path, fps: float, span: Span | None = None, warnings: list[str] | None = None
+) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+    """Decode a film and give about ``fps`` pictures a second; all of them if it has fewer.
+
+    Args:
+        path: the film.
+        fps: pictures wanted per second, above 0; the first at or after each 1 / fps is taken.
+        span: only this stretch; default all.
+        warnings: if given, sentences about what was odd are added to it at the end.
+
+    Yields:
+        Seconds on the media clock, rising, and (height, width, 3) uint8 RGB, upright, square pixels.
+
+    Raises:
+        MediaError: not a film, or nothing of it decodes.
+    """
+    if not fps > 0:
+        raise ValueError(f"pictures per second must be above 0, got {fps}")
+    with _opened(path) as film:
+        if film.pictures is None:
+            raise MediaError(path, "holds sound only, no pictures")
+        problems = _Problems()
+        begin = span.start if span else 0.0
+        due, last = begin, -1.0
+        usual = 1 / float(film.pictures.average_rate or 25)
+        if begin > 1.0:
+            # Backward to a key frame; what lies before the span is decoded and passed over.
+            film.container.seek(int((begin + float(film.origin)) * 1e6), backward=True, any_frame=False)
+        for frame in film.video_frames(problems):
+            stamp = film.time(frame)
+            time = max(0.0, stamp) if stamp is not None else last + usual if last >= 0 else begin
+            if span and time >= span.end:
+                break
+            if time <= last:
+                continue  # a clock that runs backwards
+            last = time
+            if time >= due - 1e-6:
+                due = max(due, begin + np.floor((time - begin) * fps + 1e-6) / fps) + 1 / fps
+                yield time, _upright(frame, film.pictures)
+        else:
+            if not (span and problems.frames == 0):
+                expected = 0.0 if span else film.seconds(film.pictures)
+                problems.report(film, "pictures", _list(warnings), reached=last + usual, expected=expected)
+
+
+def _list(warnings: list[str] | None) -> list[str]:
+    return [] if warnings is None else warnings
+
+
+def _upright(frame: av.VideoFrame, stream: av.VideoStream) -> NDArray[np.uint8]:
+    """A frame as it is meant to be shown: RGB, square pixels, turned."""
+    width = max(1, round(frame.width * float(stream.sample_aspect_ratio or 1)))
+    _refuse_huge(Path(stream.container.name), width, frame.height)
+    pixels = frame.to_ndarray(format="rgb24", width=width, height=frame.height)
+    quarter_turns = round(frame.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(pixels, quarter_turns), dtype=np.uint8)
+
+
+def read_audio(path: Path, span: Span | None = None) -> tuple[NDArray[np.float32], list[str]]:
+    """Decode a file's sound to mono at 16 kHz, on the media clock: gaps are silence.
+
+    Args:
+        path: a film or sound.
+        span: only this stretch; default from second 0 to the end of the sound.
+
+    Returns:
+        (samples,) float32 within [-1, 1], finite, and sentences about what was odd.
+
+    Raises:
+        MediaError: no sound stream, or nothing of it decodes.
+    """
+    with _opened(path) as film:
+        if film.sound is None:
+            raise MediaError(path, "has no sound")
+        problems = _Problems()
+        warnings: list[str] = []
+        end = span.end if span else LONGEST_SECONDS
+        clock = _SoundClock(max(film.seconds(film.sound), film.seconds()) or LONGEST_SECONDS, problems)
+        for frame in film.audio_frames(problems):
+            clock.add(film.time(frame), frame)
+            if clock.now >= end + 1.0:  # beyond it by more than the resampler holds back
+                break
+        whole = clock.finish()
+        if clock.now < end:
+            # A film's sound may end early; only a length of its own tells that it was cut off.
+            unknown = span or (film.pictures is not None and not film.sound.duration)
+            expected = 0.0 if unknown else film.seconds(film.sound)
+            problems.report(film, "sound", warnings, reached=clock.now, expected=expected)
+    whole = _within_range(whole, film.sound.codec_context.channels, warnings)
+    first, last = (round(span.start * SAMPLE_RATE), round(span.end * SAMPLE_RATE)) if span else (0, len(whole))
+    return whole[first:last].copy(), warnings
+
+
+class _SoundClock:
+    """Puts decoded sound at its place in time: one resampler per stretch without gaps."""
+
+    def __init__(self, latest: float, problems: _Problems) -> None:
+        self.now = 0.0  # where the sound added so far ends, seconds
+        self._latest = latest + 1.0  # a stamp after this is broken
+        self._problems = problems
+        self._pieces: list[NDArray[np.float32]] = []
+        self._samples = 0
+        self._resampler: av.AudioResampler | None = None
+        self._form: tuple[object, ...] = ()
+
+    def add(self, time: float | None, frame: av.AudioFrame) -> None:
+        """Append a frame that begins at ``time`` seconds (None: where the last one ended)."""
+        if time is None:
+            time = self.now
+        form = (frame.format.name, frame.layout.name, frame.sample_rate)
+        off = time - self.now
+        if form != self._form or self._resampler is None or abs(off) > JITTER_SECONDS:
+            self._flush()
+            self._form = form
+            self._resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+            if off > 0 and time <= self._latest:
+                self._pad(round(time * SAMPLE_RATE))
+                self.now = time
+            elif abs(off) > JITTER_SECONDS:
+                self._problems.missing_pieces += 1
+        frame.pts = None  # placed here, not by the resampler
+        self._append(self._resampler.resample(frame))
+        self.now += frame.samples / frame.sample_rate
+
+    def finish(self) -> NDArray[np.float32]:
+        """(samples,) float32, everything added."""
+        self._flush()
+        return np.concatenate(self._pieces) if self._pieces else np.zeros(0, np.float32)
+
+    def _flush(self) -> None:
+        if self._resampler is not None:
+            self._append(self._resampler.resample(None))
+            self._resampler = None
+
+    def _append(self, frames: list[av.AudioFrame]) -> None:
+        for frame in frames:
+            self._pieces.append(frame.to_ndarray().reshape(-1).astype(np.float32, copy=False))
+            self._samples += frame.samples
+
+    def _pad(self, position: int) -> None:
+        if position > self._samples:
+            self._pieces.append(np.zeros(position - self._samples, np.float32))
+            self._samples = position
+
+
+def _within_range(whole: NDArray[np.float32], channels: int, warnings: list[str]) -> NDArray[np.float32]:
+    """Make samples finite and within [-1, 1]."""
+    if not np.isfinite(whole).all():
+        warnings.append("the sound holds values that are no numbers: they were taken as silence")
+        whole = np.nan_to_num(whole, nan=0.0, posinf=0.0, neginf=0.0)
+    peak = float(np.abs(whole).max(initial=0.0))
+    if channels > 2 and peak > 1.0:
+        return whole / np.float32(peak)  # the mix of many channels is louder than each: no clipping
+    return np.clip(whole, -1.0, 1.0)
+
+
+def write_film(
+    path: Path,
+    frames: Iterable[NDArray[np.uint8]],
+    fps: float,
+    waveform: NDArray[np.float32] | None,
+    sample_rate: int = SAMPLE_RATE,
+) -> None:
+    """Write an MP4 film, H.264 (yuv420p) with AAC sound; the same input gives the same bytes.
+
+    Args:
+        path: file to write; an existing one is replaced.
+        frames: (height, width, 3) uint8 RGB pictures, all of one size, at least one; odd sizes are
+            extended to even ones by repeating the last row or column.
+        fps: pictures per second.
+        waveform: (samples,) float32 mono within [-1, 1], or None for a film without sound.
+        sample_rate: of the waveform, Hz; one that AAC knows (8000 to 96000).
+
+    Raises:
+        ValueError: no frames, or frames of unlike sizes.
+    """
+    rate = Fraction(fps).limit_denominator(1001)
+    with av.open(str(path), "w", format="mp4", options=BITEXACT) as container:
+        pictures = container.add_stream("libx264", rate=rate, options=VIDEO_OPTIONS)
+        pictures.pix_fmt = "yuv420p"
+        sound = None
+        if waveform is not None:
+            sound = container.add_stream("aac", rate=sample_rate, layout="mono", options=AUDIO_OPTIONS)
+        written = count = 0
+        size: tuple[int, ...] | None = None
+        for count, picture in enumerate(frames, start=1):
+            even = _even(picture)
+            if size is None:
+                size = even.shape
+                pictures.height, pictures.width = even.shape[:2]
+            elif even.shape != size:
+                raise ValueError(f"{path}: frame {count} is {even.shape}, the first was {size}")
+            frame = av.VideoFrame.from_ndarray(even, format="rgb24")
+            frame.pts, frame.time_base = count - 1, 1 / rate
+            container.mux(pictures.encode(frame))
+            if sound is not None and waveform is not None:
+                # Interleaved as it goes: players need sound and picture of one moment close together.
+                written = _encode_sound(container, sound, waveform, written, int(count / rate * sample_rate))
+        if not count:
+            raise ValueError(f"{path}: a film needs at least one frame")
+        container.mux(pictures.encode(None))
+        if sound is not None and waveform is not None:
+            _encode_sound(container, sound, waveform, written, len(waveform))
+            container.mux(sound.encode(None))
+
+
+def _even(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Extend a picture to even height and width, which yuv420p needs."""
+    height, width = picture.shape[:2]
+    if height % 2 or width % 2:
+        picture = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    return np.ascontiguousarray(picture, dtype=np.uint8)
+
+
+def _encode_sound(
+    container: av.container.OutputContainer,
+    stream: av.AudioStream,
+    waveform: NDArray[np.float32],
+    start: int,
+    end: int,
+) -> int:
+    """Encode waveform[start:end] in blocks; returns where the next call goes on."""
+    end = min(end, len(waveform))
+    for begin in range(start, end, AUDIO_BLOCK):
+        block = np.ascontiguousarray(waveform[None, begin : min(begin + AUDIO_BLOCK, end)], dtype=np.float32)
+        frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="mono")
+        frame.sample_rate = stream.rate
+        frame.pts, frame.time_base = begin, Fraction(1, stream.rate)
+        container.mux(stream.encode(frame))
+    return max(start, end)
+
+
+def write_flac(target: Path | BinaryIO, waveform: NDArray[np.float32]) -> None:
+    """Write (samples,) float32 mono at 16 kHz as 16-bit FLAC; the same samples give the same bytes.
+
+    What :func:`read_flac` gives back is exactly the waveform rounded to 1/32768 and clipped to
+    [-1, 32767/32768].
+    """
+    whole = np.clip(np.round(np.asarray(waveform, dtype=np.float64) * 32768), -32768, 32767).astype(np.int16)
+    place = str(target) if isinstance(target, Path) else target
+    with av.open(place, "w", format="flac", options=BITEXACT) as container:
+        stream = container.add_stream("flac", rate=SAMPLE_RATE, layout="mono", options=AUDIO_OPTIONS)
+        stream.format = "s16"
+        for begin in range(0, len(whole), AUDIO_BLOCK):
+            block = np.ascontiguousarray(whole[None, begin : begin + AUDIO_BLOCK])
+            frame = av.AudioFrame.from_ndarray(block, format="s16", layout="mono")
+            frame.sample_rate = SAMPLE_RATE
+            frame.pts, frame.time_base = begin, Fraction(1, SAMPLE_RATE)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def read_flac(source: Path | BinaryIO) -> NDArray[np.float32]:
+    """Read what :func:`write_flac` wrote: (samples,) float32, exact multiples of 1/32768.
+
+    Raises:
+        MediaError: it is missing, or damaged.
+    """
+    place = str(source) if isinstance(source, Path) else source
+    try:
+        with av.open(place, "r", format="flac") as container:
+            blocks = [frame.to_ndarray().reshape(-1) for frame in container.decode(audio=0)]
+    except (av.FFmpegError, OSError, IndexError) as error:
+        name = source if isinstance(source, Path) else Path("FLAC data")
+        raise MediaError(name, f"cannot be decoded as FLAC ({error}): it is damaged, extract it again") from error
+    whole = np.concatenate(blocks) if blocks else np.zeros(0, np.int16)
+    return whole.astype(np.float32) / np.float32(32768)

@@ -1,0 +1,205 @@
+"""The room's one door: a file in, everything found in it out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from encoders.encoder import Encoder, packaged_encoders
+from encoders.face import DetectedFace, load_face_detector
+from encoders.voice import SAMPLE_RATE, load_speech_detector
+from ingest.faces import FaceSettings
+from ingest.media import MediaError, write_film, write_flac
+from ingest.pipeline import ExtractionSettings, Extractor
+from ingest.track import media_id
+from ingest.voices import VoiceSettings
+
+
+class BrightSquare:
+    """Finds one face wherever a picture is bright in the middle."""
+
+    def detect(self, picture, *, smallest=30):
+        height, width = picture.shape[:2]
+        if picture[height // 2, width // 2].mean() < 128:
+            return []
+        middle = np.float32([width / 2, height / 2])
+        eyes = np.float32([[20, -10], [10, -10], [-20, -10], [-10, -10], [0, 10]])
+        box = (width / 2 - 30, height / 2 - 30, width / 2 + 30, height / 2 + 30)
+        return [DetectedFace(box, 2.0, eyes + middle)]
+
+
+class LoudnessDetector:
+    """What is loud is speech."""
+
+    frame_seconds = 0.01
+
+    def probabilities(self, waveform):
+        frames = waveform[: len(waveform) // 160 * 160].reshape(-1, 160)
+        return (np.abs(frames).mean(axis=1) > 0.01).astype(np.float32)
+
+
+def tone(seconds):
+    return (0.3 * np.sin(np.arange(round(seconds * SAMPLE_RATE)) * 0.2)).astype(np.float32)
+
+
+def bright(count):
+    return [np.full((120, 160, 3), 200, np.uint8)] * count
+
+
+@pytest.fixture
+def extractor():
+    return Extractor(BrightSquare(), LoudnessDetector(), None, None)
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory):
+    """Two seconds with a face and a sound."""
+    path = tmp_path_factory.mktemp("films") / "film.mp4"
+    write_film(path, bright(50), 25, tone(2.0))
+    return path
+
+
+def test_a_film_gives_its_face_and_its_speech(extractor, film):
+    found = extractor.extract(film)
+    assert (found.kind, len(found.faces), len(found.turns), found.warnings) == ("film", 1, 1, ())
+    assert found.media == media_id(film)
+    assert found.duration == pytest.approx(2.0, abs=0.05)
+    assert found.faces[0].span.duration == pytest.approx(2.0, abs=0.05)
+    assert found.turns[0].span.duration == pytest.approx(2.0, abs=0.1)
+
+
+def test_the_same_file_gives_the_same_answer(extractor, film):
+    one, other = extractor.extract(film), extractor.extract(film)
+    assert [track.span for track in one.faces] == [track.span for track in other.faces]
+    assert (one.faces[0].shots[0].pixels == other.faces[0].shots[0].pixels).all()
+    assert (one.turns[0].waveform == other.turns[0].waveform).all()
+
+
+def test_a_sound_gives_speech_only(extractor, tmp_path):
+    write_flac(tmp_path / "sound.flac", tone(1.0))
+    found = extractor.extract(tmp_path / "sound.flac")
+    assert (found.kind, found.faces, len(found.turns)) == ("sound", (), 1)
+
+
+def test_a_photo_gives_faces_only(extractor, tmp_path):
+    Image.new("RGB", (200, 100), "white").save(tmp_path / "photo.png")
+    found = extractor.extract(tmp_path / "photo.png")
+    assert (found.kind, found.duration, len(found.faces), found.turns) == ("photo", 0.0, 1, ())
+
+
+def test_a_film_without_face_and_speech_is_no_error(extractor, tmp_path):
+    write_film(tmp_path / "dark.mp4", [np.zeros((120, 160, 3), np.uint8)] * 10, 25, np.zeros(6400, np.float32))
+    found = extractor.extract(tmp_path / "dark.mp4")
+    assert (found.faces, found.turns) == ((), ())
+
+
+def test_a_mute_film_gives_its_face(extractor, tmp_path):
+    write_film(tmp_path / "mute.mp4", bright(10), 25, None)
+    found = extractor.extract(tmp_path / "mute.mp4")
+    assert (len(found.faces), found.turns, found.warnings) == (1, (), ())
+
+
+def test_sound_that_fails_does_not_lose_the_faces(extractor, film, monkeypatch):
+    def fail(path, span=None):
+        raise MediaError(path, "the sound is broken")
+
+    monkeypatch.setattr("ingest.pipeline.read_audio", fail)
+    found = extractor.extract(film)
+    assert len(found.faces) == 1
+    assert found.warnings == ("the sound is broken",)
+
+
+def test_pictures_that_fail_do_not_lose_the_speech(extractor, film, monkeypatch):
+    def fail(path, fps, span=None, warnings=None):
+        raise MediaError(path, "the pictures are broken")
+
+    monkeypatch.setattr("ingest.pipeline.read_frames", fail)
+    found = extractor.extract(film)
+    assert len(found.turns) == 1
+    assert found.warnings == ("the pictures are broken",)
+
+
+def test_a_file_fails_only_if_nothing_of_it_decodes(extractor, film, monkeypatch):
+    def fail(path, *_, **__):
+        raise MediaError(path, "broken")
+
+    monkeypatch.setattr("ingest.pipeline.read_audio", fail)
+    monkeypatch.setattr("ingest.pipeline.read_frames", fail)
+    with pytest.raises(MediaError, match="broken"):
+        extractor.extract(film)
+
+
+def test_a_file_that_is_no_medium_is_refused(extractor, tmp_path):
+    (tmp_path / "notes.mp4").write_text("not a film")
+    with pytest.raises(MediaError, match="looks like text"):
+        extractor.extract(tmp_path / "notes.mp4")
+
+
+def test_a_truncated_photo_gives_its_warning(extractor, tmp_path):
+    random = np.random.default_rng(0)
+    Image.fromarray(random.integers(150, 255, (300, 300, 3), dtype=np.uint8)).save(tmp_path / "whole.jpg")
+    whole = (tmp_path / "whole.jpg").read_bytes()
+    (tmp_path / "half.jpg").write_bytes(whole[: len(whole) * 3 // 4])
+    found = extractor.extract(tmp_path / "half.jpg")
+    assert "cut off" in found.warnings[0]
+
+
+def test_progress_rises_from_nothing_to_all(extractor, film):
+    shares: list[float] = []
+    extractor.extract(film, shares.append)
+    assert shares[0] == 0.0 and shares[-1] == 1.0
+    assert shares == sorted(shares) and len(shares) > 5
+
+
+def test_equal_settings_have_one_digest_and_others_another():
+    assert ExtractionSettings().digest() == ExtractionSettings(FaceSettings(), VoiceSettings()).digest()
+    assert ExtractionSettings().digest() != ExtractionSettings(faces=FaceSettings(fps=2.0)).digest()
+    assert ExtractionSettings().digest() != ExtractionSettings(voices=VoiceSettings(window=2.0)).digest()
+    assert len(ExtractionSettings().digest()) == 64
+
+
+# -- with the real networks -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def real_extractor():
+    folders = packaged_encoders()
+    return Extractor(
+        load_face_detector(),
+        load_speech_detector(),
+        Encoder.load(folders["face_identity"]),
+        Encoder.load(folders["voice_identity"]),
+        ExtractionSettings(faces=FaceSettings(fps=2.0)),
+    )
+
+
+def test_a_real_talking_clip_has_one_face_and_one_speaker(shared_media, real_extractor):
+    found = real_extractor.extract(shared_media / "av/vox2_pcavs/id05176/517600055.mp4")
+    assert len(found.faces) == 1
+    assert {turn.speaker for turn in found.turns} == {0}
+    assert found.warnings == ()
+
+
+def test_a_real_film_without_sound_gives_its_face(shared_media, real_extractor):
+    found = real_extractor.extract(shared_media / "edge/no_audio_stream/x/mouth_source.mp4")
+    assert (len(found.faces), found.turns, found.warnings) == (1, (), ())
+
+
+def test_a_real_film_of_silence_has_no_turn(shared_media, real_extractor):
+    found = real_extractor.extract(shared_media / "edge/silent_audio/x/s32.mp4")
+    assert (len(found.faces), found.turns) == (1, ())
+
+
+def test_a_real_photo_of_two_people_has_two_faces(shared_media, real_extractor):
+    found = real_extractor.extract(shared_media / "edge/many_faces/x/two_people.jpg")
+    assert len(found.faces) == 2
+    assert found.faces[0].area >= found.faces[1].area
+
+
+@pytest.mark.long
+def test_every_real_talking_clip_has_a_face_and_speech(shared_media, real_extractor):
+    paths = [path for path in sorted((shared_media / "av").rglob("*")) if path.suffix in (".mp4", ".mpg")]
+    for path in paths:
+        found = real_extractor.extract(path)
+        assert found.faces and found.turns and not found.warnings, path
