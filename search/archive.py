@@ -13,11 +13,10 @@ from itertools import groupby, islice
 from pathlib import Path
 
 from encoders.encoder import Encoder, Unusable
-from ingest.jobs import FileReport
-
 from encoders.face import FaceCrop
 from encoders.space import Modality
 from encoders.voice import SAMPLE_RATE
+from ingest.jobs import FileReport
 from ingest.ledger import Finding, Ledger, MediaRecord
 from ingest.media import MediaError
 from ingest.track import Extraction, FaceTrack, MediaId, SpeechTurn, media_id
@@ -155,9 +154,7 @@ class Archive:
         surplus = sorted(present - set(expected))
         self._store.erase(encoder.space, surplus)
         in_index = {row.key: row.person for row in self._store.rows(encoder.space, Filter(enrolled=True))}
-        in_records = {
-            key: owners[_place(finding)] for key, finding in expected.items() if _place(finding) in owners
-        }
+        in_records = {key: owners[_place(finding)] for key, finding in expected.items() if _place(finding) in owners}
         wrong = [
             key for key in in_index.keys() | in_records.keys()
             if key in expected and in_index.get(key, "") != in_records.get(key, "")
@@ -236,9 +233,7 @@ class Archive:
             gone = [_key(finding, encoder) for finding in mine if _place(finding) not in kept]
             unnamed = [_key(finding, encoder) for finding in mine if _place(finding) in kept]
             self._store.erase(encoder.space, gone)
-            self._store.upsert(
-                encoder.space, [named(row, "") for row in self._store.get(encoder.space, unnamed)]
-            )
+            self._store.upsert(encoder.space, [named(row, "") for row in self._store.get(encoder.space, unnamed)])
             rows += len(gone)
         unused = {
             finding.evidence
@@ -263,23 +258,17 @@ class Archive:
 
     # ---- evidence and rows --------------------------------------------------------------------
 
-    def _store_evidence(
-        self, media: str, faces: Sequence[FaceTrack], turns: Sequence[SpeechTurn]
-    ) -> list[Finding]:
+    def _store_evidence(self, media: str, faces: Sequence[FaceTrack], turns: Sequence[SpeechTurn]) -> list[Finding]:
         findings = []
         for face in faces:
             span = face.span.milliseconds() if face.span else NO_SPAN
             for shot in face.shots:
                 identity = self._evidence.put_face(FaceCrop(shot.pixels, shot.landmarks))
-                findings.append(
-                    Finding(media, Modality.FACE, identity, *span, face.index, float(shot.quality))
-                )
+                findings.append(Finding(media, Modality.FACE, identity, *span, face.index, float(shot.quality)))
         for turn in turns:
             identity = self._evidence.put_voice(turn.waveform)
             quality = min(1.0, len(turn.waveform) / SAMPLE_RATE / FULL_QUALITY_SPEECH)
-            findings.append(
-                Finding(media, Modality.VOICE, identity, *turn.span.milliseconds(), turn.speaker, quality)
-            )
+            findings.append(Finding(media, Modality.VOICE, identity, *turn.span.milliseconds(), turn.speaker, quality))
         return findings
 
     def _encode(self, findings: Sequence[Finding], only: Encoder | None = None) -> dict[str, list[Row]]:
@@ -333,9 +322,7 @@ def _enrolment_warnings(extraction: Extraction) -> list[str]:
     face, turns = largest_face(extraction.faces), longest_speaker(extraction.turns)
     speech = sum(turn.span.duration for turn in turns)
     if turns and speech < LEAST_ENROLMENT_SPEECH:
-        warnings.append(
-            f"only {speech:.1f} s of speech: {LEAST_ENROLMENT_SPEECH:.0f} s or more identify better"
-        )
+        warnings.append(f"only {speech:.1f} s of speech: {LEAST_ENROLMENT_SPEECH:.0f} s or more identify better")
     if face and face.shots[0].quality < LEAST_FACE_QUALITY:
         warnings.append("the face is small, blurred or turned away: a clearer picture identifies better")
     if len(extraction.faces) > 1 and extraction.kind == "photo":

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from encoders.encoder import Encoder
-
 from encoders.space import Embedding, Modality, SpaceMismatch
 from ingest.track import Extraction
 from search.answers import FindAnswer, FoundHit, MatchAnswer, MatchCandidate, VerifyAnswer, WhoAnswer
@@ -93,9 +92,7 @@ class Engine:
         for encoder in self._encoders.values():
             if encoder.space.digest == probe.space.digest:
                 return encoder
-        raise SpaceMismatch(
-            f"no serving encoder has the space {probe.space.name} ({probe.space.digest[:12]})"
-        )
+        raise SpaceMismatch(f"no serving encoder has the space {probe.space.name} ({probe.space.digest[:12]})")
 
     def _same_modality(self, probe: Embedding, top: int) -> list[FoundHit]:
         calibration = self._prober.calibration(probe.space.name, probe.modality)

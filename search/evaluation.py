@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from encoders.encoder import Encoder
 from numpy.typing import NDArray
 
+from encoders.encoder import Encoder
 from encoders.space import Embedding, Modality
 from ingest.media import MediaError
 from ingest.track import media_id
@@ -180,14 +180,11 @@ def _retrieval(samples: Sequence[Sample], people: NDArray[np.str_], store: Store
         figures[name] = float(precision[name].mean())
         if name == "map":
             figures |= {
-                f"recall_at_{k}": float(np.mean([metrics.recall_at(*one, k) for one in ranked]))
-                for k in RECALL_AT
+                f"recall_at_{k}": float(np.mean([metrics.recall_at(*one, k) for one in ranked])) for k in RECALL_AT
             }
     relevant = same[probes].sum(axis=1) - 1
     chance = [metrics.chance_average_precision(int(count), len(samples) - 1) for count in relevant]
-    low, high = metrics.bootstrap_interval(
-        precision["map"], people[probes], draws=BOOTSTRAP_DRAWS, seed=BOOTSTRAP_SEED
-    )
+    low, high = metrics.bootstrap_interval(precision["map"], people[probes], draws=BOOTSTRAP_DRAWS, seed=BOOTSTRAP_SEED)
     return figures | {
         "ci95": [low, high], "chance": float(np.mean(chance)), "probes": len(probes), "gallery": len(samples) - 1,
         "people": len(set(people)), "people_asked": len(set(people[probes])),

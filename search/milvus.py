@@ -116,6 +116,8 @@ class MilvusStore:
         compact; its garbage collection then removes the old files when its own delay is over
         (``dataCoord.gc.dropTolerance``, hours by default).
         """
+        if not keys:
+            return  # neither a rewrite nor a flush for nothing
         with self._session() as link:
             name = self._reach(link, space)
             if name is None:

@@ -159,9 +159,7 @@ class People:
                 if owner is None:
                     connection.execute(sql.insert(_SAMPLES).values(**vars(sample), person=person.id))
                 elif owner != person.id:
-                    raise NameTaken(
-                        "this very sample is enrolled under another name: forget that person first"
-                    )
+                    raise NameTaken("this very sample is enrolled under another name: forget that person first")
             _note(connection, "enrol", person.id, f"{len(samples)} samples")
 
     def samples(self, person: str | None = None) -> list[tuple[Finding, str]]:
@@ -187,18 +185,14 @@ class People:
 
     def uses_evidence(self, evidence: str, *, besides: str) -> bool:
         """Whether a sample of anybody but ``besides`` rests on a piece of evidence."""
-        query = sql.select(sql.literal(1)).where(
-            _SAMPLES.c.evidence == evidence, _SAMPLES.c.person != besides
-        )
+        query = sql.select(sql.literal(1)).where(_SAMPLES.c.evidence == evidence, _SAMPLES.c.person != besides)
         with self._database.connect() as connection:
             return connection.execute(query.limit(1)).first() is not None
 
     def begin_forgetting(self, person: Person) -> None:
         """Mark a person as leaving: gone from every answer from here on."""
         with self._database.begin() as connection:
-            connection.execute(
-                sql.update(_PEOPLE).where(_PEOPLE.c.id == person.id).values(leaving=True, name="")
-            )
+            connection.execute(sql.update(_PEOPLE).where(_PEOPLE.c.id == person.id).values(leaving=True, name=""))
             _note(connection, "forget", person.id, "begun")
 
     def leaving(self) -> list[str]:

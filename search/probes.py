@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from encoders.encoder import Encoder, Unusable
-
 from encoders.face import FaceCrop
 from encoders.space import Embedding, Modality
 from ingest.track import Extraction, FaceTrack, SpeechTurn
@@ -72,13 +71,9 @@ class Prober:
         """
         extraction = self._extract(path)
         face, turns = largest_face(extraction.faces), longest_speaker(extraction.turns)
-        probe = Probe(
-            path, self.embed_face(face) if face else None, self.embed_turns(turns) if turns else None
-        )
+        probe = Probe(path, self.embed_face(face) if face else None, self.embed_turns(turns) if turns else None)
         if probe.face is None and probe.voice is None:
-            raise ProbeUnusable(
-                f"{path}: shows no usable face and holds no usable speech: choose another file"
-            )
+            raise ProbeUnusable(f"{path}: shows no usable face and holds no usable speech: choose another file")
         return probe
 
     def embed_face(self, face: FaceTrack) -> Embedding | None:
@@ -95,9 +90,7 @@ class Prober:
 
     def shortlist(self, probe: Embedding) -> list[PersonScore]:
         """Enrolled people nearest to a probe, best first: cosine to the mean of all of their samples."""
-        (hits,) = self._store.search(
-            [probe], SHORTLIST * OVERFETCH, want=probe.modality, where=Filter(enrolled=True)
-        )
+        (hits,) = self._store.search([probe], SHORTLIST * OVERFETCH, want=probe.modality, where=Filter(enrolled=True))
         names = self._people.names()
         near = list(dict.fromkeys(hit.row.person for hit in hits if hit.row.person in names))[:SHORTLIST]
         if not near:
@@ -113,9 +106,7 @@ class Prober:
                 scored.append(PersonScore(person, score, calibration.log_odds(score)))
         return sorted(scored, key=lambda one: (-one.score, one.person))
 
-    def calibration(
-        self, space: str, modality: Modality, kind: Similarity = Similarity.COSINE
-    ) -> Calibration:
+    def calibration(self, space: str, modality: Modality, kind: Similarity = Similarity.COSINE) -> Calibration:
         """The calibration of comparisons within one modality. Raises NotCalibrated."""
         return calibration_for(self._encoders[space].calibration, (modality, modality), kind, space=space)
 
@@ -136,9 +127,7 @@ class Prober:
 
 
 def _pool(outcomes: Sequence[Embedding | Unusable], weights: Sequence[float]) -> Embedding | None:
-    usable = [
-        (one, weight) for one, weight in zip(outcomes, weights, strict=True) if isinstance(one, Embedding)
-    ]
+    usable = [(one, weight) for one, weight in zip(outcomes, weights, strict=True) if isinstance(one, Embedding)]
     return pooled([one for one, _ in usable], [weight for _, weight in usable]) if usable else None
 
 

@@ -85,16 +85,12 @@ def calibration_for(
     name = "-".join(sorted(str(modality) for modality in pair))
     try:
         numbers = (stored or {})[name][str(similarity)]
-        return Calibration(
-            float(numbers["threshold"]), float(numbers["slope"]), (stored or {}).get("provenance", {})
-        )
+        return Calibration(float(numbers["threshold"]), float(numbers["slope"]), (stored or {}).get("provenance", {}))
     except (KeyError, TypeError) as error:
         raise NotCalibrated(f"{space} has no {similarity} calibration for {name} comparisons") from error
 
 
-def fit_calibration(
-    genuine: NDArray[np.floating], impostor: NDArray[np.floating], threshold: float
-) -> Calibration:
+def fit_calibration(genuine: NDArray[np.floating], impostor: NDArray[np.floating], threshold: float) -> Calibration:
     """Fit the slope by logistic regression with both classes weighing the same; the threshold is given.
 
     Args:

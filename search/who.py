@@ -56,18 +56,14 @@ def who(prober: Prober, path: Path) -> WhoAnswer:
     ] if extraction.turns else []  # fmt: skip
     names = prober.names()
     return WhoAnswer(
-        [
-            _answer(turn, voices.get(turn.speaker, []), _on_screen(turn.span, faces), names)
-            for turn in extraction.turns
-        ]
+        [_answer(turn, voices.get(turn.speaker, []), _on_screen(turn.span, faces), names) for turn in extraction.turns]
     )
 
 
 def _by_speaker(prober: Prober, turns: Sequence[SpeechTurn]) -> dict[int, list[PersonScore]]:
     speakers = {turn.speaker for turn in turns}
     points: dict[int, Embedding | None] = {
-        speaker: prober.embed_turns([turn for turn in turns if turn.speaker == speaker])
-        for speaker in speakers
+        speaker: prober.embed_turns([turn for turn in turns if turn.speaker == speaker]) for speaker in speakers
     }
     return {speaker: prober.shortlist(point) for speaker, point in points.items() if point is not None}
 
@@ -89,9 +85,7 @@ def _better(new: PersonScore, old: tuple[PersonScore, float] | None) -> bool:
     return old is None or new.score > old[0].score
 
 
-def _answer(
-    turn: SpeechTurn, voices: Sequence[PersonScore], faces: _Faces, names: Mapping[str, str]
-) -> WhoTurn:
+def _answer(turn: SpeechTurn, voices: Sequence[PersonScore], faces: _Faces, names: Mapping[str, str]) -> WhoTurn:
     heard = {person.person: person for person in voices}
     judged = []
     for person in {**heard, **faces.people}:
@@ -106,7 +100,9 @@ def _answer(
     judged.sort(key=lambda one: (-one[0], -one[1].score, one[1].name))
     best = judged[0] if judged else None
     answer = best[1].name if best and best[0] >= 0 else UNKNOWN
-    return WhoTurn(round(turn.span.start, 3), round(turn.span.end, 3), [one for _, one in judged[:MOST_CANDIDATES]], answer)
+    return WhoTurn(
+        round(turn.span.start, 3), round(turn.span.end, 3), [one for _, one in judged[:MOST_CANDIDATES]], answer
+    )
 
 
 def _fuse(voice: PersonScore | None, seen: tuple[PersonScore, float] | None, on_screen: int) -> float:

@@ -1,0 +1,153 @@
+"""The live server: a real process, asked over HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from training.population.folder import InventedMedia, MediaSize, write_demo_media
+
+
+@dataclass
+class Live:
+    """A running server, what it was told, and the media it was told about."""
+
+    client: httpx.Client
+    environment: dict[str, str]
+    media: InventedMedia
+    process: subprocess.Popen[bytes]
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    folder = tmp_path_factory.mktemp("live")
+    media = write_demo_media(folder / "media", 5, MediaSize(people=3, strangers=1, films=0))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("VISAVOX_")}
+    environment |= {"VISAVOX_HOME": str(folder / "home"), "VISAVOX_DEVICE": "cpu"}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "deploy.cli", "serve", "--port", str(port)]
+    process = subprocess.Popen(command, env=environment)
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120, trust_env=False) as client:
+        try:
+            wait_until_ready(client, process)
+            yield Live(client, environment, media, process)
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+
+
+def wait_until_ready(client: httpx.Client, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "the server ended"
+        try:
+            if client.get("/readyz").status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.2)
+    raise TimeoutError("the server did not become ready")
+
+
+def send(live: Live, route: str, **parts: Path) -> httpx.Response:
+    return live.client.post(route, files={name: path.read_bytes() for name, path in parts.items()})
+
+
+@pytest.fixture(scope="module")
+def ann(live: Live) -> str:
+    """The first invented person, enrolled over HTTP."""
+    name = live.media.people[0].person.name
+    identity = live.client.post("/v1/people", json={"name": name}).json()["id"]
+    files = [
+        ("file", (path.name, path.read_bytes())) for path in (*live.media.people[0].clips, *live.media.people[0].photos)
+    ]
+    answer = live.client.post(f"/v1/people/{identity}/samples", files=files)
+    assert answer.status_code in (200, 201) and not answer.json()["refused"]
+    return name
+
+
+def test_it_lives_and_is_ready(live: Live) -> None:
+    assert live.client.get("/healthz").status_code == 200
+    assert live.client.get("/readyz").status_code == 200
+
+
+def test_a_known_voice_is_named(live: Live, ann: str) -> None:
+    answer = send(live, "/v1/who", file=live.media.clips[0].path)
+    assert answer.status_code == 200
+    assert answer.json()["turns"][0]["people"][0]["name"] == ann
+
+
+def test_search_answers_hits_with_evidence_that_can_be_fetched(live: Live, ann: str) -> None:
+    hits = live.client.post(
+        "/v1/search", files={"file": live.media.clips[0].path.read_bytes()}, data={"want": "face", "top": "3"}
+    ).json()["hits"]
+    assert hits and hits[0]["person"] == ann
+    assert live.client.get(f"/v1/evidence/{hits[0]['evidence']}").content.startswith(b"\x89PNG")
+
+
+def test_verify_and_match_answer(live: Live) -> None:
+    first, second = live.media.people[0], live.media.people[1]
+    parts = [("file", first.clips[0].read_bytes()), ("file", first.clips[1].read_bytes())]
+    assert set(live.client.post("/v1/verify", files=parts).json()) == {
+        "score", "probability", "same", "threshold", "space",
+    }  # fmt: skip
+    line_up = [
+        ("probe", ("probe.wav", first.clips[0].read_bytes())),
+        ("candidate", ("other.wav", second.clips[0].read_bytes())),
+        ("candidate", ("same.mp4", first.clips[1].read_bytes())),
+    ]
+    assert live.client.post("/v1/match", files=line_up).json()["answer"] == "same.mp4"
+
+
+def test_what_is_no_medium_is_a_problem_document(live: Live, tmp_path: Path) -> None:
+    text = tmp_path / "a.mp4"
+    text.write_text("not a film")
+    answer = send(live, "/v1/who", file=text)
+    assert answer.status_code == 422 and answer.headers["content-type"] == "application/problem+json"
+
+
+def test_openapi_lists_the_promised_routes(live: Live) -> None:
+    paths = live.client.get("/openapi.json").json()["paths"]
+    assert {"/v1/who", "/v1/search", "/v1/verify", "/v1/match", "/v1/people", "/healthz", "/readyz"} <= set(paths)
+
+
+def test_a_second_process_is_told_who_holds_the_index_and_what_to_do(live: Live) -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "deploy.cli", "status", "--json"],
+        env=live.environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    error = json.loads(told.stdout)["error"]
+    assert told.returncode == 3 and error["type"] == "store_held"
+    assert str(live.process.pid) in error["message"] and "VISAVOX_MILVUS_URI" in error["message"]
+
+
+def test_people_can_be_listed_without_the_index(live: Live, ann: str) -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "deploy.cli", "people", "--json"],
+        env=live.environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert [person["name"] for person in json.loads(told.stdout)["people"]] == [ann]
+
+
+def test_it_ends_soon_after_being_asked_to(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = dict(os.environ) | {"VISAVOX_HOME": str(tmp_path)}
+    process = subprocess.Popen([sys.executable, "-m", "deploy.cli", "serve", "--port", str(port)], env=environment)
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+        wait_until_ready(client, process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) in (0, -signal.SIGTERM)

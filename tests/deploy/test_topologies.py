@@ -1,0 +1,110 @@
+"""Laptop and server topology give the same rows: in-process on Milvus Lite, or by a worker into a Milvus server."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deploy.settings import load_settings
+from deploy.wiring import Installation
+
+SOME = ("av/grid/grid_s1/bbaf2n.mpg", "voices/librispeech/1688", "faces/lfw/Ariel_Sharon", "edge/no_audio_stream/x")
+
+
+def visavox(environment: dict[str, str], *arguments: str) -> tuple[int, dict[str, Any]]:
+    """Run a command in a process of its own; its exit code and JSON."""
+    told = subprocess.run(
+        [sys.executable, "-m", "deploy.cli", *arguments, "--json"],
+        env=clean(environment), capture_output=True, text=True, timeout=280, check=False,
+    )  # fmt: skip
+    assert told.stdout.count("\n") == 1, told.stderr
+    return told.returncode, json.loads(told.stdout)
+
+
+def clean(environment: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("VISAVOX_")} | environment
+
+
+@contextmanager
+def worker(environment: dict[str, str]) -> Iterator[None]:
+    """A real worker process, stopped afterwards."""
+    process = subprocess.Popen([sys.executable, "-m", "deploy.cli", "worker"], env=clean(environment))
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=40)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def vectors(environment: dict[str, str]) -> dict[str, np.ndarray]:
+    """Every vector in the index by its key."""
+    opened = Installation(load_settings(environment))
+    rows = [row for encoder in opened.encoders.values() for row in opened.store.rows(encoder.space)]
+    opened.close()
+    return {row.key: row.embedding.vector for row in rows}
+
+
+def compare(tmp_path: Path, redis_url: str, milvus_server: str | None, media: list[Path]) -> None:
+    laptop = {"VISAVOX_HOME": str(tmp_path / "laptop"), "VISAVOX_DEVICE": "cpu"}
+    server = {"VISAVOX_HOME": str(tmp_path / "server"), "VISAVOX_DEVICE": "cpu", "VISAVOX_BROKER_URL": redis_url}
+    if milvus_server:
+        server["VISAVOX_MILVUS_URI"] = milvus_server
+    paths = [str(path) for path in media]
+    code, here = visavox(laptop, "ingest", *paths)
+    with worker(server):
+        there_code, there = visavox(server, "ingest", *paths, "--wait")
+        _, status = visavox(server, "status")
+    assert code == there_code == (1 if here["failed"] else 0)
+    assert {name: here[name] for name in here if name != "seconds"} == {
+        name: there[name] for name in there if name != "seconds"
+    }
+    assert status["spaces"] == visavox(laptop, "status")[1]["spaces"]
+    left, right = vectors(laptop), vectors(server)
+    assert left.keys() == right.keys() and len(left) > 0
+    assert min(float(left[key] @ right[key]) for key in left) >= 0.9999
+
+
+@pytest.fixture
+def small_media(tmp_path: Path) -> list[Path]:
+    """A photo, a clip and a broken file that we make ourselves."""
+    from training.population.folder import MediaSize, write_demo_media
+
+    made = write_demo_media(tmp_path / "media", 3, MediaSize(people=3, strangers=0, films=1, film_seconds=6.0))
+    broken = tmp_path / "media" / "broken.mp4"
+    broken.write_bytes(b"\0" * 4096)
+    person = made.people[0]
+    return [made.films[0].path, person.photos[0], person.clips[0], broken]
+
+
+def test_a_worker_over_redis_gives_the_rows_of_an_in_process_run(
+    tmp_path: Path, redis_url: str, small_media: list[Path]
+) -> None:
+    compare(tmp_path, redis_url, None, small_media)
+
+
+@pytest.mark.timeout(600)
+def test_the_server_topology_gives_the_keys_and_vectors_of_the_laptop(
+    tmp_path: Path, redis_url: str, milvus_server: str, shared_media: Path
+) -> None:
+    compare(tmp_path, redis_url, milvus_server, [shared_media / name for name in SOME])
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_all_real_media_have_the_same_keys_in_both_topologies(
+    tmp_path: Path, redis_url: str, milvus_server: str, shared_media: Path
+) -> None:
+    compare(tmp_path, redis_url, milvus_server, [shared_media])
