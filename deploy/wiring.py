@@ -11,14 +11,13 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 from uuid import uuid4
 
-from ingest.pipeline import ExtractionSettings, Extractor
-
 from deploy.settings import Settings, load_settings
 from encoders.encoder import Encoder, packaged_encoders
 from encoders.face import load_face_detector
 from encoders.voice import load_speech_detector
 from ingest.jobs import FileReport, Handler, InProcessQueue, JobQueue
 from ingest.ledger import Ledger, open_database
+from ingest.pipeline import ExtractionSettings, Extractor
 from ingest.worker import CeleryQueue
 from search.archive import Archive, Records
 from search.engine import Engine
