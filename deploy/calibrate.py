@@ -105,6 +105,48 @@ def operating_threshold(asked: Trials) -> float:
     return float((best[0] + best[-1]) / 2)
 
 
+def pairs(samples: Sequence[Sample], kind: Similarity) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Scores of all pairs of samples, of one person and of two: what ``verify`` and ``match`` see."""
+    vectors = np.stack([sample.embedding.vector for sample in samples])
+    people = np.array([sample.person for sample in samples])
+    first, second = np.triu_indices(len(samples), k=1)
+    scores = similarity_matrix(vectors, vectors, kind)[first, second]
+    same = people[first] == people[second]
+    return scores[same], scores[~same]
+
+
+def equal_error_threshold(genuine: NDArray[np.float64], impostor: NDArray[np.float64]) -> float:
+    """Where as large a share of genuine pairs lies below as of impostor pairs lies above."""
+    edges = np.unique(np.concatenate([genuine, impostor]))
+    candidates = (edges[1:] + edges[:-1]) / 2
+    low, high = np.sort(genuine), np.sort(impostor)
+    missed = np.searchsorted(low, candidates) / len(low)
+    taken = 1 - np.searchsorted(high, candidates) / len(high)
+    worst = np.maximum(missed, taken)
+    best = candidates[worst == worst.min()]
+    return float((best[0] + best[-1]) / 2)
+
+
+def verification(set_on: Sequence[Sample], measured_on: Sequence[Sample], kind: Similarity) -> dict[str, Any]:
+    """Threshold and slope for pairs of samples, with how they did on both halves."""
+    threshold = equal_error_threshold(*pairs(set_on, kind))
+    told: dict[str, Any] = {
+        "threshold": round(threshold, 4),
+        "slope": round(fit_calibration(*pairs(set_on, kind), threshold).slope, 3),
+    }
+    for name, samples in (("set", set_on), ("measured", measured_on)):
+        genuine, impostor = pairs(samples, kind)
+        told[name] = {
+            "genuine_pairs": len(genuine),
+            "impostor_pairs": len(impostor),
+            "genuine_missed": float(np.mean(genuine < threshold)),
+            "impostor_accepted": float(np.mean(impostor >= threshold)),
+            "auc": metrics.auc(genuine, impostor),
+            "eer": metrics.equal_error_rate(genuine, impostor),
+        }
+    return told
+
+
 def figures(asked: Trials, threshold: float) -> dict[str, Any]:
     """How a threshold does on a set of trials, as fractions."""
     return {
@@ -119,13 +161,14 @@ def figures(asked: Trials, threshold: float) -> dict[str, Any]:
 
 
 def calibrate(set_on: Sequence[Sample], measured_on: Sequence[Sample]) -> dict[str, Any]:
-    """Numbers for every similarity, with how they did on the half that set them and on the other."""
-    numbers: dict[str, Any] = {}
+    """Numbers for every purpose and similarity, with how they did on the half that set them and on the other."""
+    numbers: dict[str, Any] = {"identify": {}, "verify": {}}
     for kind in Similarity:
         here, there = trials(set_on, kind), trials(measured_on, kind)
         threshold = operating_threshold(here)
         slope = fit_calibration(here.own, here.others, threshold).slope
-        numbers[str(kind)] = {
+        numbers["verify"][str(kind)] = verification(set_on, measured_on, kind)
+        numbers["identify"][str(kind)] = {
             "threshold": round(threshold, 4),
             "slope": round(slope, 3),
             "set": figures(here, threshold),
@@ -160,7 +203,10 @@ def _write(modality: Modality, samples: Samples, chosen: set[str], opened: Insta
             "set_on": _described(set_on),
             "measured_on": _described(measured_on),
             "people_list_sha256": hashlib.sha256(PEOPLE_LIST.read_bytes()).hexdigest(),
-            "rule": "a known person is missed as often as a stranger is named, each asked of everybody in the half",
+            "rules": {
+                "identify": "a known person is missed as often as a stranger is named, asked of all in the half",
+                "verify": "as many genuine pairs are missed as impostor pairs are accepted (equal error)",
+            },
         },
     }
     (encoder.folder / "calibration.json").write_text(json.dumps(document, indent=1) + "\n")

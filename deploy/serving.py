@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import uvicorn
 
@@ -16,27 +18,42 @@ from search.store import StoreError
 GRACE_SECONDS = 15
 
 
-def run_server(host: str, port: int) -> None:
+def run_server(host: str, port: int, on_listening: Callable[[int], None]) -> None:
     """Serve until SIGTERM or Ctrl-C.
 
     An embedded index is owned from the start, so that nobody else can take it between two requests; a
     server may be down at the start and later: requests are refused with 503 until it is back.
 
+    Args:
+        host: loopback address.
+        port: 0 for any that is free.
+        on_listening: told the port once it is bound.
+
     Raises:
-        StoreHeld: another process owns the embedded index.
+        StoreHeld: another process owns the embedded index. OSError: the port is taken.
     """
     with installation(consistency="Bounded") as opened:
         if opened.settings.embedded:
             opened.archive.mend()
         limits = Limits(folder=opened.settings.home / "uploads")
-        uvicorn.run(
-            create_app(_services(opened), limits),
-            host=host,
-            port=port,
-            log_level="warning",
-            access_log=False,
-            timeout_graceful_shutdown=GRACE_SECONDS,
-        )
+        app = create_app(_services(opened), limits)
+        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE_SECONDS)
+        with _listening(host, port) as listener:
+            on_listening(listener.getsockname()[1])
+            uvicorn.Server(config).run(sockets=[listener])
+
+
+@contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket that listens; raises OSError with the address in it."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            raise OSError(error.errno, f"cannot listen there: {error.strerror}", f"{host}:{port}") from error
+        yield listener
 
 
 def _services(opened: Installation) -> Services:

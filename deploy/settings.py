@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 _KNOWN = {
     "VISAVOX_HOME",
@@ -73,18 +74,31 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise SettingsError(f"VISAVOX_DEVICE must be auto, cpu, cuda or cuda:N, got {device!r}")
     broker = given.get("VISAVOX_BROKER_URL") or None
-    if broker and not broker.startswith(("redis://", "rediss://", "unix://", "redis+socket://")):
+    if broker and not broker.startswith(("redis://", "rediss://", "redis+socket://")):
         raise SettingsError("VISAVOX_BROKER_URL must be the URL of a Redis, such as redis://127.0.0.1:6379/0")
+    milvus = given.get("VISAVOX_MILVUS_URI") or str(home / "index" / "milvus.db")
+    if not _is_milvus_uri(milvus):
+        raise SettingsError("VISAVOX_MILVUS_URI must be http(s)://host:port of a server, or a file that ends in .db")
     roots = given.get("VISAVOX_MEDIA_ROOTS") or ""
     return Settings(
         home=home,
-        milvus_uri=given.get("VISAVOX_MILVUS_URI") or str(home / "index" / "milvus.db"),
+        milvus_uri=milvus,
         database_url=given.get("VISAVOX_DATABASE_URL") or f"sqlite:///{home / 'records.sqlite'}",
         broker_url=broker,
         model=Path(given["VISAVOX_MODEL"]).expanduser() if given.get("VISAVOX_MODEL") else None,
         device=device,
         media_roots=tuple(Path(root).expanduser().resolve() for root in roots.split(":") if root),
     )
+
+
+def _is_milvus_uri(text: str) -> bool:
+    if "://" not in text:
+        return text.endswith(".db")
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and text[-3:] != ".db"
+    except ValueError:  # a port that is no number
+        return False
 
 
 def _masked(text: str) -> str:

@@ -26,6 +26,9 @@ from search.milvus import MilvusStore
 from search.people import People
 from search.probes import Prober
 
+# Rows of the tables in encoders.face and encoders.voice.
+FACE_DETECTOR = "dlib_hog"
+SPEECH_DETECTOR = "silero"
 # How long a command waits for the embedded index while another command is about to let go of it.
 PATIENCE_SECONDS = 10.0
 # A worker waits longer: a question being answered must not make a file fail.
@@ -64,8 +67,8 @@ class Installation:
     def extractor(self) -> Extractor:
         """Reads files into tracks."""
         return Extractor(
-            load_face_detector(),
-            load_speech_detector(),
+            load_face_detector(FACE_DETECTOR),
+            load_speech_detector(SPEECH_DETECTOR),
             self.encoders["face_identity"],
             self.encoders["voice_identity"],
         )
@@ -109,9 +112,10 @@ class Installation:
 
     @property
     def _reading(self) -> str:
-        """Digest of how media are read: other parameters or detectors mean reading them again."""
-        names = (ExtractionSettings().digest(), "dlib_hog", "silero")
-        return hashlib.sha256("\n".join(names).encode()).hexdigest()
+        """Digest of how media are read: with other parameters, detectors or encoders they are read again."""
+        spaces = sorted(encoder.space.digest for encoder in self.encoders.values())
+        parts = (ExtractionSettings().digest(), FACE_DETECTOR, SPEECH_DETECTOR, *spaces)
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def queue(self, notice: Callable[[str], None] | None = None) -> JobQueue:
         """Where files are sent to be ingested: workers if there is a broker, else this process.

@@ -6,6 +6,7 @@ State of a medium: ``writing`` (tracks recorded, rows not yet all in the index) 
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from typing import Any
 
 import sqlalchemy as sql
 from sqlalchemy import event
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Engine, ExceptionContext
 
 from ingest.track import MediaId
 
@@ -94,6 +95,10 @@ class MediaRecord:
     warnings: tuple[str, ...]
 
 
+class RecordsError(Exception):
+    """The database of the records cannot be opened, read or written; the message says what to look at."""
+
+
 def open_database(url: str) -> Engine:
     """Open the records' database.
 
@@ -102,17 +107,42 @@ def open_database(url: str) -> Engine:
 
     Args:
         url: an SQLAlchemy URL.
+
+    Raises:
+        RecordsError: the URL is none, or its driver is not installed. Later, from any use of the database:
+            it cannot be reached, opened, read or written.
     """
-    engine = sql.create_engine(url, pool_pre_ping=True)
+    try:
+        # hidden parameters: names of people and files must not get into tracebacks and logs
+        engine = sql.create_engine(url, pool_pre_ping=True, hide_parameters=True)
+    except (sql.exc.ArgumentError, ImportError) as error:
+        raise RecordsError(f"VISAVOX_DATABASE_URL cannot be used: {error}") from error
+
+    @event.listens_for(engine.dialect, "handle_error")
+    def _translate(context: ExceptionContext) -> None:
+        # a broken rule of the schema is the caller's business; everything else is the database's state
+        if not isinstance(context.sqlalchemy_exception, sql.exc.IntegrityError):
+            context.chained_exception = RecordsError(
+                f"the records in {engine.url.render_as_string()} cannot be used: {context.original_exception}"
+            )
+
     if engine.dialect.name == "sqlite":
 
         @event.listens_for(engine, "connect")
         def _prepare(connection: Any, _record: object) -> None:  # noqa: ANN401 - a driver's own type
             cursor = connection.cursor()
-            for pragma in ("journal_mode=WAL", "busy_timeout=15000", "secure_delete=ON", "synchronous=FULL"):
-                cursor.execute(f"PRAGMA {pragma}")
-            cursor.close()
+            try:
+                for pragma in ("busy_timeout=15000", "journal_mode=WAL", "secure_delete=ON", "synchronous=FULL"):
+                    cursor.execute(f"PRAGMA {pragma}")
+            except sqlite3.Error as error:
+                raise RecordsError(f"the records in {engine.url.database} cannot be used: {error}") from error
+            finally:
+                cursor.close()
 
+    try:
+        engine.connect().close()  # now, where it can be told apart from the work that follows
+    except sql.exc.SQLAlchemyError as error:
+        raise RecordsError(f"the records in {engine.url.render_as_string()} cannot be opened: {error}") from error
     return engine
 
 
@@ -152,6 +182,11 @@ class Ledger:
         """All rows of a medium are in the index."""
         with self._database.begin() as connection:
             connection.execute(sql.update(_MEDIA).where(_MEDIA.c.id == media).values(state="done", updated=now()))
+
+    def reopen(self, media: str) -> None:
+        """Some of a medium's evidence is lost: its file is to be read again when it is met."""
+        with self._database.begin() as connection:
+            connection.execute(sql.update(_MEDIA).where(_MEDIA.c.id == media).values(state="writing", updated=now()))
 
     def record_file(self, path: Path, media: MediaId | None, archive: str, *, reason: str | None = None) -> None:
         """Record the outcome of one file: done without a reason, failed with one."""

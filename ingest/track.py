@@ -5,6 +5,7 @@ Standard library and NumPy only. Time is seconds on the medium's own clock, whic
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,9 @@ MediaId = NewType("MediaId", str)
 
 
 def media_id(path: Path) -> MediaId:
-    """Hash a file's content. Raises OSError as the file system gives it."""
+    """Hash a file's content. Raises OSError as the file system gives it, and for what is no regular file."""
+    if not path.is_file() and path.exists():
+        raise OSError(errno.EINVAL, "is not a regular file", str(path))  # opening a pipe would wait for ever
     with path.open("rb") as stream:
         return MediaId(hashlib.file_digest(stream, "sha256").hexdigest())
 

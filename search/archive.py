@@ -7,12 +7,13 @@ than the evidence, and :meth:`Archive.mend` can always finish what was interrupt
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
 
-from encoders.encoder import Encoder, Unusable
+from encoders.encoder import Encoder, Sample, Unusable
 from encoders.face import FaceCrop
 from encoders.space import Modality
 from encoders.voice import SAMPLE_RATE
@@ -28,14 +29,16 @@ from search.answers import (
     SpaceStatus,
     StatusAnswer,
 )
-from search.evidence import Evidence
-from search.people import NameTaken, People, UnknownPerson
+from search.evidence import Evidence, EvidenceMissing
+from search.people import NameTaken, People, check_name
 from search.store import Filter, Row, Store, keys_digest, named, row_key
+
+_LOG = logging.getLogger("visavox")
 
 # A photo has no place in time; rows and records say so with this span.
 NO_SPAN = (-1, -1)
 # Encoding reads evidence in batches of this many samples, so that memory stays bounded.
-BATCH = 256
+BATCH = 64
 # Below these an enrolment still counts, with a warning.
 LEAST_ENROLMENT_SPEECH = 2.0
 LEAST_FACE_QUALITY = 0.25
@@ -118,6 +121,7 @@ class Archive:
         self._ledger.begin(record, [finding for finding in findings if finding.evidence in usable])
         self._upsert(rows)
         self._remove([finding for finding in stale if not self._people.owner(finding)])
+        self._discard(findings)
         self._ledger.finish(extraction.media)
         return record
 
@@ -136,32 +140,39 @@ class Archive:
             self._store.create(encoder.space)
         for person in self._people.leaving():
             self._finish_forgetting(person)
-        owners = {_place(sample): person for sample, person in self._people.samples()}
-        changes = sum(self._mend_space(encoder, owners) for encoder in self._encoders.values())
+        changes = sum(self._mend_space(encoder) for encoder in self._encoders.values())
         if changes:
+            self._evidence.sweep({finding.evidence for finding in self._recorded()})
             self.flush()
         return changes
 
-    def _mend_space(self, encoder: Encoder, owners: Mapping[tuple[object, ...], str]) -> int:
-        expected: dict[str, Finding] = {}
-        for finding in self._recorded():
-            if Modality(finding.modality) in encoder.modalities:
-                expected[_key(finding, encoder)] = finding
+    def _mend_space(self, encoder: Encoder) -> int:
+        # The index is read before the records: what another process writes meanwhile is then in the records
+        # at least, and is not taken for a row that nobody knows.
         present = self._store.keys(encoder.space)
+        in_index = {row.key: row.person for row in self._store.rows(encoder.space, Filter(enrolled=True))}
+        expected = {
+            _key(finding, encoder): finding
+            for finding in self._recorded()
+            if Modality(finding.modality) in encoder.modalities
+        }
+        owners = {_place(sample): person for sample, person in self._people.samples()}
         missing = [finding for key, finding in expected.items() if key not in present]
+        written = 0
         for batch in _batches(missing, BATCH):
-            self._upsert({encoder.space.name: self._encode(batch, only=encoder)[encoder.space.name]})
+            rows = self._encode(batch, only=encoder)
+            self._upsert(rows)
+            written += len(rows[encoder.space.name])
         surplus = sorted(present - set(expected))
         self._store.erase(encoder.space, surplus)
-        in_index = {row.key: row.person for row in self._store.rows(encoder.space, Filter(enrolled=True))}
         in_records = {key: owners[_place(finding)] for key, finding in expected.items() if _place(finding) in owners}
         wrong = [
-            key for key in in_index.keys() | in_records.keys()
+            key for key in (in_index.keys() | in_records.keys()) & present
             if key in expected and in_index.get(key, "") != in_records.get(key, "")
         ]  # fmt: skip
-        rows = [named(row, in_records.get(row.key, "")) for row in self._store.get(encoder.space, wrong)]
-        self._store.upsert(encoder.space, rows)
-        return len(missing) + len(surplus) + len(rows)
+        renamed = [named(row, in_records.get(row.key, "")) for row in self._store.get(encoder.space, wrong)]
+        self._store.upsert(encoder.space, renamed)
+        return written + len(surplus) + len(renamed)
 
     def _recorded(self) -> Iterator[Finding]:
         """Every sample that the records say should have rows."""
@@ -176,13 +187,21 @@ class Archive:
         Quality gates warn; only a file with neither face nor speech, or unreadable, is refused. Nobody is
         entered when every file is refused and the name is new. Raises StoreError, ValueError (bad name).
         """
+        check_name(name)
+        return self._enrol(name, paths)
+
+    def enrol_known(self, person: str, paths: Iterable[Path]) -> EnrolAnswer:
+        """The same for somebody who is enrolled, by id. Raises UnknownPerson if they are not, or no more."""
+        return self._enrol(self._people.find(person).name, paths, person)
+
+    def _enrol(self, name: str, paths: Iterable[Path], known: str = "") -> EnrolAnswer:
         added: list[str] = []
         refused: list[Refusal] = []
         warnings: list[str] = []
         for path in paths:
             try:
                 extraction = self._extract(path)
-                self._enrol_extraction(name, extraction)
+                self._enrol_extraction(name, known, extraction)
             except MediaError as error:
                 refused.append(Refusal(str(path), error.reason))
             except (NameTaken, _NothingUsable) as error:
@@ -194,25 +213,32 @@ class Archive:
             self.flush()
         return EnrolAnswer(name, added, refused, warnings)
 
-    def _enrol_extraction(self, name: str, extraction: Extraction) -> None:
+    def _enrol_extraction(self, name: str, known: str, extraction: Extraction) -> None:
+        """Evidence, records, rows, for the person of id ``known``, else of that name, entered if need be."""
         face, turns = largest_face(extraction.faces), longest_speaker(extraction.turns)
         findings = self._store_evidence(extraction.media, [face] if face else [], turns)
         rows = self._encode(findings)
         usable = {row.evidence for held in rows.values() for row in held}
-        if not usable:
-            raise _NothingUsable("no usable face and no usable speech found: choose another clip or photo")
+        samples = [finding for finding in findings if finding.evidence in usable]
         try:
-            person = self._people.find(name)
-        except UnknownPerson:
-            person = self._people.create(name)
-        self._people.add(person, [finding for finding in findings if finding.evidence in usable])
-        self._upsert({space: [named(row, person.id) for row in held] for space, held in rows.items()})
+            if not samples:
+                raise _NothingUsable("no usable face and no usable speech found: choose another clip or photo")
+            person = self._people.find(known) if known else self._people.named(name)
+            if {self._people.owner(sample) for sample in samples} - {"", person.id if person else ""}:
+                raise NameTaken("this very sample is enrolled under another name: forget that person first")
+            owner = person or self._people.create(name)
+            self._people.add(owner, samples)
+        finally:
+            self._discard(findings)
+        self._upsert({space: [named(row, owner.id) for row in held] for space, held in rows.items()})
 
     def forget(self, name: str) -> ForgetAnswer:
         """Remove a person: samples, rows, evidence. What an archive's own film shows stays, unnamed.
 
         Raises UnknownPerson, StoreError; interrupted, it is finished by the next ``mend``.
         """
+        for leaving in self._people.leaving():
+            self._finish_forgetting(leaving)  # one that was interrupted
         person = self._people.find(name)
         self._people.begin_forgetting(person)
         samples, rows, evidence = self._finish_forgetting(person.id)
@@ -225,23 +251,30 @@ class Archive:
         return len(samples), rows, evidence
 
     def _remove(self, findings: Sequence[Finding], besides: str = "") -> tuple[int, int]:
-        """Erase rows and evidence of samples, but for what the archive's own media still show."""
+        """Remove rows and evidence of samples, but for what the archive's own media still show.
+
+        With ``besides``, the id of a person who is being forgotten, the rows' bytes are erased too.
+        """
+        remove = self._store.erase if besides else self._store.delete
         kept = {_place(f) for media in {f.media for f in findings} for f in self._ledger.findings(media)}
         rows = 0
         for encoder in self._encoders.values():
             mine = [finding for finding in findings if Modality(finding.modality) in encoder.modalities]
             gone = [_key(finding, encoder) for finding in mine if _place(finding) not in kept]
             unnamed = [_key(finding, encoder) for finding in mine if _place(finding) in kept]
-            self._store.erase(encoder.space, gone)
+            remove(encoder.space, gone)
             self._store.upsert(encoder.space, [named(row, "") for row in self._store.get(encoder.space, unnamed)])
             rows += len(gone)
+        return rows, self._discard(findings, besides)
+
+    def _discard(self, findings: Sequence[Finding], besides: str = "") -> int:
+        """Delete evidence that no record rests on, but for the records of one person; the number deleted."""
         unused = {
-            finding.evidence
-            for finding in findings
-            if not self._ledger.uses_evidence(finding.evidence)
-            and not self._people.uses_evidence(finding.evidence, besides=besides)
+            evidence
+            for evidence in {finding.evidence for finding in findings}
+            if not self._ledger.uses_evidence(evidence) and not self._people.uses_evidence(evidence, besides=besides)
         }
-        return rows, sum(self._evidence.delete(identity) for identity in unused)
+        return sum(self._evidence.delete(evidence) for evidence in unused)
 
     def people(self) -> PeopleAnswer:
         """Everyone enrolled, with the number of their face and voice samples."""
@@ -283,8 +316,8 @@ class Archive:
         return rows
 
     def _encode_batch(self, encoder: Encoder, modality: Modality, batch: Sequence[Finding]) -> list[Row]:
-        read = self._evidence.face if modality is Modality.FACE else self._evidence.voice
-        outcomes = encoder.encode(modality, [read(finding.evidence) for finding in batch])
+        batch, samples = self._read(modality, batch)
+        outcomes = encoder.encode(modality, samples)
         return [
             Row(
                 key=_key(finding, encoder), embedding=outcome, media=finding.media, track=finding.track,
@@ -294,6 +327,20 @@ class Archive:
             for finding, outcome in zip(batch, outcomes, strict=True)
             if not isinstance(outcome, Unusable)
         ]  # fmt: skip
+
+    def _read(self, modality: Modality, batch: Sequence[Finding]) -> tuple[list[Finding], list[Sample]]:
+        """The samples whose evidence is there; a medium that lost some is read again when its file is met."""
+        read = self._evidence.face if modality is Modality.FACE else self._evidence.voice
+        held: list[Finding] = []
+        samples: list[Sample] = []
+        for finding in batch:
+            try:
+                samples.append(read(finding.evidence))
+                held.append(finding)
+            except EvidenceMissing as error:
+                _LOG.warning("%s; its medium is read again when it is met", error)
+                self._ledger.reopen(finding.media)
+        return held, samples
 
     def _upsert(self, rows: Mapping[str, Sequence[Row]]) -> None:
         for space, held in rows.items():

@@ -49,7 +49,7 @@ class Claim:
         note = path.with_name(path.name + ".owner")
         deadline = time.monotonic() + wait
         try:
-            self._descriptor = os.open(note, os.O_RDWR | os.O_CREAT, 0o644)
+            self._descriptor = os.open(note, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise StoreError(f"{path}: cannot be opened for writing ({error.strerror})") from error
         while not _locked(self._descriptor):
@@ -57,7 +57,7 @@ class Claim:
                 os.close(self._descriptor)
                 raise StoreHeld(_explanation(path, note))
             time.sleep(_POLL_SECONDS)
-        ours = {"pid": os.getpid(), "command": shlex.join(sys.orig_argv), "host": socket.gethostname()}
+        ours = {"pid": os.getpid(), "command": _command(), "host": socket.gethostname()}
         self._write(json.dumps(ours))
 
     def release(self) -> None:
@@ -153,6 +153,14 @@ def _locked(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _command() -> str:
+    """What this process is, without its arguments: they may name people and files."""
+    program = Path(sys.argv[0])
+    name = program.parent.name if program.name == "__main__.py" else program.name
+    words = sys.argv[1:2] if re.fullmatch(r"[a-z]+", "".join(sys.argv[1:2])) else []
+    return shlex.join([name or "python", *words])
 
 
 def _explanation(path: Path, note: Path) -> str:

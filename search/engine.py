@@ -15,12 +15,10 @@ from ingest.track import Extraction
 from search.answers import FindAnswer, FoundHit, MatchAnswer, MatchCandidate, VerifyAnswer, WhoAnswer
 from search.people import People
 from search.probes import OVERFETCH, Probe, Prober, ProbeUnusable, centre
-from search.scores import Similarity, probability_of, similarity
-from search.store import EVERYTHING, Filter, Hit, Store
+from search.scores import Purpose, Similarity, probability_of, similarity
+from search.store import EVERYTHING, MOST_HITS, Filter, Hit, Store
 from search.who import who
 
-# The index's own bound on rows per question.
-MOST_ROWS = 16_384
 # Nobody less likely than this is followed over the bridge.
 LEAST_BRIDGE_PROBABILITY = 0.05
 BRIDGE = "bridge"
@@ -95,17 +93,20 @@ class Engine:
         raise SpaceMismatch(f"no serving encoder has the space {probe.space.name} ({probe.space.digest[:12]})")
 
     def _same_modality(self, probe: Embedding, top: int) -> list[FoundHit]:
-        calibration = self._prober.calibration(probe.space.name, probe.modality)
+        calibration = self._prober.calibration(probe.space.name, probe.modality, Purpose.VERIFY)
         names = self._prober.names()
         hits = self._tracks(probe, top, EVERYTHING)
         return [self._hit(hit, names, calibration.probability(hit.score)) for hit in hits]
 
     def _tracks(self, probe: Embedding, top: int, where: Filter) -> list[Hit]:
         """The best row of each track, best first."""
-        rows = min(MOST_ROWS, top * OVERFETCH)
+        rows = min(MOST_HITS, top * OVERFETCH)
         (hits,) = self._store.search([probe], rows, want=probe.modality, where=where)
+        names = self._prober.names()
         best: dict[tuple[object, ...], Hit] = {}
         for hit in hits:
+            if hit.row.person and hit.row.person not in names:
+                continue  # somebody who is being forgotten
             # a face track is one face however many looks at it are stored; each speech turn is its own
             row = hit.row
             track = (row.media, row.track, row.span_ms if row.embedding.modality is Modality.VOICE else None)
@@ -116,7 +117,7 @@ class Engine:
         """From a probe to the people enrolled with both modalities, and on to what is near them."""
         names = self._prober.names()
         target = self._prober.encoder_for(want)
-        calibration = self._prober.calibration(target.space.name, want)
+        calibration = self._prober.calibration(target.space.name, want, Purpose.IDENTIFY)
         best: dict[str, FoundHit] = {}
         for person in self._prober.shortlist(probe):
             first = probability_of(person.log_odds)
@@ -181,7 +182,7 @@ class Engine:
         for modality in Modality:
             left, right = a.of(modality), b.of(modality)
             if left is not None and right is not None:
-                calibration = self._prober.calibration(left.space.name, modality, kind)
+                calibration = self._prober.calibration(left.space.name, modality, Purpose.VERIFY, kind)
                 score = similarity(left, right, kind)
                 verdicts.append(
                     VerifyAnswer(
@@ -199,13 +200,16 @@ class Engine:
     def _compare_over_bridge(self, a: Probe, b: Probe) -> VerifyAnswer:
         """A face and a voice are one person's if they are one enrolled person's."""
         left, right = _only(a), _only(b)
-        there = {person.person: person for person in self._prober.shortlist(right)}
+        here, there = self._prober.shortlist(left), self._prober.shortlist(right)
+        # two strangers to everybody enrolled are no evidence of being two people
+        recognised = any(near and near[0].log_odds >= 0 for near in (here, there))
+        others = {person.person: person for person in there}
         joint = [
-            (probability_of(person.log_odds) * probability_of(there[person.person].log_odds),
-             min(person.score, there[person.person].score))
-            for person in self._prober.shortlist(left) if person.person in there
+            (probability_of(person.log_odds) * probability_of(others[person.person].log_odds),
+             min(person.score, others[person.person].score))
+            for person in here if person.person in others
         ]  # fmt: skip
-        if not joint:
+        if not joint or not recognised:
             raise ProbeUnusable(
                 f"{a.path} and {b.path}: a face and a voice can only be compared through somebody enrolled with "
                 "both, or by a shared-space encoder, and neither is there: enrol people with both, or train one"

@@ -22,15 +22,13 @@ from search import metrics
 from search.archive import NO_SPAN
 from search.probes import Prober, ProbeUnusable
 from search.scores import similarity_matrix
-from search.store import Row, Store, row_key
+from search.store import MOST_HITS, Row, Store, row_key
 
 BOOTSTRAP_DRAWS = 1000
 BOOTSTRAP_SEED = 20
 RECALL_AT = (1, 5, 10)
 # Probes are asked in blocks, so that the answers held at once stay few.
 PROBES_AT_ONCE = 200
-# The index's own bound on rows per question; beyond it average precision is cut off.
-MOST_ROWS = 16_384
 
 
 class NothingToMeasure(ValueError):
@@ -213,7 +211,7 @@ def _through_store(samples: Sequence[Sample], probes: NDArray[np.intp], store: S
     for start in range(0, len(probes), PROBES_AT_ONCE):
         block = probes[start : start + PROBES_AT_ONCE]
         asked = [samples[index].embedding for index in block]
-        for line, hits in enumerate(store.search(asked, min(len(samples), MOST_ROWS), want=modality)):
+        for line, hits in enumerate(store.search(asked, min(len(samples), MOST_HITS), want=modality)):
             for hit in hits:
                 scores[start + line, column[hit.row.key]] = hit.score
     return scores

@@ -11,7 +11,9 @@ import hashlib
 import json
 import os
 import re
+import time
 import uuid
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +21,9 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from encoders.face import FaceCrop
-from ingest.media import read_flac, write_flac
+from ingest.media import MediaError, read_flac, write_flac
 
+UNFINISHED_SECONDS = 3600.0
 _ID = re.compile(r"^[0-9a-f]{64}$")
 
 
@@ -85,10 +88,10 @@ class Evidence:
 
     def voice(self, identity: str) -> NDArray[np.float32]:
         """Read a turn back: (samples,) float32 at 16 kHz. Raises EvidenceMissing."""
-        path = self._path(identity, "flac")
-        if not path.exists():
-            raise EvidenceMissing(f"voice evidence {identity} is not stored")
-        return read_flac(path)
+        try:
+            return read_flac(self._path(identity, "flac"))
+        except (OSError, MediaError) as error:
+            raise EvidenceMissing(f"voice evidence {identity} cannot be read: {error}") from error
 
     def file(self, identity: str) -> Path:
         """The file of a piece of evidence, to show it. Raises EvidenceMissing."""
@@ -113,6 +116,21 @@ class Evidence:
         path.unlink()
         return True
 
+    def sweep(self, known: Collection[str]) -> int:
+        """Remove what no record knows, and unfinished files: what was left by a process that was killed.
+
+        Evidence younger than an hour stays: its record may be about to be written.
+
+        Returns:
+            The number of files removed.
+        """
+        swept = 0
+        for path in self._folder.rglob("*.*"):
+            if path.stem not in known and time.time() - path.stat().st_mtime > UNFINISHED_SECONDS:
+                path.unlink(missing_ok=True)
+                swept += 1
+        return swept
+
     def _path(self, identity: str, ending: str) -> Path:
         return self._folder / identity[:2] / f"{identity}.{ending}"
 
@@ -135,3 +153,8 @@ class _arriving:  # noqa: N801 - used as a function in a with statement
         with self._unfinished.open("rb") as stream:
             os.fsync(stream.fileno())
         self._unfinished.replace(self._path)
+        folder = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the name too must outlive a power cut: a record will point at it
+        finally:
+            os.close(folder)

@@ -14,9 +14,8 @@ from typing import Any, Protocol, cast
 from encoders.space import Embedding
 from search.embedded import EmbeddedIndex
 from search.records import FIELDS, quoted, to_hits
-from search.store import Hit
+from search.store import MOST_HITS, Hit
 
-MOST_HITS = 16_384  # the server's limit on one answer
 BATCH_ROWS = 2_000
 SCAN_ROWS = 8_000  # the embedded index goes through everything for each batch it hands out
 BATCH_KEYS = 1_000

@@ -18,6 +18,7 @@ from sqlalchemy.engine import Engine
 from ingest.ledger import Finding, now
 from search.answers import PeopleAnswer, PersonSummary
 
+UNKNOWN = "unknown"
 _METADATA = sql.MetaData()
 
 _PEOPLE = sql.Table(
@@ -77,6 +78,14 @@ class Person:
     created: datetime
 
 
+def check_name(name: str) -> None:
+    """Raise ValueError unless a name can be a person's: 1 to 200 printable characters, and not ``unknown``."""
+    if not name.strip() or len(name) > 200 or not name.isprintable():
+        raise ValueError("a person's name has 1 to 200 characters, all of them printable")
+    if name.strip().casefold() == UNKNOWN:
+        raise ValueError(f"nobody can be called {name!r}: it is the answer for who is not known")
+
+
 class People:
     """The catalogue of enrolled people. Every method is one transaction."""
 
@@ -93,13 +102,13 @@ class People:
             rows = connection.execute(query).mappings().all()
         if not rows:
             raise UnknownPerson(f"nobody called {name_or_id!r} is enrolled: `visavox people` lists who is")
-        row = next((row for row in rows if row["name"] == name_or_id), rows[0])
+        # an id is nobody else's, while anybody may be given a name that looks like one
+        row = next((row for row in rows if row["id"] == name_or_id), rows[0])
         return Person(row["id"], row["name"], row["created"])
 
     def create(self, name: str) -> Person:
         """Enter a person. Raises NameTaken, or ValueError for an empty name."""
-        if not name.strip() or len(name) > 200:
-            raise ValueError("a person's name has 1 to 200 characters")
+        check_name(name)
         person = Person(uuid.uuid4().hex, name, now())
         try:
             with self._database.begin() as connection:
@@ -109,11 +118,14 @@ class People:
             raise NameTaken(f"somebody is enrolled as {name!r} already") from error
         return person
 
+    def named(self, name: str) -> Person | None:
+        """The person of that name, or None."""
+        return next((person for person in self.everyone() if person.name == name), None)
+
     def rename(self, name_or_id: str, name: str) -> Person:
         """Give a person another name. Raises UnknownPerson, NameTaken, ValueError."""
         person = self.find(name_or_id)
-        if not name.strip() or len(name) > 200:
-            raise ValueError("a person's name has 1 to 200 characters")
+        check_name(name)
         try:
             with self._database.begin() as connection:
                 connection.execute(sql.update(_PEOPLE).where(_PEOPLE.c.id == person.id).values(name=name))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from ingest.track import Extraction, FaceTrack, SpeechTurn
 from search.archive import largest_face, longest_speaker
 from search.evidence import stored_face, stored_voice
 from search.people import People
-from search.scores import Calibration, Similarity, calibration_for, pooled, similarity
+from search.scores import Calibration, Purpose, Similarity, calibration_for, pooled, similarity
 from search.store import Filter, Row, Store
 
 # Rows are grouped to tracks and people after the search, so more rows are asked for than hits wanted.
@@ -88,14 +88,20 @@ class Prober:
         outcomes = self.encoder_for(Modality.VOICE).encode(Modality.VOICE, sounds)
         return _pool(outcomes, [max(turn.span.duration, 1e-3) for turn in turns])
 
-    def shortlist(self, probe: Embedding) -> list[PersonScore]:
-        """Enrolled people nearest to a probe, best first: cosine to the mean of all of their samples."""
+    def shortlist(self, probe: Embedding, also: Collection[str] = ()) -> list[PersonScore]:
+        """Enrolled people nearest to a probe, best first: cosine to the mean of all of their samples.
+
+        Args:
+            probe: what to compare with.
+            also: ids of people to judge however far they are.
+        """
         (hits,) = self._store.search([probe], SHORTLIST * OVERFETCH, want=probe.modality, where=Filter(enrolled=True))
         names = self._people.names()
         near = list(dict.fromkeys(hit.row.person for hit in hits if hit.row.person in names))[:SHORTLIST]
+        near = list(dict.fromkeys([*near, *(person for person in also if person in names)]))
         if not near:
             return []
-        calibration = self.calibration(probe.space.name, probe.modality)
+        calibration = self.calibration(probe.space.name, probe.modality, Purpose.IDENTIFY)
         samples: dict[str, list[Row]] = {person: [] for person in near}
         for row in self._store.rows(probe.space, Filter(persons=tuple(near))):
             samples[row.person].append(row)
@@ -106,9 +112,11 @@ class Prober:
                 scored.append(PersonScore(person, score, calibration.log_odds(score)))
         return sorted(scored, key=lambda one: (-one.score, one.person))
 
-    def calibration(self, space: str, modality: Modality, kind: Similarity = Similarity.COSINE) -> Calibration:
+    def calibration(
+        self, space: str, modality: Modality, purpose: Purpose, kind: Similarity = Similarity.COSINE
+    ) -> Calibration:
         """The calibration of comparisons within one modality. Raises NotCalibrated."""
-        return calibration_for(self._encoders[space].calibration, (modality, modality), kind, space=space)
+        return calibration_for(self._encoders[space].calibration, (modality, modality), purpose, kind, space=space)
 
     def names(self) -> dict[str, str]:
         """Names of the enrolled by id."""

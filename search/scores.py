@@ -29,6 +29,17 @@ class Similarity(StrEnum):
     CORRELATION = "correlation"
 
 
+class Purpose(StrEnum):
+    """What a score is asked for: each has a threshold of its own.
+
+    ``verify`` compares one sample with another; ``identify`` compares a sample with the mean of a person's
+    samples, and a stranger must pass below everybody who is enrolled.
+    """
+
+    VERIFY = "verify"
+    IDENTIFY = "identify"
+
+
 class NotCalibrated(ValueError):
     """An encoder's folder has no calibration for the comparison asked for."""
 
@@ -69,13 +80,19 @@ def probability_of(log_odds: float) -> float:
 
 
 def calibration_for(
-    stored: Mapping[str, Any] | None, pair: tuple[Modality, Modality], similarity: Similarity, *, space: str
+    stored: Mapping[str, Any] | None,
+    pair: tuple[Modality, Modality],
+    purpose: Purpose,
+    similarity: Similarity,
+    *,
+    space: str,
 ) -> Calibration:
     """Read one calibration out of an encoder's ``calibration.json``.
 
     Args:
-        stored: its parsed content: ``{"voice-voice": {"cosine": {"threshold", "slope"}}, "provenance"}``.
+        stored: its parsed content: ``{"voice-voice": {"verify": {"cosine": {"threshold", "slope"}}}, "provenance"}``.
         pair: the two modalities compared.
+        purpose: what the score is asked for.
         similarity: the kind of score.
         space: the space's name, for the message.
 
@@ -84,10 +101,10 @@ def calibration_for(
     """
     name = "-".join(sorted(str(modality) for modality in pair))
     try:
-        numbers = (stored or {})[name][str(similarity)]
+        numbers = (stored or {})[name][str(purpose)][str(similarity)]
         return Calibration(float(numbers["threshold"]), float(numbers["slope"]), (stored or {}).get("provenance", {}))
     except (KeyError, TypeError) as error:
-        raise NotCalibrated(f"{space} has no {similarity} calibration for {name} comparisons") from error
+        raise NotCalibrated(f"{space} has no {similarity} calibration to {purpose} by {name} comparisons") from error
 
 
 def fit_calibration(genuine: NDArray[np.floating], impostor: NDArray[np.floating], threshold: float) -> Calibration:

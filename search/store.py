@@ -88,6 +88,8 @@ class Filter:
 
 
 EVERYTHING = Filter()
+# What a Milvus server returns to one probe at most; beyond it an average precision would be cut off.
+MOST_HITS = 16_384
 
 
 def row_key(media: str, modality: Modality, span_ms: tuple[int, int], evidence: str, space: Space) -> str:

@@ -7,17 +7,17 @@ less, since the speaker may be off screen, so its weight is bounded both ways.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from encoders.space import Embedding
 from ingest.track import FaceTrack, Span, SpeechTurn
 from search.answers import Candidate, EvidenceKinds, WhoAnswer, WhoTurn
+from search.people import UNKNOWN
 from search.probes import PersonScore, Prober
 from search.scores import probability_of
 
-UNKNOWN = "unknown"
 # A face must be on screen for this share of a turn to be evidence about it.
 LEAST_ON_SCREEN = 0.3
 # What a recognised face on screen can add to a voice: odds of about 4 to 1, no more.
@@ -48,24 +48,26 @@ def who(prober: Prober, path: Path) -> WhoAnswer:
         MediaError: the file cannot be read. StoreError: the index does not answer.
     """
     extraction = prober.extract(path)
-    voices = _by_speaker(prober, extraction.turns)
     faces = [
         (track, prober.shortlist(point))
         for track in extraction.faces
         if (point := prober.embed_face(track)) is not None
     ] if extraction.turns else []  # fmt: skip
+    # whoever is seen is listened for too: no voice in the evidence must mean that none is enrolled
+    seen = {near[0].person for _, near in faces if near}
+    voices = _by_speaker(prober, extraction.turns, seen)
     names = prober.names()
     return WhoAnswer(
         [_answer(turn, voices.get(turn.speaker, []), _on_screen(turn.span, faces), names) for turn in extraction.turns]
     )
 
 
-def _by_speaker(prober: Prober, turns: Sequence[SpeechTurn]) -> dict[int, list[PersonScore]]:
+def _by_speaker(prober: Prober, turns: Sequence[SpeechTurn], seen: Collection[str]) -> dict[int, list[PersonScore]]:
     speakers = {turn.speaker for turn in turns}
     points: dict[int, Embedding | None] = {
         speaker: prober.embed_turns([turn for turn in turns if turn.speaker == speaker]) for speaker in speakers
     }
-    return {speaker: prober.shortlist(point) for speaker, point in points.items() if point is not None}
+    return {speaker: prober.shortlist(point, also=seen) for speaker, point in points.items() if point is not None}
 
 
 def _on_screen(span: Span, faces: Sequence[tuple[FaceTrack, list[PersonScore]]]) -> _Faces:
@@ -89,6 +91,8 @@ def _answer(turn: SpeechTurn, voices: Sequence[PersonScore], faces: _Faces, name
     heard = {person.person: person for person in voices}
     judged = []
     for person in {**heard, **faces.people}:
+        if person not in names:
+            continue  # forgotten while this was being answered
         voice, seen = heard.get(person), faces.people.get(person)
         log_odds = _fuse(voice, seen, faces.on_screen)
         score = voice.score if voice else seen[0].score if seen else 0.0

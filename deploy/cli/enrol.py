@@ -32,8 +32,7 @@ def enrol(
     json: Json = False,
 ) -> None:
     """Make a person known by samples of their face and voice."""
-    if not name.strip() or len(name) > 200:
-        raise UsageError("a person's name has 1 to 200 characters")
+    _check(name)
     if not any(path.exists() for path in files):
         raise NothingDone("not_found", f"{files[0]}: there is no such file")
     with errors_translated():
@@ -51,6 +50,15 @@ def enrol(
             console.print(f"refused: {refusal.path}: {refusal.reason}", markup=False, highlight=False)
 
     answer(outcome, json, show, code=WITH_FAILURES if outcome.refused else DONE)
+
+
+def _check(name: str) -> None:
+    from search.people import check_name
+
+    try:
+        check_name(name)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def people(json: Json = False) -> None:

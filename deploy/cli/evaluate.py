@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -23,14 +24,18 @@ def evaluate(
     """Measure face→face and voice→voice retrieval and verification on people of one's own."""
     if not people.is_dir():
         raise NothingDone("not_found", f"{people}: there is no such folder")
+    if export is not None and not (export.parent.is_dir() and os.access(export.parent, os.W_OK)):
+        raise NothingDone("not_found", f"{export}: its folder is not there or cannot be written to")
     with errors_translated():
         from deploy.cli.files import walk_media
         from deploy.wiring import installation
         from search.evaluation import NothingToMeasure, collect, evaluate_people
         from search.report import as_table
 
-        files = {folder.name: walk_media([folder]).media for folder in sorted(people.iterdir()) if folder.is_dir()}
         with installation() as opened:
+            home = opened.settings.home
+            folders = [folder for folder in sorted(people.iterdir()) if folder.is_dir()]
+            files = {folder.name: walk_media([folder], home).media for folder in folders}
             samples = collect(opened.prober, files, on_sample=_progress)
             try:
                 with opened.scratch_store() as store:

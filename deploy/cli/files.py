@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from deploy.wiring import Installation
     from ingest.jobs import FileReport
 
+# A file that every installation keeps, by which its folder is known.
+HOME_MARK = "records.sqlite"
 # Without a terminal to draw on, a line of progress is written this often, in seconds.
 LINE_EVERY = 10.0
 
@@ -46,8 +50,8 @@ def ingest(
     with errors_translated():
         from deploy.wiring import installation
 
-        walk = walk_media(paths)
         with installation() as opened:
+            walk = walk_media(paths, opened.settings.home)
             tally = _run(opened, walk, archive, wait)
     code = WITH_FAILURES if tally.failed else DONE
     answer(tally.document(), json, tally.show, code=code)
@@ -59,11 +63,14 @@ class Walk:
 
     media: list[Path] = field(default_factory=list)
     missing: list[Path] = field(default_factory=list)
+    unnameable: list[Path] = field(default_factory=list)
     ignored: int = 0
 
 
-def walk_media(paths: list[Path]) -> Walk:
+def walk_media(paths: list[Path], home: Path | None = None) -> Walk:
     """Find media by extension under files and folders, each file once, folders in order of name.
+
+    What lies in ``home``, or in any other installation's folder, is Visavox's own and not looked at.
 
     Raises:
         NothingDone: none of the paths exists.
@@ -75,10 +82,13 @@ def walk_media(paths: list[Path]) -> Walk:
         if not path.exists() and not path.is_symlink():
             walk.missing.append(path)
             continue
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if file.is_dir() or file.absolute() in seen:
+        for file in _files(path, home) if path.is_dir() else [path]:
+            if file.absolute() in seen:
                 continue
             seen.add(file.absolute())
+            if not _is_text(file):
+                walk.unnameable.append(file)
+                continue
             if file.suffix.lower().lstrip(".") in {ending.lstrip(".") for ending in MEDIA_EXTENSIONS}:
                 walk.media.append(file.absolute())
             else:
@@ -86,6 +96,28 @@ def walk_media(paths: list[Path]) -> Walk:
     if walk.missing and not walk.media and not walk.ignored:
         raise NothingDone("not_found", f"{walk.missing[0]}: there is no such file or folder")
     return walk
+
+
+def _files(folder: Path, home: Path | None) -> Iterator[Path]:
+    """Files below a folder in order of name, but for those of an installation."""
+    for place, folders, files in os.walk(folder):
+        here = Path(place)
+        kept = [name for name in sorted(folders) if not _is_home(here / name, home)]
+        folders[:] = kept
+        yield from (here / name for name in sorted(files))
+
+
+def _is_home(folder: Path, home: Path | None) -> bool:
+    return (home is not None and folder.resolve() == home.resolve()) or (folder / HOME_MARK).is_file()
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a path can be written down: names from old disks may be in no known encoding."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @dataclass
@@ -98,6 +130,7 @@ class Tally:
     queued: int = 0
     failed: list[dict[str, str]] = field(default_factory=list)
     media: dict[str, tuple[int, int, float]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
 
     def add(self, report: FileReport) -> None:
@@ -105,6 +138,7 @@ class Tally:
         if report.state == "failed":
             self.failed.append({"path": report.path, "reason": report.reason or "failed"})
             return
+        self.warnings += [f"{report.path}: {warning}" for warning in report.warnings]
         self.done += 1
         self.unchanged += report.state == "unchanged"
         self.media[report.media or report.path] = (report.faces, report.voices, report.seconds_of_media)
@@ -123,6 +157,8 @@ class Tally:
             "seconds_of_media": round(sum(seconds for _, _, seconds in totals), 3),
             "seconds": round(time.monotonic() - self.started, 3),
         }
+        if self.warnings:
+            document["warnings"] = sorted(self.warnings)
         return document | ({"queued": self.queued} if self.queued else {})
 
     def show(self) -> None:
@@ -136,6 +172,8 @@ class Tally:
         )
         if self.queued:
             console.print(f"{self.queued} files sent to the workers")
+        for warning in it.get("warnings", []):
+            console.print(f"note: {warning}")
         for failure in it["failed"]:
             console.print(f"failed: {failure['path']}: {failure['reason']}", markup=False, highlight=False)
 
@@ -143,6 +181,10 @@ class Tally:
 def _run(opened: Installation, walk: Walk, archive: str, wait: bool) -> Tally:
     tally = Tally(ignored=walk.ignored)
     tally.failed += [{"path": str(path), "reason": "there is no such file or folder"} for path in walk.missing]
+    tally.failed += [
+        {"path": os.fsencode(path).decode("utf-8", "backslashreplace"), "reason": "its name is not UTF-8: rename it"}
+        for path in walk.unnameable
+    ]
     queue = opened.queue(notice=lambda message: progress_console.print(message, highlight=False))
     if opened.settings.broker_url:
         if not wait:

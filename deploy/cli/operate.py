@@ -45,8 +45,11 @@ def serve(
     with errors_translated():
         from deploy.serving import run_server
 
-        progress_console.print(f"visavox listens on http://{host}:{port} (documentation: /docs)", highlight=False)
-        run_server(host, port)
+        run_server(
+            host,
+            port,
+            lambda bound: progress_console.print(f"visavox listens on http://{host}:{bound} (documentation: /docs)"),
+        )
 
 
 def worker(

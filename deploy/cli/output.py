@@ -17,8 +17,9 @@ DONE, WITH_FAILURES, WRONG_USAGE, NOTHING_DONE = 0, 1, 2, 3
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON document on standard output.")]
 
 # people read this; a terminal's width must not cut names or paths
-console = Console(soft_wrap=True)
-progress_console = Console(stderr=True)
+# and their text is never markup
+console = Console(soft_wrap=True, markup=False, highlight=False)
+progress_console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
 
 
 class UsageError(Exception):
@@ -40,17 +41,22 @@ def answer(value: Any, as_json: bool, show: Callable[[], None], *, code: int = D
     """
     if as_json:
         document = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
-        sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+        sys.stdout.write(_encoded(document) + "\n")
     else:
         show()
     if code != DONE:
         raise typer.Exit(code)
 
 
+def _encoded(document: object) -> str:
+    """JSON that any terminal's encoding can carry, also with names that are in none."""
+    return json.dumps(document)
+
+
 def report_error(kind: str, message: str, code: int, as_json: bool) -> int:
     """Print an error as a JSON document on standard output, or as a sentence on standard error."""
     if as_json:
-        sys.stdout.write(json.dumps({"error": {"type": kind, "message": message}}, ensure_ascii=False) + "\n")
+        sys.stdout.write(_encoded({"error": {"type": kind, "message": message}}) + "\n")
     else:
         progress_console.print(f"visavox: {message}", markup=False, highlight=False)
     return code
@@ -65,8 +71,11 @@ def errors_translated() -> Iterator[None]:
     from deploy.settings import SettingsError
     from encoders.encoder import EncoderError
     from encoders.space import SpaceMismatch
+    from encoders.weights import WeightsError
+    from ingest.ledger import RecordsError
     from ingest.media import MediaError
     from ingest.worker import BrokerUnavailable
+    from search.evidence import EvidenceMissing
     from search.people import NameTaken, UnknownPerson
     from search.probes import ProbeUnusable
     from search.scores import NotCalibrated
@@ -77,8 +86,8 @@ def errors_translated() -> Iterator[None]:
     except SettingsError as error:
         raise UsageError(str(error)) from error
     except (
-        BrokerUnavailable, EncoderError, MediaError, NameTaken, NotCalibrated, ProbeUnusable, SpaceMismatch,
-        StoreError, UnknownPerson,
+        BrokerUnavailable, EncoderError, EvidenceMissing, MediaError, NameTaken, NotCalibrated, ProbeUnusable,
+        RecordsError, SpaceMismatch, StoreError, UnknownPerson, WeightsError,
     ) as error:  # fmt: skip
         raise NothingDone(_kind(error), str(error)) from error
     except OSError as error:

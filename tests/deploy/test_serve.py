@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from training.population.folder import InventedMedia, MediaSize, write_demo_media
+from training.population.folder import InventedMedia, MediaSize, PersonMedia, write_demo_media
 
 
 @dataclass
@@ -66,16 +66,17 @@ def send(live: Live, route: str, **parts: Path) -> httpx.Response:
 
 
 @pytest.fixture(scope="module")
-def ann(live: Live) -> str:
-    """The first invented person, enrolled over HTTP."""
-    name = live.media.people[0].person.name
-    identity = live.client.post("/v1/people", json={"name": name}).json()["id"]
-    files = [
-        ("file", (path.name, path.read_bytes())) for path in (*live.media.people[0].clips, *live.media.people[0].photos)
-    ]
+def enrolled(live: Live) -> list[str]:
+    """The first two invented people, enrolled over HTTP."""
+    return [enrol(live, one) for one in live.media.people[:2]]
+
+
+def enrol(live: Live, one: PersonMedia) -> str:
+    identity = live.client.post("/v1/people", json={"name": one.person.name}).json()["id"]
+    files = [("file", (path.name, path.read_bytes())) for path in (*one.clips, *one.photos)]
     answer = live.client.post(f"/v1/people/{identity}/samples", files=files)
     assert answer.status_code in (200, 201) and not answer.json()["refused"]
-    return name
+    return one.person.name
 
 
 def test_it_lives_and_is_ready(live: Live) -> None:
@@ -83,26 +84,28 @@ def test_it_lives_and_is_ready(live: Live) -> None:
     assert live.client.get("/readyz").status_code == 200
 
 
-def test_a_known_voice_is_named(live: Live, ann: str) -> None:
-    answer = send(live, "/v1/who", file=live.media.clips[0].path)
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_known_voice_is_named(live: Live, enrolled: list[str], number: int) -> None:
+    answer = send(live, "/v1/who", file=live.media.clips[number].path)
     assert answer.status_code == 200
-    assert answer.json()["turns"][0]["people"][0]["name"] == ann
+    assert {turn["answer"] for turn in answer.json()["turns"]} == {enrolled[number]}
 
 
-def test_search_answers_hits_with_evidence_that_can_be_fetched(live: Live, ann: str) -> None:
+def test_search_answers_hits_with_evidence_that_can_be_fetched(live: Live, enrolled: list[str]) -> None:
     hits = live.client.post(
-        "/v1/search", files={"file": live.media.clips[0].path.read_bytes()}, data={"want": "face", "top": "3"}
+        "/v1/search", files={"file": live.media.clips[1].path.read_bytes()}, data={"want": "face", "top": "3"}
     ).json()["hits"]
-    assert hits and hits[0]["person"] == ann
+    assert hits and hits[0]["person"] == enrolled[1]
     assert live.client.get(f"/v1/evidence/{hits[0]['evidence']}").content.startswith(b"\x89PNG")
 
 
 def test_verify_and_match_answer(live: Live) -> None:
     first, second = live.media.people[0], live.media.people[1]
     parts = [("file", first.clips[0].read_bytes()), ("file", first.clips[1].read_bytes())]
-    assert set(live.client.post("/v1/verify", files=parts).json()) == {
-        "score", "probability", "same", "threshold", "space",
-    }  # fmt: skip
+    told = live.client.post("/v1/verify", files=parts).json()
+    assert set(told) == {"score", "probability", "same", "threshold", "space"} and told["same"] is True
+    parts[1] = ("file", second.clips[0].read_bytes())
+    assert live.client.post("/v1/verify", files=parts).json()["same"] is False
     line_up = [
         ("probe", ("probe.wav", first.clips[0].read_bytes())),
         ("candidate", ("other.wav", second.clips[0].read_bytes())),
@@ -133,12 +136,12 @@ def test_a_second_process_is_told_who_holds_the_index_and_what_to_do(live: Live)
     assert str(live.process.pid) in error["message"] and "VISAVOX_MILVUS_URI" in error["message"]
 
 
-def test_people_can_be_listed_without_the_index(live: Live, ann: str) -> None:
+def test_people_can_be_listed_without_the_index(live: Live, enrolled: list[str]) -> None:
     told = subprocess.run(
         [sys.executable, "-m", "deploy.cli", "people", "--json"],
         env=live.environment, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
-    assert [person["name"] for person in json.loads(told.stdout)["people"]] == [ann]
+    assert [person["name"] for person in json.loads(told.stdout)["people"]] == sorted(enrolled)
 
 
 def test_it_ends_soon_after_being_asked_to(tmp_path: Path) -> None:

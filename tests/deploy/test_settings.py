@@ -44,3 +44,9 @@ def test_media_roots_are_absolute(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     settings = load_settings({"VISAVOX_MEDIA_ROOTS": f"{tmp_path}/a/../a:{tmp_path}"})
     assert settings.media_roots == (tmp_path / "a", tmp_path)
+
+
+@pytest.mark.parametrize("uri", ["/tmp/foo", "http://localhost:abc", "ftp://host", "http://h/x.db"])
+def test_a_milvus_uri_is_a_server_or_a_file_ending_in_db(uri: str) -> None:
+    with pytest.raises(SettingsError, match="VISAVOX_MILVUS_URI"):
+        load_settings({"VISAVOX_MILVUS_URI": uri})

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ingest.ledger import Finding, Ledger, MediaRecord, open_database
+from ingest.ledger import Finding, Ledger, MediaRecord, RecordsError, open_database
 from ingest.track import MediaId
 
 MEDIA = MediaId("a" * 64)
@@ -62,3 +62,15 @@ def test_warnings_survive(ledger: Ledger) -> None:
     ledger.begin(record(), [])
     known = ledger.medium(MEDIA)
     assert known is not None and known.warnings == ("odd",)
+
+
+@pytest.mark.parametrize("url", ["nonsense", "sqlite:////nowhere/at/all/records.sqlite", "nosuchdriver://host/db"])
+def test_records_that_cannot_be_opened_say_so(url: str) -> None:
+    with pytest.raises(RecordsError):
+        Ledger(open_database(url))
+
+
+def test_a_file_that_is_no_database_says_so(tmp_path: Path) -> None:
+    (tmp_path / "records.sqlite").write_bytes(b"not a database at all" * 100)
+    with pytest.raises(RecordsError, match=r"records\.sqlite"):
+        Ledger(open_database(f"sqlite:///{tmp_path / 'records.sqlite'}"))

@@ -27,7 +27,10 @@ from search.evidence import Evidence
 from search.people import People
 from search.store import MemoryStore, Store
 
-CALIBRATION = {kind: {"threshold": 0.9, "slope": 40.0} for kind in ("cosine", "euclidean", "correlation")}
+CALIBRATION = {
+    purpose: {kind: {"threshold": 0.9, "slope": 40.0} for kind in ("cosine", "euclidean", "correlation")}
+    for purpose in ("identify", "verify")
+}
 
 
 @dataclass

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from encoders.space import Space
 from ingest.track import Span
 from search.people import UnknownPerson
 from search.store import Filter, MemoryStore
@@ -179,3 +181,66 @@ def test_an_ingest_killed_before_its_rows_ends_as_a_quiet_one(tmp_path: Path) ->
     assert world.archive.ingest_file(film, "default").state == "done"
     rows = world.archive.status().spaces
     assert (rows["face_identity"].rows, rows["voice_identity"].rows) == (1, 1)
+
+
+def test_what_another_process_writes_while_this_one_mends_stays(world: World) -> None:
+    film = world.file("a.mp4", [face(RED, span=SPAN)])
+    keys = world.store.keys
+
+    def keys_then_a_writer(space: Space) -> set[str]:
+        present = keys(space)
+        world.store.keys = keys  # type: ignore[method-assign]
+        world.archive.ingest_file(film, "default")
+        return present
+
+    world.store.keys = keys_then_a_writer  # type: ignore[method-assign]
+    world.archive.mend()
+    assert world.archive.status().spaces["face_identity"].rows == 1
+
+
+def test_a_refused_sample_enters_nobody_and_leaves_no_evidence(world: World) -> None:
+    clip = world.file("ann.wav", [], [turn(5)])
+    world.archive.enrol("Ann", [clip])
+    world.archive.enrol("Bob", [clip])
+    world.archive.enrol("Cid", [world.file("short.wav", [], [turn(5, 0, 0.05)])])
+    assert [person.name for person in world.archive.people().people] == ["Ann"]
+    assert world.evidence_files() == 1
+
+
+def test_lost_evidence_does_not_stop_mending_and_its_film_is_read_again(world: World) -> None:
+    film = world.file("a.mp4", [face(RED, span=SPAN)], [turn(2)])
+    world.archive.ingest_file(film, "default")
+    for path in world.evidence.rglob("*.png"):
+        path.unlink()
+    world.store.drop(world.encoders["face_identity"].space)
+    world.archive.mend()
+    assert world.archive.ingest_file(film, "default").state == "done"
+    assert world.archive.status().spaces["face_identity"].rows == 1
+
+
+def test_somebody_forgotten_meanwhile_is_not_entered_again(world: World) -> None:
+    world.archive.enrol("Ann", [world.file("ann.wav", [], [turn(5)])])
+    ann = world.records.people.find("Ann").id
+    world.archive.forget("Ann")
+    with pytest.raises(UnknownPerson):
+        world.archive.enrol_known(ann, [world.file("more.wav", [], [turn(5)])])
+    assert world.archive.people().people == []
+
+
+@pytest.mark.parametrize("name", ["unknown", "Unknown ", "a\nb"])
+def test_a_name_that_would_mislead_is_refused(world: World, name: str) -> None:
+    with pytest.raises(ValueError, match=r"nobody can be called|printable"):
+        world.archive.enrol(name, [world.file("ann.wav", [], [turn(5)])])
+
+
+def test_a_pipe_with_a_films_name_is_a_report_and_does_not_hang(world: World) -> None:
+    os.mkfifo(world.folder / "pipe.wav")
+    assert "not a regular file" in (world.archive.ingest_file(world.folder / "pipe.wav", "default").reason or "")
+
+
+def test_the_next_forgetting_finishes_one_that_was_interrupted(world: World) -> None:
+    world.archive.enrol("Ann", [world.file("ann.wav", [], [turn(5)])])
+    world.records.people.begin_forgetting(world.records.people.find("Ann"))
+    with pytest.raises(UnknownPerson):
+        world.archive.forget("Ann")
+    assert world.evidence_files() == 0 and world.archive.status().spaces["voice_identity"].rows == 0

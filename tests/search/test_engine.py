@@ -107,3 +107,16 @@ def test_match_names_the_nearest_candidate(world: World) -> None:
 def test_every_similarity_matches_alike_here(world: World, kind: str) -> None:
     blue, pink = world.file("blue.jpg", [face(BLUE)]), world.file("pink.jpg", [face(PINK)])
     assert world.engine.match(world.file("red.jpg", [face(RED)]), [blue, pink], kind).answer == str(pink)
+
+
+def test_two_strangers_to_everybody_enrolled_are_not_called_two_people(world: World) -> None:
+    world.archive.enrol("Ann", [world.file("ann.mp4", [face(RED, span=SPAN)], [turn(5, 0, 2)])])
+    with pytest.raises(ProbeUnusable, match="enrolled with both"):
+        world.engine.verify(world.file("b.jpg", [face(BLUE)]), world.file("c.wav", [], [turn(1)]))
+
+
+def test_somebody_who_is_being_forgotten_is_no_hit(world: World) -> None:
+    photo = world.file("ann.jpg", [face(RED)])
+    world.archive.enrol("Ann", [photo])
+    world.records.people.begin_forgetting(world.records.people.find("Ann"))
+    assert world.engine.find(photo, Modality.FACE).hits == []

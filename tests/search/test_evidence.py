@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -62,3 +63,20 @@ def test_a_write_that_fails_leaves_nothing(evidence: Evidence, tmp_path: Path, m
     with pytest.raises(OSError, match="No space"):
         evidence.put_voice(np.zeros(1600, np.float32))
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_sweeping_removes_only_what_is_unknown_and_old(evidence: Evidence, tmp_path: Path) -> None:
+    known, unknown, young = (evidence.put_face(crop(seed)) for seed in range(3))
+    for identity in (known, unknown):
+        os.utime(evidence.file(identity), (0, 0))
+    assert evidence.sweep({known}) == 1
+    assert evidence.file(known) and evidence.file(young)
+    with pytest.raises(EvidenceMissing):
+        evidence.file(unknown)
+
+
+def test_damaged_evidence_is_missing_evidence(evidence: Evidence) -> None:
+    identity = evidence.put_voice(np.zeros(1600, np.float32))
+    evidence.file(identity).write_bytes(b"garbage")
+    with pytest.raises(EvidenceMissing):
+        evidence.voice(identity)

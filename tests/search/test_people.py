@@ -93,3 +93,9 @@ def test_the_summary_counts_faces_and_voices(people: People) -> None:
     people.add(people.create("Ann"), [SAMPLE])
     (ann,) = people.summary().people
     assert (ann.name, ann.faces, ann.voices) == ("Ann", 0, 1)
+
+
+def test_an_id_means_its_bearer_whatever_others_are_called(people: People) -> None:
+    ann, bob = people.create("Ann"), people.create("Bob")
+    people.rename("Bob", ann.id)
+    assert people.find(ann.id) == ann and people.find(bob.id).id == bob.id

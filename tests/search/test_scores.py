@@ -9,6 +9,7 @@ from encoders.space import Embedding, Modality, Space, SpaceMismatch
 from search.scores import (
     Calibration,
     NotCalibrated,
+    Purpose,
     Similarity,
     calibration_for,
     fit_calibration,
@@ -43,8 +44,8 @@ def test_a_calibration_without_direction_is_refused() -> None:
 
 
 def test_a_missing_calibration_is_named() -> None:
-    with pytest.raises(NotCalibrated, match="tiny has no cosine calibration for face-voice"):
-        calibration_for({}, (Modality.VOICE, Modality.FACE), Similarity.COSINE, space="tiny")
+    with pytest.raises(NotCalibrated, match="tiny has no cosine calibration to verify by face-voice"):
+        calibration_for({}, (Modality.VOICE, Modality.FACE), Purpose.VERIFY, Similarity.COSINE, space="tiny")
 
 
 def test_fitting_recovers_the_slope_of_two_gaussians() -> None:

@@ -73,3 +73,25 @@ def test_a_forgotten_person_is_named_no_more(world: World) -> None:
     world.archive.enrol("Ann", [world.file("ann.wav", [], [turn(2, 0, 2)])])
     world.archive.forget("Ann")
     assert world.engine.who(world.file("a.wav", [], [turn(2)])).turns[0].people == []
+
+
+def test_a_listener_on_screen_with_another_voice_is_not_taken_for_the_speaker(world: World) -> None:
+    world.archive.enrol("Ann", [world.file("ann.mp4", [face(RED, span=SPAN)], [turn(0, 0, 2)])])
+    for number in range(30):  # more people near the voice than are looked at closely
+        world.archive.enrol(f"Person {number}", [world.file(f"{number}.wav", [], [turn(6, 0, 2 + number / 100)])])
+    (heard,) = world.engine.who(world.file("a.mp4", [face(RED, span=SPAN)], [turn(6, 0, 2)])).turns
+    ann = [person for person in heard.people if person.name == "Ann"]
+    assert heard.answer != "Ann" and not [person for person in ann if person.evidence.voice is None]
+
+
+def test_somebody_forgotten_while_the_answer_is_made_is_left_out(world: World) -> None:
+    world.archive.enrol("Ann", [world.file("ann.wav", [], [turn(2, 0, 2)])])
+    names = world.records.people.names
+
+    def forgotten_after_the_first_look() -> dict[str, str]:
+        told = names()
+        world.records.people.names = dict  # type: ignore[method-assign]
+        return told
+
+    world.records.people.names = forgotten_after_the_first_look  # type: ignore[method-assign]
+    assert world.engine.who(world.file("a.wav", [], [turn(2)])).turns[0].people == []
