@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +19,9 @@ MEDIA_EXTENSIONS = frozenset({
 })  # fmt: skip
 """Extensions, without the dot, that make a file in a folder worth trying."""
 MOST_PIXELS = 8192 * 8192
+LONGEST_SECONDS = 6 * 3600.0
+# A stream that ends this much before its own header says was cut off. Seconds.
+TRUNCATED_SECONDS = 0.75
 PHOTO_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
 HEAD_BYTES = 4096
 # Sizes of the second header of a BMP: "BM" alone also begins many texts.
@@ -87,7 +90,7 @@ class MediaInfo:
 
     Args:
         kind: ``film`` (moving pictures, with or without sound), ``sound`` or ``photo``.
-        duration: seconds as the headers say; 0 for a photo or where they do not.
+        duration: seconds as the headers say, or where they do not, to the end of its last packet; 0 for a photo.
         width: of the pictures as shown (turned upright, square pixels), pixels; 0 without pictures.
         height: likewise.
         fps: pictures per second; 0 without moving pictures.
@@ -102,6 +105,63 @@ class MediaInfo:
     fps: float
     has_sound: bool
     has_pictures: bool
+
+
+@dataclass
+class Problems:
+    """What went wrong while a stream of a film or sound was decoded.
+
+    Args:
+        path: the file.
+        cut_short: whether the file is shorter than it says.
+        unread: sentences about streams that cannot be decoded at all.
+        frames: number of frames that decoded.
+        broken_packets: number of pieces that did not.
+        cut_off: whether reading ended with an error.
+        missing_pieces: number of jumps of the time stamps.
+    """
+
+    path: Path
+    cut_short: bool
+    unread: list[str] = field(default_factory=list)
+    frames: int = 0
+    broken_packets: int = 0
+    cut_off: bool = False
+    missing_pieces: int = 0
+
+    def report(self, what: str, warnings: list[str], *, reached: float, expected: float) -> None:
+        """Turn them into warnings; raises MediaError if nothing decoded.
+
+        Args:
+            what: ``pictures`` or ``sound``.
+            warnings: sentences are added here.
+            reached: second that decoding reached.
+            expected: second that it should have reached, 0 if unknown.
+        """
+        if not self.frames:
+            raise MediaError(self.path, f"has a header, but none of its {what} decodes: damaged, copy it again")
+        warnings += self.unread
+        if self.cut_off or reached < expected - TRUNCATED_SECONDS:
+            warnings.append(f"truncated: of {expected:.1f} s of {what} only {reached:.1f} s decode")
+        elif self.cut_short:
+            warnings.append(f"truncated: the file is shorter than it says, {reached:.1f} s of {what} decode")
+        elif self.broken_packets:
+            warnings.append(f"damaged: {self.broken_packets} pieces of the {what} do not decode and were left out")
+        if self.missing_pieces:
+            warnings.append(f"the time stamps of the {what} jump in {self.missing_pieces} places")
+
+
+def refuse_huge(path: Path, width: int, height: int) -> None:
+    """Raise MediaError for pictures of more pixels than are read."""
+    if width * height > MOST_PIXELS:
+        raise MediaError(path, f"has pictures of {width} x {height} pixels, more than 8192 x 8192: scale it down")
+
+
+def refuse_long(path: Path, seconds: float) -> None:
+    """Raise MediaError for a film or sound that lasts longer than is read."""
+    if seconds > LONGEST_SECONDS:
+        hours = LONGEST_SECONDS / 3600
+        raise MediaError(path, f"lasts {seconds / 3600:.1f} hours, more than {hours:.0f}: cut it")
 
 
 def read_head(path: Path) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
@@ -20,18 +20,22 @@ from numpy.typing import NDArray
 
 from encoders.voice import SAMPLE_RATE
 from ingest.content import (
+    LONGEST_SECONDS,
     MEDIA_EXTENSIONS,
-    MOST_PIXELS,
     MediaError,
     MediaInfo,
+    Problems,
     is_cut_short,
     is_photo,
     photo_size,
     read_head,
     read_photo,
+    refuse_huge,
+    refuse_long,
     why_not_media,
 )
 from ingest.track import Span
+from ingest.waveform import Waveform
 
 __all__ = [
     "LONGEST_SECONDS",
@@ -49,7 +53,6 @@ __all__ = [
 ]
 
 
-LONGEST_SECONDS = 6 * 3600.0
 # An allow-list: playlists and the like would let a file name other files or addresses to open.
 CONTAINERS = (
     "mov,mp4,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,asf,mxf,h264,hevc,m4v,mjpeg,gif,ivf,"
@@ -57,13 +60,13 @@ CONTAINERS = (
 )
 # Stamps closer than this to the sound's own count of samples are jitter, not gaps. Seconds.
 JITTER_SECONDS = 0.1
-# A stream that ends this much before its own header says was cut off. Seconds.
-TRUNCATED_SECONDS = 0.75
 # Written files must not change with the FFmpeg version string or the number of cores.
 BITEXACT = {"fflags": "+bitexact"}
 VIDEO_OPTIONS = {"preset": "veryfast", "crf": "20", "threads": "1", "flags": "+bitexact"}
 AUDIO_OPTIONS = {"flags": "+bitexact"}
 AUDIO_BLOCK = 4096
+# Room for sound whose header does not tell how long it is. Seconds.
+UNKNOWN_SECONDS = 60.0
 
 
 class _Film:
@@ -71,21 +74,26 @@ class _Film:
 
     def __init__(self, path: Path, container: av.container.InputContainer, *, cut_short: bool) -> None:
         self.path = path
-        self.cut_short = cut_short  # the file is shorter than it says
+        self.problems = Problems(path, cut_short)
         self.container = container
         self.pictures = next((s for s in container.streams.video if _moves(s)), None)
-        self.sound = next((s for s in container.streams.audio if s.codec_context.sample_rate > 0), None)
-        if self.pictures is None and self.sound is None:
-            raise MediaError(path, "holds neither a picture nor a sound stream that can be decoded: convert it")
-        used = [stream for stream in (self.pictures, self.sound) if stream is not None]
-        starts = [s.start_time * s.time_base for s in used if s.start_time is not None and s.time_base]
+        self.sound = next((s for s in container.streams.audio if _sounds(s)), None)
+        for what, chosen, streams in (
+            ("pictures", self.pictures, container.streams.video),
+            ("sound", self.sound, container.streams.audio),
+        ):
+            if chosen is None and any(stream.codec_context is None for stream in streams):
+                self.problems.unread.append(f"its {what} cannot be read, the codec is not known: convert it")
+        self.used = [stream for stream in (self.pictures, self.sound) if stream is not None]
+        if not self.used:
+            nothing = "holds neither a picture nor a sound stream that can be decoded: convert it"
+            raise MediaError(path, "; ".join(self.problems.unread) or nothing)
+        starts = [s.start_time * s.time_base for s in self.used if s.start_time is not None and s.time_base]
         self.origin = min(starts, default=Fraction(0))
         if self.pictures is not None:
             self.pictures.thread_type = "AUTO"
-            _refuse_huge(path, self.pictures.codec_context.width, self.pictures.codec_context.height)
-        if self.seconds() > LONGEST_SECONDS:
-            hours = LONGEST_SECONDS / 3600
-            raise MediaError(path, f"says it lasts {self.seconds() / 3600:.1f} hours, more than {hours:.0f}: cut it")
+            refuse_huge(path, self.pictures.codec_context.width, self.pictures.codec_context.height)
+        refuse_long(path, self.seconds())
 
     def seconds(self, stream: av.VideoStream | av.AudioStream | None = None) -> float:
         """Where a stream, or the whole file, ends on the clock as the headers say; 0 if they do not."""
@@ -97,81 +105,72 @@ class _Film:
             seconds -= float(self.origin)  # it tells the last moment, others the length
         return max(0.0, seconds)
 
+    def measured_seconds(self) -> float:
+        """Where its last packet ends on the clock, for headers that do not say; reads it to its end.
+
+        Raises:
+            MediaError: that is beyond the longest that is read.
+        """
+        ends = {stream.index: 0.0 for stream in self.used}
+        try:
+            for packet in self.container.demux(*self.used):
+                stream, stamp = packet.stream, packet.dts if packet.pts is None else packet.pts
+                if not packet.size or not stream.time_base:
+                    continue  # PyAV ends each stream with an empty one
+                begin = ends[stream.index] if stamp is None else float(stamp * stream.time_base - self.origin)
+                length = float((packet.duration or 0) * stream.time_base)
+                if not length and isinstance(stream, av.VideoStream):
+                    length = 1 / float(stream.average_rate or 25)
+                ends[stream.index] = max(ends[stream.index], begin + length)
+                refuse_long(self.path, ends[stream.index])
+        except (av.FFmpegError, OSError):
+            pass  # cut off: what there is counts
+        return max(ends.values())
+
     def time(self, frame: av.VideoFrame | av.AudioFrame) -> float | None:
         """Seconds on the clock, None for a frame without a stamp."""
         if frame.pts is None or not frame.time_base:
             return None
         return float(frame.pts * frame.time_base - self.origin)
 
-    def video_frames(self, problems: _Problems) -> Iterator[av.VideoFrame]:
+    def video_frames(self) -> Iterator[av.VideoFrame]:
         """Decode the pictures to their end."""
-        return (one for one in self._frames(self.pictures, problems) if isinstance(one, av.VideoFrame))
+        return (one for one in self._frames(self.pictures) if isinstance(one, av.VideoFrame))
 
-    def audio_frames(self, problems: _Problems) -> Iterator[av.AudioFrame]:
+    def audio_frames(self) -> Iterator[av.AudioFrame]:
         """Decode the sound to its end."""
-        return (one for one in self._frames(self.sound, problems) if isinstance(one, av.AudioFrame))
+        return (one for one in self._frames(self.sound) if isinstance(one, av.AudioFrame))
 
-    def _frames(self, stream: av.VideoStream | av.AudioStream | None, problems: _Problems) -> Iterator[object]:
+    def _frames(self, stream: av.VideoStream | av.AudioStream | None) -> Iterator[object]:
         """Decode a stream, passing over packets that do not decode."""
         packets = self.container.demux(*([stream] if stream else []))
         while True:
             try:
                 packet = next(packets, None)
             except (av.FFmpegError, OSError):
-                problems.cut_off = True
+                self.problems.cut_off = True
                 return
             if packet is None:
                 return
             try:
                 frames = packet.decode()
             except (av.FFmpegError, ValueError):
-                problems.broken_packets += 1
+                self.problems.broken_packets += 1
                 continue
-            problems.frames += len(frames)
+            self.problems.frames += len(frames)
             yield from frames
-
-
-@dataclass
-class _Problems:
-    """What went wrong while one stream was decoded."""
-
-    frames: int = 0
-    broken_packets: int = 0
-    cut_off: bool = False
-    missing_pieces: int = 0
-
-    def report(self, film: _Film, what: str, warnings: list[str], *, reached: float, expected: float) -> None:
-        """Turn them into warnings; raises MediaError if nothing decoded.
-
-        Args:
-            film: the file.
-            what: ``pictures`` or ``sound``.
-            warnings: sentences are added here.
-            reached: second that decoding reached.
-            expected: second that it should have reached, 0 if unknown.
-        """
-        if not self.frames:
-            raise MediaError(film.path, f"has a header, but none of its {what} decodes: damaged, copy it again")
-        if self.cut_off or reached < expected - TRUNCATED_SECONDS:
-            warnings.append(f"truncated: of {expected:.1f} s of {what} only {reached:.1f} s decode")
-        elif film.cut_short:
-            warnings.append(f"truncated: the file is shorter than it says, {reached:.1f} s of {what} decode")
-        elif self.broken_packets:
-            warnings.append(f"damaged: {self.broken_packets} pieces of the {what} do not decode and were left out")
-        if self.missing_pieces:
-            warnings.append(f"the time stamps of the {what} jump in {self.missing_pieces} places")
 
 
 def _moves(stream: av.VideoStream) -> bool:
     """Whether a video stream is a film and not a cover picture or something without a decoder."""
-    context = stream.codec_context
+    context = stream.codec_context  # PyAV gives None for a codec that FFmpeg does not know
     still = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
-    return context.width > 0 and context.height > 0 and not stream.disposition & still
+    return context is not None and context.width > 0 and context.height > 0 and not stream.disposition & still
 
 
-def _refuse_huge(path: Path, width: int, height: int) -> None:
-    if width * height > MOST_PIXELS:
-        raise MediaError(path, f"has pictures of {width} x {height} pixels, more than 8192 x 8192: scale it down")
+def _sounds(stream: av.AudioStream) -> bool:
+    """Whether a sound stream can be decoded."""
+    return stream.codec_context is not None and stream.codec_context.sample_rate > 0
 
 
 @contextmanager
@@ -199,21 +198,32 @@ def probe(path: Path) -> MediaInfo:
 
     Raises:
         MediaError: it is no readable medium, or larger or longer than the bounds.
+
+    A film or sound whose header does not tell its duration is read to its end, without decoding it.
     """
     if is_photo(read_head(path)):
         width, height = photo_size(path)
-        _refuse_huge(path, width, height)
+        refuse_huge(path, width, height)
         return MediaInfo("photo", 0.0, width, height, 0.0, has_sound=False, has_pictures=True)
     with _opened(path) as film:
-        pictures, seconds = film.pictures, film.seconds()
-        if pictures is None:
-            return MediaInfo("sound", seconds, 0, 0, 0.0, has_sound=True, has_pictures=False)
-        rate = float(pictures.average_rate or pictures.guessed_rate or 0)
-        width, height = pictures.codec_context.width, pictures.codec_context.height
-        for frame in film.video_frames(_Problems()):  # only a frame knows how it is turned
-            height, width = _upright(frame, pictures).shape[:2]
-            break
-        return MediaInfo("film", seconds, width, height, rate, film.sound is not None, has_pictures=True)
+        info = _info(film)
+    if not info.duration:
+        with _opened(path) as film:  # anew, because some of it has been read
+            info = replace(info, duration=film.measured_seconds())
+    return info
+
+
+def _info(film: _Film) -> MediaInfo:
+    """What an open film or sound holds, with the duration of its header."""
+    pictures, seconds = film.pictures, film.seconds()
+    if pictures is None:
+        return MediaInfo("sound", seconds, 0, 0, 0.0, has_sound=True, has_pictures=False)
+    rate = float(pictures.average_rate or pictures.guessed_rate or 0)
+    width, height = pictures.codec_context.width, pictures.codec_context.height
+    for frame in film.video_frames():  # only a frame knows how it is turned
+        height, width = _upright(frame, pictures).shape[:2]
+        break
+    return MediaInfo("film", seconds, width, height, rate, film.sound is not None, has_pictures=True)
 
 
 def read_frames(
@@ -238,14 +248,13 @@ def read_frames(
     with _opened(path) as film:
         if film.pictures is None:
             raise MediaError(path, "holds sound only, no pictures")
-        problems = _Problems()
         begin = span.start if span else 0.0
         due, last = begin, -1.0
         usual = 1 / float(film.pictures.average_rate or 25)
         if begin > 1.0:
             # Backward to a key frame; what lies before the span is decoded and passed over.
             film.container.seek(int((begin + float(film.origin)) * 1e6), backward=True, any_frame=False)
-        for frame in film.video_frames(problems):
+        for frame in film.video_frames():
             stamp = film.time(frame)
             time = max(0.0, stamp) if stamp is not None else last + usual if last >= 0 else begin
             if span and time >= span.end:
@@ -257,9 +266,9 @@ def read_frames(
                 due = max(due, begin + np.floor((time - begin) * fps + 1e-6) / fps) + 1 / fps
                 yield time, _upright(frame, film.pictures)
         else:
-            if not (span and problems.frames == 0):
+            if not (span and film.problems.frames == 0):
                 expected = 0.0 if span else film.seconds(film.pictures)
-                problems.report(film, "pictures", _list(warnings), reached=last + usual, expected=expected)
+                film.problems.report("pictures", _list(warnings), reached=last + usual, expected=expected)
 
 
 def _list(warnings: list[str] | None) -> list[str]:
@@ -269,7 +278,7 @@ def _list(warnings: list[str] | None) -> list[str]:
 def _upright(frame: av.VideoFrame, stream: av.VideoStream) -> NDArray[np.uint8]:
     """A frame as it is meant to be shown: RGB, square pixels, turned."""
     width = max(1, round(frame.width * float(stream.sample_aspect_ratio or 1)))
-    _refuse_huge(Path(stream.container.name), width, frame.height)
+    refuse_huge(Path(stream.container.name), width, frame.height)
     pixels = frame.to_ndarray(format="rgb24", width=width, height=frame.height)
     quarter_turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(pixels, quarter_turns), dtype=np.uint8)
@@ -291,34 +300,37 @@ def read_audio(path: Path, span: Span | None = None) -> tuple[NDArray[np.float32
     with _opened(path) as film:
         if film.sound is None:
             raise MediaError(path, "has no sound")
-        problems = _Problems()
         warnings: list[str] = []
         end = span.end if span else LONGEST_SECONDS
-        clock = _SoundClock(max(film.seconds(film.sound), film.seconds()) or LONGEST_SECONDS, problems)
-        for frame in film.audio_frames(problems):
+        clock = _SoundClock(max(film.seconds(film.sound), film.seconds()), end, film.problems)
+        for frame in film.audio_frames():
             clock.add(film.time(frame), frame)
             if clock.now >= end + 1.0:  # beyond it by more than the resampler holds back
                 break
-        whole = clock.finish()
         if clock.now < end:
             # A film's sound may end early; only a length of its own tells that it was cut off.
             unknown = span or (film.pictures is not None and not film.sound.duration)
             expected = 0.0 if unknown else film.seconds(film.sound)
-            problems.report(film, "sound", warnings, reached=clock.now, expected=expected)
-    whole = _within_range(whole, film.sound.codec_context.channels, warnings)
-    first, last = (round(span.start * SAMPLE_RATE), round(span.end * SAMPLE_RATE)) if span else (0, len(whole))
-    return whole[first:last].copy(), warnings
+            film.problems.report("sound", warnings, reached=clock.now, expected=expected)
+        whole = clock.finish(film.sound.codec_context.channels, warnings)
+    # A span is copied so that the rest can be freed; the whole may be gigabytes and is not.
+    return whole[round(span.start * SAMPLE_RATE) : round(span.end * SAMPLE_RATE)].copy() if span else whole, warnings
 
 
 class _SoundClock:
-    """Puts decoded sound at its place in time: one resampler per stretch without gaps."""
+    """Puts decoded sound at its place in time: one resampler per stretch without gaps.
 
-    def __init__(self, latest: float, problems: _Problems) -> None:
+    Args:
+        latest: second at which the sound ends as the headers say, 0 where they do not.
+        end: second at which reading ends.
+        problems: jumps are counted here.
+    """
+
+    def __init__(self, latest: float, end: float, problems: Problems) -> None:
         self.now = 0.0  # where the sound added so far ends, seconds
-        self._latest = latest + 1.0  # a stamp after this is broken
+        self._latest = (latest or LONGEST_SECONDS) + 1.0  # a stamp after this is broken
         self._problems = problems
-        self._pieces: list[NDArray[np.float32]] = []
-        self._samples = 0
+        self._waveform = Waveform(round((min(latest or UNKNOWN_SECONDS, end) + 2.0) * SAMPLE_RATE))
         self._resampler: av.AudioResampler | None = None
         self._form: tuple[object, ...] = ()
 
@@ -333,7 +345,7 @@ class _SoundClock:
             self._form = form
             self._resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
             if off > 0 and time <= self._latest:
-                self._pad(round(time * SAMPLE_RATE))
+                self._waveform.pad(round(time * SAMPLE_RATE))
                 self.now = time
             elif abs(off) > JITTER_SECONDS:
                 self._problems.missing_pieces += 1
@@ -341,10 +353,10 @@ class _SoundClock:
         self._append(self._resampler.resample(frame))
         self.now += frame.samples / frame.sample_rate
 
-    def finish(self) -> NDArray[np.float32]:
-        """(samples,) float32, everything added."""
+    def finish(self, channels: int, warnings: list[str]) -> NDArray[np.float32]:
+        """(samples,) float32, everything added, finite and within [-1, 1]."""
         self._flush()
-        return np.concatenate(self._pieces) if self._pieces else np.zeros(0, np.float32)
+        return self._waveform.finish(channels, warnings)
 
     def _flush(self) -> None:
         if self._resampler is not None:
@@ -353,24 +365,7 @@ class _SoundClock:
 
     def _append(self, frames: list[av.AudioFrame]) -> None:
         for frame in frames:
-            self._pieces.append(frame.to_ndarray().reshape(-1).astype(np.float32, copy=False))
-            self._samples += frame.samples
-
-    def _pad(self, position: int) -> None:
-        if position > self._samples:
-            self._pieces.append(np.zeros(position - self._samples, np.float32))
-            self._samples = position
-
-
-def _within_range(whole: NDArray[np.float32], channels: int, warnings: list[str]) -> NDArray[np.float32]:
-    """Make samples finite and within [-1, 1]."""
-    if not np.isfinite(whole).all():
-        warnings.append("the sound holds values that are no numbers: they were taken as silence")
-        whole = np.nan_to_num(whole, nan=0.0, posinf=0.0, neginf=0.0)
-    peak = float(np.abs(whole).max(initial=0.0))
-    if channels > 2 and peak > 1.0:
-        return whole / np.float32(peak)  # the mix of many channels is louder than each: no clipping
-    return np.clip(whole, -1.0, 1.0)
+            self._waveform.append(frame.to_ndarray().reshape(-1).astype(np.float32, copy=False))
 
 
 def write_film(
@@ -475,12 +470,15 @@ def read_flac(source: Path | BinaryIO) -> NDArray[np.float32]:
     Raises:
         MediaError: it is missing, or damaged.
     """
-    place = str(source) if isinstance(source, Path) else source
+    name = source if isinstance(source, Path) else Path("FLAC data")
     try:
-        with av.open(place, "r", format="flac") as container:
-            blocks = [frame.to_ndarray().reshape(-1) for frame in container.decode(audio=0)]
-    except (av.FFmpegError, OSError, IndexError) as error:
-        name = source if isinstance(source, Path) else Path("FLAC data")
+        with av.open(str(source) if isinstance(source, Path) else source, "r", format="flac") as container:
+            stream = container.streams.audio[0]
+            told = stream.duration  # samples, as the time base is one of them; None if there are none
+            blocks = [frame.to_ndarray().reshape(-1) for frame in container.decode(stream)]
+    except (av.FFmpegError, OSError, IndexError, ValueError) as error:
         raise MediaError(name, f"cannot be decoded as FLAC ({error}): it is damaged, extract it again") from error
     whole = np.concatenate(blocks) if blocks else np.zeros(0, np.int16)
+    if len(whole) != (told or 0) or not stream.codec_context.extradata:
+        raise MediaError(name, "cannot be decoded as FLAC to its end: it is damaged, extract it again")
     return whole.astype(np.float32) / np.float32(32768)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,6 +26,8 @@ OnProgress = Callable[[float], None]
 
 # Following faces takes nearly all the time of a film; the rest is its sound.
 _SHARE_OF_FACES = 0.9
+# What networks and picture libraries raise on content that nobody foresaw: one file never stops a batch.
+_PROCESSING = (RuntimeError, ValueError, AttributeError, MemoryError, cv2.error)
 
 
 @dataclass(frozen=True)
@@ -72,9 +75,15 @@ class Extractor:
             on_progress: told the share of the file that is done.
 
         Raises:
-            MediaError: the file cannot be read, or nothing of it decodes.
+            MediaError: the file cannot be read, nothing of it decodes, or it cannot be processed.
         """
-        progress = on_progress or _ignore
+        try:
+            return self._extract(path, on_progress or _ignore)
+        except _PROCESSING as error:
+            reason = f"cannot be processed ({type(error).__name__}: {error}): leave it out, or convert it and try again"
+            raise MediaError(path, reason) from error
+
+    def _extract(self, path: Path, progress: OnProgress) -> Extraction:
         progress(0.0)
         info = probe(path)
         try:

@@ -30,9 +30,9 @@ from pymilvus import DataType, MilvusClient, MilvusException
 
 from encoders.space import Embedding, Modality, Space, SpaceMismatch, require_same_space
 from search.embedded import EmbeddedIndex
-from search.link import BATCH_ROWS, MOST_HITS, SLOW_SECONDS, Link
+from search.link import BATCH_ROWS, SLOW_SECONDS, Link
 from search.records import FIELDS, LONGEST_EVIDENCE, LONGEST_ID, is_id, to_expression, to_record, to_row
-from search.store import EVERYTHING, Filter, Hit, Row, StoreError, StoreUnavailable
+from search.store import EVERYTHING, MOST_HITS, Filter, Hit, Row, StoreError, StoreUnavailable
 
 Consistency = Literal["Bounded", "Strong"]
 
@@ -184,7 +184,7 @@ class MilvusStore:
             link.ready.pop(alias, None)
             if _described(link, alias) is not None:
                 link.client.drop_alias(alias, timeout=link.timeout)
-            _drop_generations(link, alias)
+            _drop_generations(link, alias, but="")
 
     def close(self) -> None:
         """See Store.close; another process can open an embedded index when this returns."""
@@ -299,7 +299,7 @@ class MilvusStore:
         alias = self._alias(space)
         if self._reach(link, space) is None:
             if self._embedded:  # on a server it might be what another process is just making
-                _drop_generations(link, alias)
+                _drop_generations(link, alias, but="")
             _make(link, f"{alias}_g1", space)
             link.client.create_alias(f"{alias}_g1", alias, timeout=link.timeout)
             link.ready[alias] = space.digest
@@ -308,10 +308,11 @@ class MilvusStore:
     def _rewrite(self, link: Link, space: Space, alias: str, without: set[str]) -> None:
         """Copy the survivors to a new generation, switch to it, remove the old one.
 
-        Killed at any point, the alias names a complete generation; the next opening removes the other.
+        Ended at any point, the alias names a complete generation; the next opening or rewrite removes the other.
         """
         old = link.client.describe_alias(alias, timeout=link.timeout)["collection_name"]
         new = f"{alias}_g{int(old.rpartition('_g')[2]) + 1}"
+        _drop_generations(link, alias, but=old)  # what a rewrite that failed left behind
         _make(link, new, space)
         batch: list[dict[str, Any]] = []
         for record in self._scan(alias, FIELDS, ""):
@@ -376,10 +377,11 @@ def _described(link: Link, name: str) -> dict[str, Any] | None:
         raise
 
 
-def _drop_generations(link: Link, alias: str) -> None:
+def _drop_generations(link: Link, alias: str, *, but: str) -> None:
+    """Drop the collections of a space, all but one."""
     for name in link.client.list_collections(timeout=link.timeout):
         matched = _GENERATION.fullmatch(name)
-        if matched and matched["alias"] == alias:
+        if matched and matched["alias"] == alias and name != but:
             link.client.drop_collection(name, timeout=SLOW_SECONDS)
 
 

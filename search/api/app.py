@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 
@@ -10,13 +10,16 @@ from anyio import to_thread
 from fastapi import FastAPI
 
 from search.api import people_routes, problems, routes
+from search.api.hosts import LOOPBACK, HostCheck
 from search.api.services import Desk, Limits, Services
 from search.api.uploads import BodyCap, sweep
 
 DEFAULT_LIMITS = Limits()
 
 
-def create_app(services: Services, limits: Limits = DEFAULT_LIMITS) -> FastAPI:
+def create_app(
+    services: Services, limits: Limits = DEFAULT_LIMITS, allowed_hosts: Collection[str] = LOOPBACK
+) -> FastAPI:
     """The search API as an ASGI application.
 
     It has no keys of its own: whoever serves it beyond loopback puts something in front that has. When it
@@ -25,6 +28,8 @@ def create_app(services: Services, limits: Limits = DEFAULT_LIMITS) -> FastAPI:
     Args:
         services: what it answers with.
         limits: what a request may weigh.
+        allowed_hosts: host names and addresses, without port, under which it answers, and whose pages may
+            ask for changes. Any other would let a web page reach it by pointing its own name at loopback.
     """
     app = FastAPI(
         title="Visavox",
@@ -37,6 +42,7 @@ def create_app(services: Services, limits: Limits = DEFAULT_LIMITS) -> FastAPI:
     )
     app.state.desk = Desk(services, limits)
     app.add_middleware(BodyCap, upload_bytes=limits.upload_bytes, json_bytes=limits.json_bytes)
+    app.add_middleware(HostCheck, allowed=allowed_hosts)  # added last, asked first
     app.include_router(routes.router)
     app.include_router(people_routes.router)
     problems.install(app)

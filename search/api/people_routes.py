@@ -8,9 +8,10 @@ from typing import Annotated
 from fastapi import APIRouter, File, Response, UploadFile
 from pydantic import BaseModel, Field
 
+from ingest.ledger import RecordsError
 from search.answers import EnrolAnswer, ForgetAnswer, PeopleAnswer, PersonSummary, Refusal
 from search.api.forms import FormRoute
-from search.api.problems import documented
+from search.api.problems import CrossSite, documented
 from search.api.routes import INDEX_PROBLEMS, MOST_FILES, AtDesk, receive
 from search.api.services import Desk, MediaTooLong
 from search.api.uploads import UploadTooLarge, told_by_label
@@ -28,7 +29,7 @@ class PersonName(BaseModel):
     )  # fmt: skip
 
 
-@router.get("", summary="Everyone enrolled", response_model=PeopleAnswer, responses=documented())
+@router.get("", summary="Everyone enrolled", response_model=PeopleAnswer, responses=documented(RecordsError))
 async def everyone(desk: AtDesk) -> PeopleAnswer:
     """By name, with the number of their face and voice samples."""
     return await desk.look(desk.services.archive.people)
@@ -36,7 +37,7 @@ async def everyone(desk: AtDesk) -> PeopleAnswer:
 
 @router.post(
     "", summary="Enter a person, without samples yet", status_code=201, response_model=PersonSummary,
-    responses=documented(NameTaken),
+    responses=documented(NameTaken, CrossSite, RecordsError),
 )  # fmt: skip
 async def create(desk: AtDesk, body: PersonName, response: Response) -> PersonSummary:
     """The person, at Location."""
@@ -47,7 +48,7 @@ async def create(desk: AtDesk, body: PersonName, response: Response) -> PersonSu
 
 @router.get(
     "/{person}", summary="One person, by id or name", response_model=PersonSummary,
-    responses=documented(UnknownPerson),
+    responses=documented(UnknownPerson, RecordsError),
 )  # fmt: skip
 async def one(desk: AtDesk, person: str) -> PersonSummary:
     """With the number of their face and voice samples."""
@@ -56,7 +57,7 @@ async def one(desk: AtDesk, person: str) -> PersonSummary:
 
 @router.patch(
     "/{person}", summary="Give a person another name", response_model=PersonSummary,
-    responses=documented(UnknownPerson, NameTaken),
+    responses=documented(UnknownPerson, NameTaken, CrossSite, RecordsError),
 )  # fmt: skip
 async def rename(desk: AtDesk, person: str, body: PersonName) -> PersonSummary:
     """Samples stay as they are."""
@@ -66,7 +67,7 @@ async def rename(desk: AtDesk, person: str, body: PersonName) -> PersonSummary:
 
 @router.delete(
     "/{person}", summary="Forget a person everywhere", response_model=ForgetAnswer,
-    responses=documented(UnknownPerson, *INDEX_PROBLEMS),
+    responses=documented(UnknownPerson, CrossSite, *INDEX_PROBLEMS),
 )  # fmt: skip
 async def forget(desk: AtDesk, person: str) -> ForgetAnswer:
     """Samples, rows and evidence are removed; what is left is counts."""
@@ -76,7 +77,7 @@ async def forget(desk: AtDesk, person: str) -> ForgetAnswer:
 
 @router.post(
     "/{person}/samples", summary="Enrol files of a person", response_model=EnrolAnswer,
-    responses=documented(UnknownPerson, MediaTooLong, UploadTooLarge, *INDEX_PROBLEMS),
+    responses=documented(UnknownPerson, CrossSite, MediaTooLong, UploadTooLarge, *INDEX_PROBLEMS),
 )  # fmt: skip
 async def enrol(
     desk: AtDesk,
@@ -87,7 +88,8 @@ async def enrol(
     found = await desk.look(lambda: desk.services.people.find(person))
     with ExitStack() as stack:
         uploads = await receive(file, desk, stack)
-        answer = await desk.ask(lambda: desk.services.archive.enrol(found.name, uploads.paths))
+        await desk.measure(uploads.paths, skip_unreadable=True)  # those are refused one by one, in the answer
+        answer = await desk.ask(lambda: desk.services.archive.enrol_known(found.id, uploads.paths))
     names, folder = uploads.labels(), desk.limits.folder
     return EnrolAnswer(
         name=answer.name,

@@ -17,6 +17,7 @@ from encoders.encoder import EncoderError
 from encoders.space import SpaceMismatch
 from ingest.content import MediaError
 from ingest.jobs import BoardFull, JobCancelled, UnknownJob
+from ingest.ledger import RecordsError
 from search.api.services import MediaTooLong
 from search.api.uploads import UploadTooLarge, told_by_label
 from search.evidence import EvidenceMissing
@@ -32,6 +33,14 @@ RETRY_SECONDS = 5
 
 class VectorUnusable(ValueError):
     """A vector of a search does not fit the space it names."""
+
+
+class HostRefused(ValueError):
+    """A request was sent to a host name that is not one of this service."""
+
+
+class CrossSite(ValueError):
+    """A page of another site asks for a change."""
 
 
 class NotReady(RuntimeError):
@@ -66,6 +75,8 @@ KINDS: Mapping[type[BaseException], Kind] = {
     UnknownPerson: Kind("unknown-person", 404, "Nobody of that name or id is enrolled"),
     UnknownJob: Kind("unknown-job", 404, "No such job is known"),
     EvidenceMissing: Kind("unknown-evidence", 404, "No such evidence is stored"),
+    HostRefused: Kind("host-refused", 421, "The service does not answer under this host name"),
+    CrossSite: Kind("cross-site", 403, "Pages of other sites may not ask for this"),
     UploadTooLarge: Kind("too-large", 413, "The request is too large"),
     BoardFull: Kind("busy", 503, "Too many jobs are waiting", again=True),
     JobCancelled: Kind("cancelled", 503, "The service stopped before the job ran", again=True),
@@ -73,6 +84,7 @@ KINDS: Mapping[type[BaseException], Kind] = {
     StoreHeld: Kind("store-held", 503, "The index is open in another process", again=True),
     StoreUnavailable: Kind("store-unavailable", 503, "The index does not answer", again=True),
     StoreError: Kind("store-failed", 503, "The index could not do what was asked"),
+    RecordsError: Kind("records-unusable", 503, "The records cannot be used", again=True),
     EncoderError: Kind("encoder-unusable", 503, "An encoder cannot be used"),
 }
 
@@ -121,9 +133,14 @@ def uploads_folder(request: Request) -> Path | None:
     return folder
 
 
-def _known(request: Request, error: Exception) -> JSONResponse:
+def answer(error: Exception, folder: Path | None) -> JSONResponse:
+    """An error as a response."""
     again = {"Retry-After": str(RETRY_SECONDS)} if kind_of(error).again else {}
-    return _response(document(error, uploads_folder(request)), again)
+    return _response(document(error, folder), again)
+
+
+def _known(request: Request, error: Exception) -> JSONResponse:
+    return answer(error, uploads_folder(request))
 
 
 def _invalid(request: Request, error: Exception) -> JSONResponse:
@@ -163,7 +180,7 @@ _SCHEMA = {
 
 def documented(*errors: type[BaseException]) -> dict[int | str, dict[str, Any]]:
     """For OpenAPI: the problems a route may answer with, by status; what any request may meet included."""
-    kinds = [INVALID, *(KINDS[error] for error in errors), INTERNAL]
+    kinds = [INVALID, KINDS[HostRefused], *(KINDS[error] for error in errors), INTERNAL]
     answers: dict[int | str, dict[str, Any]] = {}
     for kind in kinds:
         mine = [one for one in kinds if one.status == kind.status]

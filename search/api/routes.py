@@ -22,10 +22,11 @@ from encoders.encoder import EncoderError
 from encoders.space import Embedding, Modality, SpaceMismatch
 from ingest.content import MediaError
 from ingest.jobs import BoardFull, Job, JobState, UnknownJob
+from ingest.ledger import RecordsError
 from search.answers import FindAnswer, MatchAnswer, VerifyAnswer, WhoAnswer
 from search.api import problems
 from search.api.forms import FormRoute
-from search.api.problems import NotReady, VectorUnusable, documented
+from search.api.problems import CrossSite, NotReady, VectorUnusable, documented
 from search.api.services import Desk, MediaTooLong
 from search.api.uploads import Uploads, UploadTooLarge, is_multipart, save
 from search.evidence import EvidenceMissing
@@ -41,8 +42,8 @@ MOST_FILES = 100
 LONGEST_VECTOR = 8192
 EVIDENCE_TYPES = {".png": "image/png", ".flac": "audio/flac"}
 
-INDEX_PROBLEMS = (StoreUnavailable, StoreHeld, StoreError, EncoderError)
-FILE_PROBLEMS = (MediaError, MediaTooLong, ProbeUnusable, UploadTooLarge, *INDEX_PROBLEMS)
+INDEX_PROBLEMS = (StoreUnavailable, StoreHeld, StoreError, RecordsError, EncoderError)
+FILE_PROBLEMS = (CrossSite, MediaError, MediaTooLong, ProbeUnusable, UploadTooLarge, *INDEX_PROBLEMS)
 
 
 def desk_of(request: Request) -> Desk:

@@ -14,7 +14,7 @@ from anyio import CapacityLimiter, to_thread
 
 from encoders.space import Embedding, Modality, Space, SpaceMismatch
 from ingest.jobs import Job, JobBoard
-from ingest.media import probe
+from ingest.media import MediaError, probe
 from search.answers import (
     EnrolAnswer,
     FindAnswer,
@@ -55,8 +55,8 @@ class Answers(Protocol):
 class Keeper(Protocol):
     """Enrols and forgets: :class:`search.archive.Archive`."""
 
-    def enrol(self, name: str, paths: Sequence[Path], /) -> EnrolAnswer:
-        """Enrol files under a name."""
+    def enrol_known(self, person: str, paths: Sequence[Path], /) -> EnrolAnswer:
+        """Enrol files of the person with an id; raises UnknownPerson if nobody has it any more."""
 
     def forget(self, name: str, /) -> ForgetAnswer:
         """Remove a person everywhere."""
@@ -91,7 +91,7 @@ class Serving(Protocol):
 
 
 def media_seconds(path: Path) -> float:
-    """Duration of a file in seconds as its headers say, 0 where they do not. Raises MediaError."""
+    """Duration of a file in seconds, 0 for a photo. Raises MediaError."""
     return probe(path).duration
 
 
@@ -174,11 +174,21 @@ class Desk:
         """Run work that only reads or writes files and records."""
         return await to_thread.run_sync(work, limiter=self._looking)
 
-    async def measure(self, paths: Sequence[Path]) -> float:
-        """Seconds of the longest of some files. Raises MediaError, MediaTooLong."""
+    async def measure(self, paths: Sequence[Path], *, skip_unreadable: bool = False) -> float:
+        """Seconds of the longest of some files; those that cannot be read are passed over if told so.
+
+        Raises:
+            MediaError: one cannot be read.
+            MediaTooLong: one lasts longer than questions may.
+        """
         longest = 0.0
         for path in paths:
-            seconds = await self.look(lambda path=path: self.services.seconds(path))  # type: ignore[misc]
+            try:
+                seconds = await self.look(lambda path=path: self.services.seconds(path))  # type: ignore[misc]
+            except MediaError:
+                if not skip_unreadable:
+                    raise
+                continue
             if seconds > self.limits.longest:
                 raise MediaTooLong(
                     f"{path}: lasts {seconds:.0f} s, and at most {self.limits.longest:.0f} s are taken: ingest it"

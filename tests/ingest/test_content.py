@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from ingest import content
-from ingest.content import MediaError, describe, is_photo, photo_size, read_head, read_photo
+from ingest.content import MediaError, Problems, describe, is_photo, photo_size, read_head, read_photo
 
 
 @pytest.fixture
@@ -147,6 +147,14 @@ def test_a_photo_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path, mo
     monkeypatch.setattr(content, "MOST_PIXELS", 40 * 60 - 1)
     with pytest.raises(MediaError, match="60 x 40 pixels"):
         read_photo(tmp_path / "large.png")
+
+
+def test_streams_that_cannot_be_read_are_told_beside_what_is_damaged(tmp_path):
+    problems = Problems(tmp_path / "a.mp4", cut_short=False, unread=["its sound cannot be read"], frames=3)
+    problems.broken_packets = 2
+    warnings: list[str] = []
+    problems.report("pictures", warnings, reached=1.0, expected=1.0)
+    assert warnings[0] == "its sound cannot be read" and "2 pieces of the pictures" in warnings[1]
 
 
 def test_a_decompression_bomb_is_refused(tmp_path):

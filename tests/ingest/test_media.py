@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import tracemalloc
 from fractions import Fraction
 from itertools import pairwise
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ingest import media
+from ingest import content, media
 from ingest.media import (
     MEDIA_EXTENSIONS,
     SAMPLE_RATE,
@@ -327,6 +328,84 @@ def test_a_header_without_any_sound_is_refused(tmp_path):
         read_audio(tmp_path / "head.wav")
 
 
+def unknown_codec(film, target, *, sound=True):
+    """The film with its pictures said to be of a codec that nobody knows."""
+    with av.open(str(film)) as source, av.open(str(target), "w") as copy:
+        for kept in source.streams if sound else source.streams.video:
+            copy.add_stream_from_template(kept)
+        for packet in source.demux(*(source.streams if sound else source.streams.video)):
+            if packet.dts is not None:
+                packet.stream = copy.streams[packet.stream.index]
+                copy.mux(packet)
+    target.write_bytes(target.read_bytes().replace(b"avc1", b"zzzz"))
+
+
+def test_pictures_of_an_unknown_codec_are_told_and_the_sound_is_used(film, tmp_path):
+    unknown_codec(film, tmp_path / "odd.mp4")
+    info = probe(tmp_path / "odd.mp4")
+    assert (info.kind, info.has_pictures, info.has_sound) == ("sound", False, True)
+    wave, warnings = read_audio(tmp_path / "odd.mp4")
+    assert len(wave) == pytest.approx(2 * SAMPLE_RATE, abs=2000)
+    assert warnings == ["its pictures cannot be read, the codec is not known: convert it"]
+
+
+def test_a_film_of_nothing_but_an_unknown_codec_is_refused_as_such(film, tmp_path):
+    unknown_codec(film, tmp_path / "odd.mp4", sound=False)
+    with pytest.raises(MediaError, match=r"odd\.mp4: its pictures cannot be read, the codec is not known"):
+        probe(tmp_path / "odd.mp4")
+
+
+def write_live(target, film, form):
+    """A film copied as a live stream is recorded: nobody knows yet how long it becomes."""
+    options = {"live": "1"} if form in ("webm", "matroska") else {}
+    with av.open(str(target), "w", format=form, options=options) as live:
+        pictures = live.add_stream("libx264" if form != "webm" else "libvpx", rate=10)
+        pictures.width, pictures.height, pictures.pix_fmt = 64, 48, "yuv420p"
+        sound = live.add_stream("libopus", rate=48000, layout="mono") if form != "h264" else None
+        for picture in film:
+            live.mux(pictures.encode(av.VideoFrame.from_ndarray(picture)))
+        live.mux(pictures.encode(None))
+        if sound is not None:
+            frame = av.AudioFrame.from_ndarray(tone(1.0, rate=48000)[None], format="flt", layout="mono")
+            frame.sample_rate = 48000
+            live.mux(sound.encode(frame))
+            live.mux(sound.encode(None))
+
+
+@pytest.mark.parametrize("form", ["webm", "matroska", "h264"])
+def test_a_film_whose_header_does_not_say_is_as_long_as_its_packets(tmp_path, form):
+    write_live(tmp_path / "live", counting_frames(20), form)
+    with av.open(str(tmp_path / "live")) as container:
+        assert not container.duration, "the header must not say for the test to mean anything"
+    assert probe(tmp_path / "live").duration == pytest.approx(2.0, abs=0.1)
+
+
+def test_a_film_whose_header_does_not_say_is_refused_beyond_the_longest(tmp_path, monkeypatch):
+    write_live(tmp_path / "live", counting_frames(20), "webm")
+    monkeypatch.setattr(content, "LONGEST_SECONDS", 1.0)
+    with pytest.raises(MediaError, match="cut it"):
+        probe(tmp_path / "live")
+
+
+def test_long_sound_is_in_memory_once(tmp_path):
+    write_wav(tmp_path / "long.wav", tone(120.0) * 5, 16000)
+    tracemalloc.start()
+    try:
+        wave, _ = read_audio(tmp_path / "long.wav")
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 1.2 * wave.nbytes
+    assert len(wave) == 120 * SAMPLE_RATE and np.abs(wave).max() == 1.0
+
+
+def test_six_channels_louder_than_full_scale_are_scaled_not_clipped(tmp_path):
+    loud = np.repeat(tone(0.5)[:, None] * 10, 6, axis=1)
+    write_wav(tmp_path / "loud.wav", loud, 16000, layout="5.1")
+    wave = np.abs(read_audio(tmp_path / "loud.wav")[0])
+    assert wave.max() == 1.0 and (wave > 0.999).mean() < 0.1
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_damage_anywhere_gives_frames_or_a_reason_but_never_a_crash(film, tmp_path, seed):
     random = np.random.default_rng(seed)
@@ -348,13 +427,13 @@ def test_a_strange_name_is_only_a_name(film, tmp_path, name):
 
 
 def test_pictures_beyond_the_bound_are_refused(film, monkeypatch):
-    monkeypatch.setattr(media, "MOST_PIXELS", 64 * 48 - 1)
+    monkeypatch.setattr(content, "MOST_PIXELS", 64 * 48 - 1)
     with pytest.raises(MediaError, match="64 x 48 pixels"):
         probe(film)
 
 
 def test_films_beyond_the_longest_are_refused(film, monkeypatch):
-    monkeypatch.setattr(media, "LONGEST_SECONDS", 1.0)
+    monkeypatch.setattr(content, "LONGEST_SECONDS", 1.0)
     with pytest.raises(MediaError, match="cut it"):
         probe(film)
 
@@ -395,6 +474,21 @@ def test_a_damaged_flac_is_refused(tmp_path):
     (tmp_path / "bad.flac").write_bytes(b"fLaC" + bytes(50))
     with pytest.raises(MediaError, match=r"bad\.flac: cannot be decoded as FLAC"):
         read_flac(tmp_path / "bad.flac")
+
+
+@pytest.mark.parametrize("garbage", [b"", b"garbage" * 100, np.random.default_rng(0).bytes(20_000)])
+def test_a_flac_of_garbage_is_refused(tmp_path, garbage):
+    (tmp_path / "bad.flac").write_bytes(garbage)
+    with pytest.raises(MediaError, match=r"bad\.flac: cannot be decoded as FLAC"):
+        read_flac(tmp_path / "bad.flac")
+
+
+def test_a_flac_that_is_cut_off_is_refused(tmp_path):
+    write_flac(tmp_path / "cut.flac", tone(2.0))
+    whole = (tmp_path / "cut.flac").read_bytes()
+    (tmp_path / "cut.flac").write_bytes(whole[: len(whole) * 2 // 3])
+    with pytest.raises(MediaError, match="cannot be decoded as FLAC"):
+        read_flac(tmp_path / "cut.flac")
 
 
 @pytest.mark.long

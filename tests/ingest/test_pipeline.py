@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from encoders.encoder import Encoder, packaged_encoders
+from encoders.encoder import Encoder, EncoderError, packaged_encoders
 from encoders.face import DetectedFace, load_face_detector
 from encoders.voice import SAMPLE_RATE, load_speech_detector
 from ingest.faces import FaceSettings
@@ -128,6 +129,26 @@ def test_a_file_fails_only_if_nothing_of_it_decodes(extractor, film, monkeypatch
     monkeypatch.setattr("ingest.pipeline.read_frames", fail)
     with pytest.raises(MediaError, match="broken"):
         extractor.extract(film)
+
+
+def detector_that_raises(error):
+    class Failing:
+        def detect(self, picture, *, smallest=30):
+            raise error
+
+    return Extractor(Failing(), LoudnessDetector(), None, None)
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, ValueError, AttributeError, MemoryError, cv2.error])
+def test_what_breaks_on_the_content_of_a_file_is_the_file_s_refusal(film, kind):
+    with pytest.raises(MediaError, match=r"film\.mp4: cannot be processed .*stumbled") as refusal:
+        detector_that_raises(kind("stumbled")).extract(film)
+    assert isinstance(refusal.value.__cause__, kind)
+
+
+def test_an_encoder_that_cannot_be_used_is_not_the_file_s_fault(film):
+    with pytest.raises(EncoderError, match="damaged weights"):
+        detector_that_raises(EncoderError("damaged weights")).extract(film)
 
 
 def test_a_file_that_is_no_medium_is_refused(extractor, tmp_path):

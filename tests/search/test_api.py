@@ -16,6 +16,7 @@ import pytest
 from encoders.space import Embedding, Modality, Space
 from ingest.content import MediaError
 from ingest.jobs import JobBoard
+from ingest.ledger import RecordsError
 from search.answers import Candidate as Speaker
 from search.answers import (
     EnrolAnswer,
@@ -50,6 +51,7 @@ with warnings.catch_warnings():
 SPACE = Space("face_identity", 3, "a" * 64)
 HIT = FoundHit("face_identity", "face", "m", None, None, "Ada", 0.9, 0.99, "e")
 FILM = b"film of 5 s"
+LOCAL = "http://127.0.0.1"
 
 
 class Faces:
@@ -76,7 +78,7 @@ class PlainEngine:
         self.go_on.wait(10)
         content = path.read_bytes()
         self.at_work -= 1
-        if content == b"garbage":
+        if content in (b"garbage", b"no medium"):
             raise MediaError(path, "is no film, sound or photo")
         if content == b"nobody":
             raise ProbeUnusable(f"{path}: shows no usable face and holds no usable speech")
@@ -136,8 +138,10 @@ class PlainPeople:
         self.known[person.id] = replace(self.known[person.id], name=name)
         return self.find(name)
 
-    def enrol(self, name: str, paths: Sequence[Path], /) -> EnrolAnswer:
-        person, added, refused = self.find(name), [], []
+    def enrol_known(self, person_id: str, paths: Sequence[Path], /) -> EnrolAnswer:
+        if person_id not in self.known:
+            raise UnknownPerson(f"nobody with the id {person_id!r} is enrolled")
+        person, added, refused = self.find(person_id), [], []
         for path in paths:
             try:
                 self.engine._read(path)
@@ -146,7 +150,7 @@ class PlainPeople:
                 refused.append(Refusal(str(path), error.reason))
         held = self.known[person.id]
         self.known[person.id] = replace(held, faces=held.faces + len(added))
-        return EnrolAnswer(name, added, refused, [f"{path}: is short" for path in added])
+        return EnrolAnswer(person.name, added, refused, [f"{path}: is short" for path in added])
 
     def forget(self, name: str, /) -> ForgetAnswer:
         gone = self.known.pop(self.find(name).id)
@@ -179,6 +183,8 @@ class House:
 
     @staticmethod
     def seconds(path: Path) -> float:
+        if path.read_bytes() == b"no medium":
+            raise MediaError(path, "is no film, sound or photo")
         return {b"film of 90 s": 90.0, b"film of 2 h": 7200.0}.get(path.read_bytes(), 5.0)
 
     def leftovers(self) -> list[Path]:
@@ -192,7 +198,7 @@ def house(tmp_path: Path) -> House:
 
 @pytest.fixture
 def client(house: House) -> Iterator[TestClient]:
-    with TestClient(create_app(house.services, house.limits), raise_server_exceptions=False) as client:
+    with TestClient(create_app(house.services, house.limits), LOCAL, raise_server_exceptions=False) as client:
         yield client
 
 
@@ -236,7 +242,7 @@ def test_who_makes_a_job_of_long_media(client: TestClient, house: House) -> None
 
 def test_a_job_that_fails_says_why_as_a_problem(house: House) -> None:
     services = replace(house.services, seconds=lambda _path: 90.0)
-    with TestClient(create_app(services, house.limits)) as client:
+    with TestClient(create_app(services, house.limits), LOCAL) as client:
         job = job_done(client, client.post("/v1/who", files=upload(b"garbage")).headers["location"])
     assert job["state"] == "failed"
     assert isinstance(job["error"], dict)
@@ -269,7 +275,7 @@ def test_jobs_and_questions_share_the_networks_one_at_a_time(client: TestClient,
 def test_with_an_engine_for_the_background_questions_do_not_wait_for_jobs(house: House) -> None:
     patient = PlainEngine()
     patient.go_on.clear()
-    with TestClient(create_app(replace(house.services, background=patient), house.limits)) as client:
+    with TestClient(create_app(replace(house.services, background=patient), house.limits), LOCAL) as client:
         job = client.post("/v1/who", files=upload(b"film of 90 s")).headers["location"]
         assert client.post("/v1/who", files=upload()).status_code == 200
         assert client.get(job).json()["state"] == "running"
@@ -426,6 +432,93 @@ def test_a_person_is_entered_listed_renamed_enrolled_and_forgotten(client: TestC
     assert house.leftovers() == []
 
 
+def test_samples_too_long_are_refused_as_any_media_are(client: TestClient, house: House) -> None:
+    address = client.post("/v1/people", json={"name": "Ada"}).headers["location"]
+    parts = [("file", ("x.mp4", b"no medium")), ("file", ("long.mp4", b"film of 2 h"))]
+    response = client.post(f"{address}/samples", files=parts)
+    assert (response.status_code, kind(response)) == (422, "media-too-long")
+    assert house.engine.seen == house.leftovers() == []
+
+
+def test_samples_that_cannot_be_read_do_not_refuse_the_others(client: TestClient) -> None:
+    address = client.post("/v1/people", json={"name": "Ada"}).headers["location"]
+    parts = [("file", ("notes.txt", b"no medium")), ("file", ("good.png", b"a face"))]
+    answer = client.post(f"{address}/samples", files=parts).json()
+    assert answer["added"] == ["good.png"]
+    assert answer["refused"] == [{"path": "notes.txt", "reason": "is no film, sound or photo"}]
+
+
+@pytest.mark.parametrize("change", ["forgotten", "renamed", "forgotten and another of that name"])
+def test_samples_go_to_the_person_that_was_asked_for_or_to_nobody(house: House, change: str) -> None:
+    person = house.people.create("Ada").id
+
+    def meanwhile(_path: Path) -> float:
+        if change == "renamed":
+            house.people.rename(person, "Ada L")
+        else:
+            house.people.forget(person)
+        if change.endswith("name"):
+            house.people.known["new"] = PersonSummary("new", "Ada", 0, 0, "2026-01-01T00:00:00Z")
+        return 1.0
+
+    with TestClient(create_app(replace(house.services, seconds=meanwhile), house.limits), LOCAL) as client:
+        response = client.post("/v1/people/Ada/samples", files=upload())
+    if change == "renamed":
+        assert response.json()["name"] == "Ada L"
+    else:
+        assert (response.status_code, kind(response)) == (404, "unknown-person")
+    assert [one.faces for one in house.people.known.values() if one.id != person] in ([], [0])
+
+
+def test_records_that_cannot_be_used_are_a_service_that_is_not_there(house: House) -> None:
+    def broken() -> PeopleAnswer:
+        raise RecordsError("the records cannot be used: disk image is malformed")
+
+    house.people.people = broken  # type: ignore[method-assign]
+    with TestClient(create_app(house.services, house.limits), LOCAL) as client:
+        response = client.get("/v1/people")
+    assert (response.status_code, kind(response)) == (503, "records-unusable")
+    assert "malformed" in response.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example", "localhost@evil.example", "", "[::1", "::1"]
+)
+def test_a_name_that_was_pointed_at_loopback_reads_nothing(client: TestClient, house: House, host: str) -> None:
+    house.people.create("Ada")
+    for path in ("/v1/people", "/healthz", "/openapi.json"):
+        response = client.get(path, headers={"host": host})
+        assert (response.status_code, kind(response)) == (421, "host-refused")
+        assert "Ada" not in response.text
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:8000", "localhost:8000", "LOCALHOST", "[::1]", "[::1]:8000"])
+def test_every_name_of_loopback_is_answered(client: TestClient, host: str) -> None:
+    assert client.get("/v1/people", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost.evil.example", "file://", ""])
+@pytest.mark.parametrize("method", ["POST", "PATCH", "DELETE"])
+def test_pages_of_other_sites_change_nothing(client: TestClient, house: House, method: str, origin: str) -> None:
+    person = house.people.create("Ada").id
+    path = "/v1/people" if method == "POST" else f"/v1/people/{person}"
+    response = client.request(method, path, json={"name": "Eve"}, headers={"origin": origin})
+    assert (response.status_code, kind(response)) == (403, "cross-site")
+    assert [one.name for one in house.people.known.values()] == ["Ada"]
+
+
+@pytest.mark.parametrize("origin", ["http://127.0.0.1:8000", "http://localhost:3000", "http://[::1]:8000"])
+def test_pages_of_this_computer_may_ask_for_changes(client: TestClient, origin: str) -> None:
+    assert client.post("/v1/people", json={"name": "Ada"}, headers={"origin": origin}).status_code == 201
+
+
+def test_the_names_that_are_answered_can_be_chosen(house: House) -> None:
+    app = create_app(house.services, house.limits, allowed_hosts={"Faces.example"})
+    with TestClient(app, "http://faces.example") as client:
+        assert client.get("/v1/people", headers={"origin": "http://other.example"}).status_code == 200
+        assert client.get("/v1/people", headers={"host": "127.0.0.1"}).status_code == 421
+
+
 def test_a_taken_name_is_a_conflict(client: TestClient) -> None:
     client.post("/v1/people", json={"name": "Ada"})
     response = client.post("/v1/people", json={"name": "Ada"})
@@ -463,7 +556,7 @@ def test_a_readiness_check_that_fails_is_a_service_not_ready(house: House) -> No
     def ready() -> list[str]:
         raise StoreUnavailable("no answer from the index")
 
-    with TestClient(create_app(replace(house.services, ready=ready))) as client:
+    with TestClient(create_app(replace(house.services, ready=ready)), LOCAL) as client:
         assert client.get("/readyz").status_code == 503
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pymilvus import MilvusException
 
 from encoders.space import Embedding, Modality, Space, SpaceMismatch
 from search.milvus import MilvusStore
@@ -51,14 +52,14 @@ def store(path: Path) -> Iterator[MilvusStore]:
     opened.close()
 
 
-def python(code: str, path: Path, *more: str) -> subprocess.Popen[str]:
+def python(code: str, path: Path) -> subprocess.Popen[str]:
     """A second process that runs ``code`` with ``store`` on the same path; it prints and is read by line."""
     setup = (
         "import os, signal, sys; from search.milvus import MilvusStore; "
         "from tests.search.test_milvus import SPACE, ROWS; store = MilvusStore(sys.argv[1]); "
     )
     return subprocess.Popen(
-        [sys.executable, "-c", setup + code, str(path), *more], cwd=ROOT, text=True,
+        [sys.executable, "-c", setup + code, str(path)], cwd=ROOT, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
@@ -72,9 +73,11 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
 @pytest.fixture
 def owner(path: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that holds the index until its input is closed."""
-    process = python(
-        "store.upsert(SPACE, ROWS); print('open', flush=True); sys.stdin.read(); store.close()", path, "serve"
+    code = (
+        "sys.argv[:] = ['/bin/visavox', 'serve', 'Ada Lovelace']; "
+        "store.upsert(SPACE, ROWS); print('open', flush=True); sys.stdin.read(); store.close()"
     )
+    process = python(code, path)
     assert process.stdout is not None and process.stdout.readline() == "open\n"
     yield process
     if process.returncode is None:
@@ -92,8 +95,9 @@ def bytes_below(folder: Path) -> bytes:
 def test_a_second_process_is_told_who_holds_the_index_and_what_to_do(path: Path, owner: subprocess.Popen[str]) -> None:
     with pytest.raises(StoreHeld) as caught:
         MilvusStore(str(path)).open()
-    for word in (str(path), f"process {owner.pid}", "serve", "over HTTP", "VISAVOX_MILVUS_URI"):
+    for word in (str(path), f"process {owner.pid}", "(visavox serve)", "over HTTP", "VISAVOX_MILVUS_URI"):
         assert word in str(caught.value)
+    assert "Ada" not in str(caught.value)
 
 
 def test_waiting_for_the_owner_ends_when_it_lets_go(path: Path, owner: subprocess.Popen[str]) -> None:
@@ -200,6 +204,29 @@ def test_a_rewrite_that_is_killed_leaves_one_complete_generation(path: Path, sto
     assert len(list((path / "collections").iterdir())) == 1
     reopened.erase(SPACE, [row.key for row in ROWS[:20]])
     reopened.close()
+    assert ROWS[0].evidence.encode() not in bytes_below(path.parent)
+
+
+@pytest.mark.parametrize("moment", ["before the switch", "after the switch"])
+def test_after_a_rewrite_that_failed_the_next_one_succeeds(
+    path: Path, store: MilvusStore, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def fail() -> None:
+        calls.append(1)
+        if len(calls) == (1 if moment == "before the switch" else 2):
+            raise MilvusException(message="no space left on the device")
+
+    for victims in (ROWS[:20], ROWS[20:40]):
+        calls.clear()
+        monkeypatch.setattr("search.milvus.os.sync", fail)
+        with pytest.raises(StoreError, match="no space left"):
+            store.erase(SPACE, [row.key for row in victims])
+        monkeypatch.undo()
+    store.erase(SPACE, [row.key for row in ROWS[:40]])
+    assert store.keys(SPACE) == {row.key for row in ROWS[40:]}
+    assert len(list((path / "collections").iterdir())) == 1
     assert ROWS[0].evidence.encode() not in bytes_below(path.parent)
 
 
