@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import struct
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,7 @@ MEDIA_EXTENSIONS = frozenset({
     "jpg", "jpeg", "png", "bmp", "webp", "pgm", "tif",
 })  # fmt: skip
 """Extensions, without the dot, that make a file in a folder worth trying."""
+PICTURE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "bmp", "webp", "pgm", "tif", "tiff"})
 MOST_PIXELS = 8192 * 8192
 LONGEST_SECONDS = 6 * 3600.0
 # A stream that ends this much before its own header says was cut off. Seconds.
@@ -312,3 +315,23 @@ def _rgb(image: Image.Image) -> NDArray[np.uint8]:
         white = Image.new("RGBA", seen.size, "white")
         image = Image.alpha_composite(white, seen)
     return np.array(image.convert("RGB"), dtype=np.uint8)
+
+
+class _Nameless:
+    """An open file without its name, from which FFmpeg would guess a format."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.read, self.seek, self.tell = stream.read, stream.seek, stream.tell
+
+
+@contextmanager
+def source_of(path: Path) -> Iterator[str | _Nameless]:
+    """What FFmpeg opens: a film named like a picture goes by its content alone, which is slower.
+
+    The rest is a URL, because a name such as "concat:a|b" would otherwise be taken for one.
+    """
+    if path.suffix.lower().lstrip(".") not in PICTURE_EXTENSIONS:
+        yield f"file:{path.absolute()}"
+        return
+    with path.open("rb") as stream:
+        yield _Nameless(stream)

@@ -32,6 +32,7 @@ from ingest.content import (
     read_photo,
     refuse_huge,
     refuse_long,
+    source_of,
     why_not_media,
 )
 from ingest.track import Span
@@ -180,12 +181,14 @@ def _opened(path: Path) -> Iterator[_Film]:
     if is_photo(head):
         raise MediaError(path, "is a photo, it has no moving pictures and no sound")
     try:
-        with av.open(
-            # As a URL, because a name such as "concat:a|b" would otherwise be taken for one.
-            f"file:{path.absolute()}",
-            metadata_errors="replace",
-            container_options={"format_whitelist": CONTAINERS, "protocol_whitelist": "file"},
-        ) as container:
+        with (
+            source_of(path) as source,
+            av.open(
+                source,
+                metadata_errors="replace",
+                container_options={"format_whitelist": CONTAINERS, "protocol_whitelist": "file"},
+            ) as container,
+        ):
             yield _Film(path, container, cut_short=is_cut_short(path, head))
     except av.InvalidDataError as error:
         raise MediaError(path, why_not_media(head)) from error

@@ -231,6 +231,18 @@ def test_the_content_decides_not_the_extension(film, tmp_path):
     assert (probe(tmp_path / "photo.mp4").width, probe(tmp_path / "photo.mp4").height) == (9, 7)
 
 
+def test_an_mpeg_film_named_like_a_picture_is_a_film(tmp_path):
+    with av.open(str(tmp_path / "film.jpg"), "w", format="mpeg") as container:
+        stream = container.add_stream("mpeg1video", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for shade in range(25):
+            picture = av.VideoFrame.from_ndarray(np.full((48, 64, 3), shade * 10, np.uint8), format="rgb24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    assert probe(tmp_path / "film.jpg").kind == "film"
+    assert len(list(read_frames(tmp_path / "film.jpg", 5))) >= 4
+
+
 def test_a_cover_picture_does_not_make_a_film_of_a_song(tmp_path):
     cover = io.BytesIO()
     Image.new("RGB", (32, 32), "red").save(cover, format="jpeg")
