@@ -177,7 +177,7 @@ def _invented_questions(media: InventedMedia, known: set[str]) -> list[Question]
 
 
 def _show_film(client: httpx.Client, media: InventedMedia, known: set[str]) -> None:
-    film = media.films[-1]
+    film = max(media.films, key=lambda one: _mixed(one.truth, known))
     console.print(
         f"\nwho speaks when in {film.path.name}, beside the truth ({UNKNOWN} is right for who is not enrolled):"
     )
@@ -185,6 +185,12 @@ def _show_film(client: httpx.Client, media: InventedMedia, known: set[str]) -> N
         truth = _spoken(film.truth, turn["start"], turn["end"])
         expected = ", ".join(name if name in known else f"{name}, not enrolled" for name in truth) or "nobody"
         console.print(f"  {turn['start']:5.1f} – {turn['end']:5.1f} s  {turn['answer']:<18} truth: {expected}")
+
+
+def _mixed(truth: Truth, known: set[str]) -> int:
+    """How well a film shows both: its speakers who are enrolled, or who are not, whichever are fewer."""
+    speakers = {one.person for one in truth.speech}
+    return min(len(speakers & known), len(speakers - known))
 
 
 def _spoken(truth: Truth, start: float, end: float) -> list[str]:

@@ -185,6 +185,7 @@ def _opened(path: Path) -> Iterator[_Film]:
             source_of(path) as source,
             av.open(
                 source,
+                "r",
                 metadata_errors="replace",
                 container_options={"format_whitelist": CONTAINERS, "protocol_whitelist": "file"},
             ) as container,
