@@ -108,7 +108,7 @@ class Installation:
     @property
     def engine(self) -> Engine:
         """The read side."""
-        return Engine(self.extractor.extract, self.encoders, self.store, self.records.people)
+        return Engine(self.prober, self.encoders, self.store)
 
     @property
     def _reading(self) -> str:

@@ -45,17 +45,22 @@ _FILES = sql.Table(
     sql.Column("attempts", sql.Integer, nullable=False),
     sql.Column("updated", sql.DateTime, nullable=False),
 )
-_TRACKS = sql.Table(
-    "tracks",
-    _METADATA,
-    sql.Column("media", sql.String(64), primary_key=True),
-    sql.Column("modality", sql.String(8), primary_key=True),
-    sql.Column("evidence", sql.String(64), primary_key=True, index=True),
-    sql.Column("start_ms", sql.BigInteger, primary_key=True, autoincrement=False),
-    sql.Column("end_ms", sql.BigInteger, primary_key=True, autoincrement=False),
-    sql.Column("track", sql.Integer, nullable=False),
-    sql.Column("quality", sql.Float, nullable=False),
-)
+
+
+def finding_columns() -> tuple[sql.Column[Any], ...]:
+    """New columns of a table whose rows are findings; the people's samples are findings too."""
+    return (
+        sql.Column("media", sql.String(64), primary_key=True),
+        sql.Column("modality", sql.String(8), primary_key=True),
+        sql.Column("evidence", sql.String(64), primary_key=True, index=True),
+        sql.Column("start_ms", sql.BigInteger, primary_key=True, autoincrement=False),
+        sql.Column("end_ms", sql.BigInteger, primary_key=True, autoincrement=False),
+        sql.Column("track", sql.Integer, nullable=False),
+        sql.Column("quality", sql.Float, nullable=False),
+    )
+
+
+_TRACKS = sql.Table("tracks", _METADATA, *finding_columns())
 
 
 @dataclass(frozen=True)

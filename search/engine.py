@@ -6,14 +6,12 @@ enrolled with both, found by the probe's modality and followed to the other one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from encoders.encoder import Encoder
 from encoders.space import Embedding, Modality, SpaceMismatch
-from ingest.track import Extraction
 from search.answers import FindAnswer, FoundHit, MatchAnswer, MatchCandidate, VerifyAnswer, WhoAnswer
-from search.people import People
 from search.probes import OVERFETCH, Probe, Prober, ProbeUnusable, centre
 from search.scores import Purpose, Similarity, probability_of, similarity
 from search.store import EVERYTHING, MOST_HITS, Filter, Hit, Store
@@ -31,22 +29,15 @@ class Engine:
     """Answers questions about files.
 
     Args:
-        extract: reads a file into tracks; raises MediaError.
+        prober: reads probes and knows the enrolled.
         encoders: serving encoders by the name of their space.
         store: the index.
-        people: names of the enrolled.
     """
 
-    def __init__(
-        self,
-        extract: Callable[[Path], Extraction],
-        encoders: Mapping[str, Encoder],
-        store: Store,
-        people: People,
-    ) -> None:
+    def __init__(self, prober: Prober, encoders: Mapping[str, Encoder], store: Store) -> None:
+        self._prober = prober
         self._encoders = encoders
         self._store = store
-        self._prober = Prober(extract, encoders, store, people)
 
     def who(self, path: Path) -> WhoAnswer:
         """Who speaks when in a file: see :func:`search.who.who`. Raises MediaError, StoreError."""

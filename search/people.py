@@ -15,7 +15,7 @@ from datetime import datetime
 import sqlalchemy as sql
 from sqlalchemy.engine import Engine
 
-from ingest.ledger import Finding, now
+from ingest.ledger import Finding, finding_columns, now
 from search.answers import PeopleAnswer, PersonSummary
 
 UNKNOWN = "unknown"
@@ -40,13 +40,7 @@ sql.Index(
 _SAMPLES = sql.Table(
     "samples",
     _METADATA,
-    sql.Column("media", sql.String(64), primary_key=True),
-    sql.Column("modality", sql.String(8), primary_key=True),
-    sql.Column("evidence", sql.String(64), primary_key=True, index=True),
-    sql.Column("start_ms", sql.BigInteger, primary_key=True, autoincrement=False),
-    sql.Column("end_ms", sql.BigInteger, primary_key=True, autoincrement=False),
-    sql.Column("track", sql.Integer, nullable=False),
-    sql.Column("quality", sql.Float, nullable=False),
+    *finding_columns(),
     sql.Column("person", sql.String(32), nullable=False, index=True),
 )
 _AUDIT = sql.Table(

@@ -49,7 +49,14 @@ class PersonScore:
 
 
 class Prober:
-    """Reads probes and names the enrolled people near them; parameters as for the Engine."""
+    """Reads probes and names the enrolled people near them.
+
+    Args:
+        extract: reads a file into tracks; raises MediaError.
+        encoders: serving encoders by the name of their space.
+        store: the index.
+        people: names of the enrolled.
+    """
 
     def __init__(
         self,

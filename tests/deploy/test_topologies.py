@@ -57,7 +57,7 @@ def vectors(environment: dict[str, str]) -> dict[str, np.ndarray]:
     return {row.key: row.embedding.vector for row in rows}
 
 
-def compare(tmp_path: Path, redis_url: str, milvus_server: str | None, media: list[Path]) -> None:
+def assert_same_rows(tmp_path: Path, redis_url: str, milvus_server: str | None, media: list[Path]) -> None:
     laptop = {"VISAVOX_HOME": str(tmp_path / "laptop"), "VISAVOX_DEVICE": "cpu"}
     server = {"VISAVOX_HOME": str(tmp_path / "server"), "VISAVOX_DEVICE": "cpu", "VISAVOX_BROKER_URL": redis_url}
     if milvus_server:
@@ -92,14 +92,14 @@ def small_media(tmp_path: Path) -> list[Path]:
 def test_a_worker_over_redis_gives_the_rows_of_an_in_process_run(
     tmp_path: Path, redis_url: str, small_media: list[Path]
 ) -> None:
-    compare(tmp_path, redis_url, None, small_media)
+    assert_same_rows(tmp_path, redis_url, None, small_media)
 
 
 @pytest.mark.timeout(600)
 def test_the_server_topology_gives_the_keys_and_vectors_of_the_laptop(
     tmp_path: Path, redis_url: str, milvus_server: str, shared_media: Path
 ) -> None:
-    compare(tmp_path, redis_url, milvus_server, [shared_media / name for name in SOME])
+    assert_same_rows(tmp_path, redis_url, milvus_server, [shared_media / name for name in SOME])
 
 
 @pytest.mark.long
@@ -107,4 +107,4 @@ def test_the_server_topology_gives_the_keys_and_vectors_of_the_laptop(
 def test_all_real_media_have_the_same_keys_in_both_topologies(
     tmp_path: Path, redis_url: str, milvus_server: str, shared_media: Path
 ) -> None:
-    compare(tmp_path, redis_url, milvus_server, [shared_media])
+    assert_same_rows(tmp_path, redis_url, milvus_server, [shared_media])

@@ -25,6 +25,7 @@ from search.archive import Archive, Records
 from search.engine import Engine
 from search.evidence import Evidence
 from search.people import People
+from search.probes import Prober
 from search.store import MemoryStore, Store
 
 CALIBRATION = {
@@ -96,7 +97,8 @@ class World:
         self.records = Records(Ledger(database), People(database), Evidence(self.evidence))
         self.encoders: dict[str, Any] = {"face_identity": ColourFaces(), "voice_identity": BandVoices()}
         self.archive = Archive(self.extract, "s" * 64, self.encoders, self.store, self.records)
-        self.engine = Engine(self.extract, self.encoders, self.store, self.records.people)
+        prober = Prober(self.extract, self.encoders, self.store, self.records.people)
+        self.engine = Engine(prober, self.encoders, self.store)
         self.archive.mend()
 
     def file(self, name: str, faces: Sequence[FaceTrack] = (), turns: Sequence[SpeechTurn] = ()) -> Path:
