@@ -14,7 +14,7 @@ from encoders.space import Embedding, Modality, SpaceMismatch
 from search.answers import FindAnswer, FoundHit, MatchAnswer, MatchCandidate, VerifyAnswer, WhoAnswer
 from search.probes import OVERFETCH, Probe, Prober, ProbeUnusable, centre
 from search.scores import Purpose, Similarity, probability_of, similarity
-from search.store import EVERYTHING, MOST_HITS, Filter, Hit, Store
+from search.store import MOST_HITS, Filter, Hit, Store
 from search.who import who
 
 # Nobody less likely than this is followed over the bridge.
@@ -60,13 +60,7 @@ class Engine:
         _check_top(top)
         probe = self._prober.probe(path)
         same = probe.of(want)
-        found = self._same_modality(same, top) if same is not None else []
-        other = probe.of(want.other)
-        if same is not None:
-            return FindAnswer(found)
-        if other is None:
-            raise ProbeUnusable(f"{path}: shows no usable face and holds no usable speech")
-        return FindAnswer(self._over_bridge(other, want, top), NO_SHARED_ENCODER)
+        return self.find_vector(_only(probe) if same is None else same, want, top)
 
     def find_vector(self, probe: Embedding, want: Modality, top: int = 10) -> FindAnswer:
         """The same with a ready vector. Raises SpaceMismatch if no serving encoder has its space."""
@@ -86,14 +80,13 @@ class Engine:
     def _same_modality(self, probe: Embedding, top: int) -> list[FoundHit]:
         calibration = self._prober.calibration(probe.space.name, probe.modality, Purpose.VERIFY)
         names = self._prober.names()
-        hits = self._tracks(probe, top, EVERYTHING)
+        hits = self._tracks(probe, top, names)
         return [self._hit(hit, names, calibration.probability(hit.score)) for hit in hits]
 
-    def _tracks(self, probe: Embedding, top: int, where: Filter) -> list[Hit]:
+    def _tracks(self, probe: Embedding, top: int, names: Mapping[str, str]) -> list[Hit]:
         """The best row of each track, best first."""
         rows = min(MOST_HITS, top * OVERFETCH)
-        (hits,) = self._store.search([probe], rows, want=probe.modality, where=where)
-        names = self._prober.names()
+        (hits,) = self._store.search([probe], rows, want=probe.modality)
         best: dict[tuple[object, ...], Hit] = {}
         for hit in hits:
             if hit.row.person and hit.row.person not in names:
@@ -117,7 +110,7 @@ class Engine:
             rows = list(self._store.rows(target.space, Filter(persons=(person.person,))))
             if not rows:
                 continue
-            for hit in self._tracks(centre(rows), top, EVERYTHING):
+            for hit in self._tracks(centre(rows), top, names):
                 # both steps must hold, so their probabilities multiply and the weaker score speaks
                 probability = first * calibration.probability(hit.score)
                 found = self._hit(hit, names, probability, score=min(person.score, hit.score), space=BRIDGE)

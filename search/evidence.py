@@ -59,7 +59,7 @@ class Evidence:
         identity.update(crop.pixels.tobytes())
         identity.update(landmarks.astype("<f4").tobytes())
         path = self._path(identity.hexdigest(), "png")
-        if not path.exists():
+        if not _renewed(path):
             text = PngImagePlugin.PngInfo()
             text.add_text("landmarks", json.dumps([[float(x), float(y)] for x, y in landmarks]))
             with _arriving(path) as unfinished:
@@ -71,7 +71,7 @@ class Evidence:
         sound = np.round(stored_voice(waveform) * 32768.0).astype("<i2")
         identity = hashlib.sha256(b"voice\n" + sound.tobytes()).hexdigest()
         path = self._path(identity, "flac")
-        if not path.exists():
+        if not _renewed(path):
             with _arriving(path) as unfinished:
                 write_flac(unfinished, stored_voice(waveform))
         return identity
@@ -133,6 +133,15 @@ class Evidence:
 
     def _path(self, identity: str, ending: str) -> Path:
         return self._folder / identity[:2] / f"{identity}.{ending}"
+
+
+def _renewed(path: Path) -> bool:
+    """Whether a file is there; it then counts as young, since a record of it is about to be written."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 class _arriving:  # noqa: N801 - used as a function in a with statement

@@ -41,13 +41,11 @@ def find(
             console.print(
                 f"{hit.probability:6.1%}  {hit.score:.3f}  {hit.modality:5}  {hit.person or '(unnamed)'}  "
                 f"{where}  medium {hit.media[:12]}  by {hit.space}",
-                markup=False,
-                highlight=False,
             )
         if not found.hits:
             console.print("no hits")
         if found.note:
-            console.print(f"note: {found.note}", highlight=False)
+            console.print(f"note: {found.note}")
 
     answer(found, json, show)
 
@@ -64,7 +62,7 @@ def who(file: Annotated[Path, typer.Argument(help="Film or sound.")], json: Json
     def show() -> None:
         for turn in heard.turns:
             best = f" ({turn.people[0].name} {turn.people[0].probability:.0%})" if turn.people else ""
-            console.print(f"{turn.start:7.1f} – {turn.end:7.1f} s  {turn.answer}{best}", markup=False, highlight=False)
+            console.print(f"{turn.start:7.1f} – {turn.end:7.1f} s  {turn.answer}{best}")
         if not heard.turns:
             console.print("nobody speaks")
 
@@ -90,7 +88,6 @@ def verify(
         told = "the same person" if verdict.same else "two different people"
         console.print(
             f"{told}: {verdict.probability:.1%} ({verdict.space}, {verdict.score:.3f} at {verdict.threshold:.3f})",
-            highlight=False,
         )
 
     answer(verdict, json, show)
@@ -116,8 +113,6 @@ def match(
             mark = "→" if candidate.path == told.answer else " "
             console.print(
                 f"{mark} {candidate.probability:6.1%}  {candidate.score:.3f}  {candidate.path}",
-                markup=False,
-                highlight=False,
             )
 
     answer(told, json, show)

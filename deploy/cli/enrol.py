@@ -43,11 +43,11 @@ def enrol(
             outcome = opened.archive.enrol(name, files)
 
     def show() -> None:
-        console.print(f"{outcome.name}: {len(outcome.added)} of {len(files)} files enrolled", highlight=False)
+        console.print(f"{outcome.name}: {len(outcome.added)} of {len(files)} files enrolled")
         for warning in outcome.warnings:
-            console.print(f"note: {warning}", markup=False, highlight=False)
+            console.print(f"note: {warning}")
         for refusal in outcome.refused:
-            console.print(f"refused: {refusal.path}: {refusal.reason}", markup=False, highlight=False)
+            console.print(f"refused: {refusal.path}: {refusal.reason}")
 
     answer(outcome, json, show, code=WITH_FAILURES if outcome.refused else DONE)
 
@@ -71,7 +71,7 @@ def people(json: Json = False) -> None:
 
     def show() -> None:
         for person in everyone.people:
-            console.print(f"{person.name}: {person.faces} faces, {person.voices} voices", markup=False, highlight=False)
+            console.print(f"{person.name}: {person.faces} faces, {person.voices} voices")
         if not everyone.people:
             console.print("nobody is enrolled: visavox enrol NAME FILE…")
 
@@ -89,8 +89,6 @@ def forget(name: Annotated[str, typer.Argument(help="Whom to forget.")], json: J
     def show() -> None:
         console.print(
             f"{gone.name} forgotten: {gone.samples} samples, {gone.rows} rows and {gone.evidence} pieces of evidence",
-            markup=False,
-            highlight=False,
         )
 
     answer(gone, json, show)

@@ -53,4 +53,4 @@ def _progress(seen: int, total: int, unusable: int) -> None:
     from deploy.cli.output import progress_console
 
     if seen % 50 == 0 or seen == total:
-        progress_console.print(f"{seen} of {total} files read, {unusable} unusable", highlight=False)
+        progress_console.print(f"{seen} of {total} files read, {unusable} unusable")

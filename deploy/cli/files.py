@@ -175,7 +175,7 @@ class Tally:
         for warning in it.get("warnings", []):
             console.print(f"note: {warning}")
         for failure in it["failed"]:
-            console.print(f"failed: {failure['path']}: {failure['reason']}", markup=False, highlight=False)
+            console.print(f"failed: {failure['path']}: {failure['reason']}")
 
 
 def _run(opened: Installation, walk: Walk, archive: str, wait: bool) -> Tally:
@@ -185,7 +185,7 @@ def _run(opened: Installation, walk: Walk, archive: str, wait: bool) -> Tally:
         {"path": os.fsencode(path).decode("utf-8", "backslashreplace"), "reason": "its name is not UTF-8: rename it"}
         for path in walk.unnameable
     ]
-    queue = opened.queue(notice=lambda message: progress_console.print(message, highlight=False))
+    queue = opened.queue(notice=lambda message: progress_console.print(message))
     if opened.settings.broker_url:
         if not wait:
             queue.submit(walk.media, archive)
@@ -236,7 +236,7 @@ class _Progress:
             self._last = time.monotonic()
             remaining = elapsed / self._seen * (self._total - self._seen)
             line = f"{self._seen} of {self._total} files, {note}, about {remaining:.0f} s remaining"
-            progress_console.print(line, highlight=False)
+            progress_console.print(line)
 
 
 def _media(report: FileReport) -> MediaId | None:

@@ -26,8 +26,8 @@ def status(json: Json = False) -> None:
 
     def show() -> None:
         for name, space in held.spaces.items():
-            console.print(f"{name}: {space.rows} rows (keys {space.keys_sha256[:12]})", highlight=False)
-        console.print(f"{held.media} media, {held.failed} failed files, {held.people} people", highlight=False)
+            console.print(f"{name}: {space.rows} rows (keys {space.keys_sha256[:12]})")
+        console.print(f"{held.media} media, {held.failed} failed files, {held.people} people")
 
     answer(held, json, show)
 
