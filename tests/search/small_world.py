@@ -82,6 +82,12 @@ def turn(band: int, start: float = 0.0, end: float = 1.0, speaker: int = 0) -> S
     return SpeechTurn(Span(start, end), speaker, sound.astype(np.float32))
 
 
+def blend(strong: int, weak: int, share: float, start: float = 0.0, end: float = 1.0) -> SpeechTurn:
+    """A tone in one band with a share of another's: its cosine to the weak one alone is about the share."""
+    first, second = turn(strong, start, end), turn(weak, start, end)
+    return SpeechTurn(first.span, 0, (0.7 * first.waveform + 0.7 * share * second.waveform).astype(np.float32))
+
+
 @dataclass
 class World:
     """Files whose content is decided by the test, and an installation that reads them."""

@@ -80,3 +80,10 @@ def test_damaged_evidence_is_missing_evidence(evidence: Evidence) -> None:
     evidence.file(identity).write_bytes(b"garbage")
     with pytest.raises(EvidenceMissing):
         evidence.voice(identity)
+
+
+def test_evidence_that_is_stored_again_counts_as_young(evidence: Evidence) -> None:
+    identity = evidence.put_face(crop())
+    os.utime(evidence.file(identity), (0, 0))
+    evidence.put_face(crop())
+    assert evidence.sweep(set()) == 0

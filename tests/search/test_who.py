@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ingest.track import Span
-from tests.search.small_world import World, face, turn
+from tests.search.small_world import World, blend, face, turn
 
 RED, PINK, BLUE = (200, 10, 10), (200, 40, 40), (10, 10, 200)
 SPAN = Span(0.0, 4.0)
@@ -78,7 +78,7 @@ def test_a_forgotten_person_is_named_no_more(world: World) -> None:
 def test_a_listener_on_screen_with_another_voice_is_not_taken_for_the_speaker(world: World) -> None:
     world.archive.enrol("Ann", [world.file("ann.mp4", [face(RED, span=SPAN)], [turn(0, 0, 2)])])
     for number in range(30):  # more people than are looked at closely, all nearer to the voice than Ann
-        world.archive.enrol(f"Person {number}", [world.file(f"{number}.wav", [], [turn(6, 0, 2 + number / 100)])])
+        world.archive.enrol(f"Person {number}", [world.file(f"{number}.wav", [], [blend(6, 5, 0.3, 0, 2 + number)])])
     # a voice like nobody's: only her face speaks for Ann
     (heard,) = world.engine.who(world.file("a.mp4", [face(RED, span=SPAN)], [turn(5, 0, 2)])).turns
     ann = [person for person in heard.people if person.name == "Ann"]
@@ -99,7 +99,8 @@ def test_somebody_forgotten_while_the_answer_is_made_is_left_out(world: World) -
 
 
 def test_a_crowd_of_unnamed_voices_does_not_hide_a_known_one(world: World) -> None:
-    world.archive.enrol("Ann", [world.file("ann.wav", [], [turn(2, 0, 2)])])
+    # the crowd is nearer to the question than Ann is, and larger than what is looked at
+    world.archive.enrol("Ann", [world.file("ann.wav", [], [blend(2, 3, 0.2, 0, 2)])])
     crowd = [turn(2, 3.0 * number, 3.0 * number + 1 + number / 1000, number) for number in range(170)]
     world.archive.ingest_file(world.file("crowd.wav", [], crowd), "default")
     (heard,) = world.engine.who(world.file("a.wav", [], [turn(2, 0, 1.5)])).turns
