@@ -17,6 +17,8 @@ from safetensors.torch import save
 from encoders.backbones.backbone import Backbone, Unusable, UnusableReason
 from encoders.backbones.dlib_resnet import DlibResnet
 from encoders.backbones.ge2e import GE2E
+from encoders.backbones.small_face import SmallFace
+from encoders.backbones.small_voice import SmallVoice
 from encoders.folder import (
     CALIBRATION_FILE,
     CARD_FILE,
@@ -25,13 +27,17 @@ from encoders.folder import (
     Description,
     EncoderError,
     FolderFile,
+    HeadDescription,
     backbone_row,
+    check_file,
     read_description,
+    read_identities,
     read_json,
     weights_path,
     write_description,
 )
 from encoders.golden import Sample, load_golden, save_golden
+from encoders.heads import Head
 from encoders.space import Embedding, Modality, Space
 from encoders.weights import sha256_of
 
@@ -40,6 +46,8 @@ __all__ = ["Encoder", "EncoderError", "Sample", "Unusable", "UnusableReason", "p
 NETWORKS: dict[str, Callable[[Path, Mapping[str, Any], str], Backbone]] = {
     "dlib_resnet": DlibResnet,
     "ge2e": GE2E,
+    "small_face": SmallFace,
+    "small_voice": SmallVoice,
 }
 """Which class runs which kind of network; rows of the BACKBONES tables name the kind."""
 
@@ -48,7 +56,7 @@ _CHUNK = 512  # samples prepared at a time: bounds memory for lists of any lengt
 
 @dataclass(frozen=True, eq=False)
 class Encoder:
-    """Networks with their preparation, loaded from a folder.
+    """Networks with their preparation, and perhaps a head that both modalities share, loaded from a folder.
 
     Args:
         space: what its vectors live in.
@@ -56,6 +64,8 @@ class Encoder:
         description: what the folder says about it.
         calibration: from scores to probabilities, if the folder has it.
         backbones: the network of each modality.
+        head: what comes behind the networks; None where their output is the vector.
+        identities: whom it was trained on, where the folder says so.
     """
 
     space: Space
@@ -63,6 +73,8 @@ class Encoder:
     description: Description
     calibration: Mapping[str, Any] | None
     backbones: Mapping[Modality, Backbone]
+    head: Head | None = None
+    identities: frozenset[str] = frozenset()
 
     @property
     def modalities(self) -> frozenset[Modality]:
@@ -95,10 +107,11 @@ class Encoder:
         # (an LSTM over 15 s of sound took 0.09 s with one thread and 4.5 s with two, on two busy cores).
         torch.set_num_threads(threads)
         description = read_description(folder)
-        backbones = _load_backbones(folder, description, device)
+        backbones, head = _load_networks(folder, description, device)
         has_calibration = (folder / CALIBRATION_FILE).is_file()
         calibration = read_json(folder, CALIBRATION_FILE) if has_calibration else None
-        return cls(description.make_space(), folder, description, calibration, backbones)
+        identities = read_identities(folder, description)
+        return cls(description.make_space(), folder, description, calibration, backbones, head, identities)
 
     @classmethod
     def create(
@@ -107,6 +120,7 @@ class Encoder:
         description: Description,
         golden: Mapping[Modality, Sequence[Sample]],
         card: str,
+        files: Sequence[str] = (),
     ) -> Encoder:
         """Turn a folder into an encoder folder: golden vectors, card, description.
 
@@ -115,17 +129,22 @@ class Encoder:
             description: its ``files`` are filled in here.
             golden: a few small samples per modality.
             card: text of the model card (Markdown).
+            files: names of further files that are already in the folder, whose content must never change, such as
+                ``identities.txt``.
 
         Raises:
-            EncoderError: weights cannot be used, or a golden sample has no vector.
+            EncoderError: weights or a further file cannot be used, or a golden sample has no vector.
         """
-        backbones = _load_backbones(folder, description, "cpu")
-        encoder = cls(description.make_space(), folder, description, None, backbones)
+        backbones, head = _load_networks(folder, description, "cpu")
+        encoder = cls(description.make_space(), folder, description, None, backbones, head)
         vectors = {modality: encoder._golden_vectors(modality, samples) for modality, samples in golden.items()}
         save_golden(folder / GOLDEN_FILE, golden, vectors)
         (folder / CARD_FILE).write_text(card, encoding="utf-8")
-        files = {GOLDEN_FILE: sha256_of(folder / GOLDEN_FILE)}
-        write_description(folder, replace(description, files=files))
+        try:
+            hashes = {name: sha256_of(folder / name) for name in (GOLDEN_FILE, *files)}
+        except OSError as error:
+            raise EncoderError(f"{folder}: write the further files before creating the encoder: {error}") from error
+        write_description(folder, replace(description, files=hashes))
         return cls.load(folder)
 
     def save(self, folder: Path, *, own_weights: bool = False) -> Encoder:
@@ -145,9 +164,12 @@ class Encoder:
         branches = {modality: self._save_branch(folder, modality, own_weights) for modality in self.backbones}
         golden = {modality: self._load_golden(modality)[0] for modality in self.backbones}
         card = (self.folder / CARD_FILE).read_text(encoding="utf-8")
-        if self.calibration is not None:
-            shutil.copyfile(self.folder / CALIBRATION_FILE, folder / CALIBRATION_FILE)
-        return Encoder.create(folder, replace(self.description, branches=branches), golden, card)
+        further = [name for name in self.description.files if name != GOLDEN_FILE]
+        head = [] if self.description.head is None else [self.description.head.weights.file]
+        calibration = [] if self.calibration is None else [CALIBRATION_FILE]
+        for name in (*further, *head, *calibration):
+            shutil.copyfile(self.folder / name, folder / name)
+        return Encoder.create(folder, replace(self.description, branches=branches), golden, card, further)
 
     def encode(self, modality: Modality, samples: Sequence[Sample]) -> list[Embedding | Unusable]:
         """Embed samples; the answer for one does not depend on the others.
@@ -186,8 +208,12 @@ class Encoder:
         backbone = self.backbones[modality]
         prepared = [backbone.prepare(sample) for sample in samples]
         usable = [one for one in prepared if not isinstance(one, Unusable)]
-        vectors = iter(backbone.embed(usable)) if usable else iter(())
+        vectors = iter(self._embed(backbone, usable)) if usable else iter(())
         return [one if isinstance(one, Unusable) else self._embedding(modality, next(vectors)) for one in prepared]
+
+    def _embed(self, backbone: Backbone, prepared: Sequence[Any]) -> NDArray[np.float32]:
+        features = backbone.embed(prepared)
+        return features if self.head is None else self.head.apply(features)
 
     def _embedding(self, modality: Modality, vector: NDArray[np.float32]) -> Embedding | Unusable:
         try:
@@ -232,25 +258,45 @@ def packaged_encoders() -> dict[str, Path]:
     return {path.parent.name: path.parent for path in sorted(home.glob("*/encoder.json"))}
 
 
-def _load_backbones(folder: Path, description: Description, device: str) -> dict[Modality, Backbone]:
+def _load_networks(folder: Path, description: Description, device: str) -> tuple[dict[Modality, Backbone], Head | None]:
+    """The network of each modality and the head, after every size was checked against the space's."""
     device = _device_name(device)
+    head = None if description.head is None else _load_head(folder, description.head, device)
+    expected = description.dimension if head is None else head.input_dimension
+    if head is not None and head.output_dimension != description.dimension:
+        raise EncoderError(
+            f"{folder}: the head gives {head.output_dimension} components, the space has {description.dimension}"
+        )
     backbones = {}
     for modality, branch in description.branches.items():
-        path = weights_path(folder, branch.weights)
-        try:
-            row = backbone_row(modality, branch.backbone)
-            backbones[modality] = NETWORKS[row.network](path, branch.preparation, device)
-        except (ValueError, TypeError) as error:
-            raise EncoderError(f"{folder}: the {modality} network cannot be loaded: {error}") from error
-        if row.dimension != description.dimension:
-            raise EncoderError(
-                f"{folder}: {row.name} gives {row.dimension} components, the space has {description.dimension}"
-            )
-        # A parameter left to its default would change the vectors, but not the digest, with the code.
-        missing = set(asdict(backbones[modality].preparation)) - set(branch.preparation)
-        if missing:
-            raise EncoderError(f"{folder}: the {modality} branch lacks preparation {', '.join(sorted(missing))}")
-    return backbones
+        backbones[modality], given = _load_backbone(folder, modality, branch, device)
+        if given != expected:
+            taker = f"the space has {expected}" if head is None else f"the head takes {expected}"
+            raise EncoderError(f"{folder}: {branch.backbone} gives {given} components, {taker}")
+    return backbones, head
+
+
+def _load_backbone(folder: Path, modality: Modality, branch: Branch, device: str) -> tuple[Backbone, int]:
+    """A network, and how many components it gives."""
+    path = weights_path(folder, branch.weights)
+    try:
+        row = backbone_row(modality, branch.backbone)
+        backbone = NETWORKS[row.network](path, branch.preparation, device)
+    except (ValueError, TypeError) as error:
+        raise EncoderError(f"{folder}: the {modality} network cannot be loaded: {error}") from error
+    # A parameter left to its default would change the vectors, but not the digest, with the code.
+    missing = set(asdict(backbone.preparation)) - set(branch.preparation)
+    if missing:
+        raise EncoderError(f"{folder}: the {modality} branch lacks preparation {', '.join(sorted(missing))}")
+    return backbone, row.dimension
+
+
+def _load_head(folder: Path, head: HeadDescription, device: str) -> Head:
+    path = check_file(folder, head.weights.file, head.weights.sha256)
+    try:
+        return Head(head.kind, head.parameters, path, device)
+    except ValueError as error:
+        raise EncoderError(f"{folder}: the head cannot be loaded: {error}") from error
 
 
 def _device_name(device: str) -> str:

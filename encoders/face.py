@@ -115,6 +115,14 @@ BACKBONES = (
         trained_on="about 3 million photographs of 7,485 people: FaceScrub, VGGFace, pictures from the web",
         input_contract="150 x 150 px RGB chip, turned upright by five landmarks, padding 0.25",
     ),
+    NetworkRow(
+        name="small_face",
+        network="small_face",
+        files=(),
+        dimension=128,
+        trained_on="nothing by itself: an encoder folder holds its weights and says on whom they were trained",
+        input_contract="64 x 64 px RGB chip, turned upright by five landmarks, padding 0.5",
+    ),
 )
 
 # The pixels that a detector looks at are bounded, or one huge photograph would cost minutes.

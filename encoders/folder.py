@@ -1,8 +1,9 @@
 """The folder of an encoder: what encoder.json says, and the proof that the folder still holds it.
 
 An encoder folder contains ``encoder.json`` (this file's subject), ``MODEL_CARD.md`` (for people),
-``golden.safetensors`` (samples and the vectors they must give), perhaps weights as safetensors, and
-perhaps ``calibration.json``, which turns scores into probabilities and so is no part of the space.
+``golden.safetensors`` (samples and the vectors they must give), perhaps weights as safetensors, perhaps
+``identities.txt`` (whom it was trained on, one identity a line), and perhaps ``calibration.json``, which turns
+scores into probabilities and so is no part of the space.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ DESCRIPTION_FILE = "encoder.json"
 CARD_FILE = "MODEL_CARD.md"
 GOLDEN_FILE = "golden.safetensors"
 CALIBRATION_FILE = "calibration.json"
+IDENTITIES_FILE = "identities.txt"
 
 BACKBONES = {Modality.FACE: face.BACKBONES, Modality.VOICE: voice.BACKBONES}
 
@@ -55,6 +57,21 @@ class Branch:
 
 
 @dataclass(frozen=True)
+class HeadDescription:
+    """The head that both modalities share, behind their networks.
+
+    Args:
+        kind: of the table ``encoders.heads.HEADS``.
+        parameters: what a head of this kind is made with, complete.
+        weights: its own file.
+    """
+
+    kind: str
+    parameters: Mapping[str, Any]
+    weights: FolderFile
+
+
+@dataclass(frozen=True)
 class Description:
     """What encoder.json says.
 
@@ -66,6 +83,7 @@ class Description:
         trained_on: what and whom its networks were trained on.
         branches: one per modality.
         files: SHA-256 of further files of the folder.
+        head: what comes behind the networks; None where their output is the vector.
     """
 
     name: str
@@ -75,9 +93,10 @@ class Description:
     trained_on: str
     branches: Mapping[Modality, Branch]
     files: Mapping[str, str] = field(default_factory=dict)
+    head: HeadDescription | None = None
 
     def digest(self) -> str:
-        """SHA-256 of what determines the vectors: networks, their weights and preparation.
+        """SHA-256 of what determines the vectors: networks, their weights and preparation, and the head.
 
         Weights are told apart by their file's hash, so the same numbers in another file format make
         another space.
@@ -91,7 +110,11 @@ class Description:
             }
             for modality, branch in self.branches.items()
         }
-        text = json.dumps({"dimension": self.dimension, "branches": branches}, sort_keys=True, separators=(",", ":"))
+        determining: dict[str, Any] = {"dimension": self.dimension, "branches": branches}
+        if self.head is not None:
+            parameters, weights = dict(self.head.parameters), self.head.weights.sha256
+            determining["head"] = {"kind": self.head.kind, "parameters": parameters, "weights": weights}
+        text = json.dumps(determining, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def make_space(self) -> Space:
@@ -107,7 +130,7 @@ def backbone_row(modality: Modality, name: str) -> NetworkRow:
 def write_description(folder: Path, description: Description) -> None:
     """Write encoder.json, with the digest that :func:`read_description` checks."""
     space = description.make_space()
-    document = {
+    document: dict[str, Any] = {
         "format": FORMAT,
         "name": description.name,
         "space": {"name": space.name, "dimension": space.dimension, "digest": space.digest},
@@ -124,6 +147,8 @@ def write_description(folder: Path, description: Description) -> None:
         },
         "files": dict(description.files),
     }
+    if description.head is not None:
+        document["head"] = asdict(description.head)
     text = json.dumps(document, indent=2, sort_keys=True) + "\n"
     (folder / DESCRIPTION_FILE).write_text(text, encoding="utf-8")
 
@@ -154,7 +179,33 @@ def read_description(folder: Path) -> Description:
         )
     for name, sha256 in description.files.items():
         check_file(folder, name, sha256)
+    if (folder / IDENTITIES_FILE).exists() and IDENTITIES_FILE not in description.files:
+        raise EncoderError(
+            f"{folder}: {IDENTITIES_FILE} is not among the files of {DESCRIPTION_FILE}, so nobody knows whether it is "
+            "the encoder's; remove it or publish the encoder again"
+        )
     return description
+
+
+def read_identities(folder: Path, description: Description) -> frozenset[str]:
+    """Whom the encoder was trained on, by ``identities.txt``; empty where it has none.
+
+    Raises:
+        EncoderError: the file is not sorted identities, one a line.
+    """
+    if IDENTITIES_FILE not in description.files:
+        return frozenset()
+    try:
+        lines = (folder / IDENTITIES_FILE).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise EncoderError(f"{folder}: {IDENTITIES_FILE} is not UTF-8 text: {error}") from error
+    for number, line in enumerate(lines, start=1):
+        if not line or line != line.strip() or (number > 1 and line <= lines[number - 2]):
+            raise EncoderError(
+                f"{folder}: line {number} of {IDENTITIES_FILE} is {line!r}; it must hold sorted identities, "
+                "one a line, none twice"
+            )
+    return frozenset(lines)
 
 
 def read_json(folder: Path, name: str) -> dict[str, Any]:
@@ -201,7 +252,7 @@ def weights_path(folder: Path, weights: PackagedFile | FolderFile) -> Path:
 
 
 def _parse(document: Mapping[str, Any]) -> Description:
-    known = {"format", "name", "space", "domain", "trained_on", "modalities", "branches", "files"}
+    known = {"format", "name", "space", "domain", "trained_on", "modalities", "branches", "files", "head"}
     if set(document) - known:
         raise ValueError(f"unknown entries {', '.join(sorted(set(document) - known))}")
     branches = {
@@ -218,7 +269,18 @@ def _parse(document: Mapping[str, Any]) -> Description:
         trained_on=document["trained_on"],
         branches=branches,
         files=document["files"],
+        head=_parse_head(document["head"]) if "head" in document else None,
     )
+
+
+def _parse_head(entry: Mapping[str, Any]) -> HeadDescription:
+    wanted = {one.name for one in fields(HeadDescription)}
+    if set(entry) != wanted:
+        raise ValueError(f"a head needs exactly {', '.join(sorted(wanted))}, got {', '.join(sorted(entry))}")
+    weights = _parse_weights(entry["weights"])
+    if not isinstance(weights, FolderFile):
+        raise ValueError("a head's weights lie in the folder, not in a package")
+    return HeadDescription(entry["kind"], entry["parameters"], weights)
 
 
 def _parse_weights(entry: Mapping[str, str]) -> PackagedFile | FolderFile:

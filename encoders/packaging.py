@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders import face, voice
-from encoders.backbones.dlib_resnet import MEAN_LANDMARKS, DlibResnetPreparation
+from encoders.backbones.dlib_resnet import DlibResnetPreparation
 from encoders.backbones.ge2e import GE2EPreparation
+from encoders.chips import MEAN_LANDMARKS
 from encoders.encoder import Encoder
 from encoders.face import FaceCrop
 from encoders.folder import Branch, Description

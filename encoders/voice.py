@@ -73,6 +73,14 @@ BACKBONES = (
         trained_on="LibriSpeech train-other, VoxCeleb1 and VoxCeleb2: about 8,400 people, mostly English",
         input_contract="float32 mono at 16 kHz, at least 0.4 s; 40 mel bands of 25 ms every 10 ms",
     ),
+    NetworkRow(
+        name="small_voice",
+        network="small_voice",
+        files=(),
+        dimension=128,
+        trained_on="nothing by itself: an encoder folder holds its weights and says on whom they were trained",
+        input_contract="float32 mono at 16 kHz, at least 0.4 s; 40 log-mel bands of 25 ms every 10 ms at one level",
+    ),
 )
 
 

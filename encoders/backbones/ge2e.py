@@ -20,8 +20,8 @@ from safetensors.torch import load_file
 from torch.nn.functional import normalize
 from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 
-from encoders.acoustics import MelBands, MelFrontEnd
-from encoders.backbones.backbone import Unusable, UnusableReason
+from encoders.acoustics import MelBands, MelFrontEnd, sound_level
+from encoders.backbones.backbone import Unusable
 from encoders.voice import SAMPLE_RATE
 
 BANDS = 40
@@ -122,18 +122,9 @@ class GE2E:
     def prepare(self, sample: NDArray[np.float32]) -> torch.Tensor | Unusable:
         """(samples,) float32 at 16 kHz to (frames, 40) mel energies on the device, or why not."""
         waveform = np.asarray(sample, dtype=np.float32)
-        if waveform.ndim != 1:
-            raise ValueError(f"a waveform is (samples,) float32 mono at 16 kHz, got shape {waveform.shape}")
-        seconds = waveform.size / SAMPLE_RATE
-        least = self.preparation.least_seconds
-        if seconds < least:
-            detail = f"the sound lasts {seconds:.2f} s, at least {least} s are needed"
-            return Unusable(UnusableReason.TOO_SHORT, detail)
-        if not np.isfinite(waveform).all():
-            return Unusable(UnusableReason.NOT_FINITE, "the sound holds values that are not finite numbers")
-        level = 20.0 * np.log10(max(float(np.sqrt(np.mean(np.square(waveform, dtype=np.float64)))), 1e-12))
-        if level < self.preparation.silence_dbfs:
-            return Unusable(UnusableReason.SILENT, f"the sound is silent: its level is {level:.0f} dBFS")
+        level = sound_level(waveform, self.preparation.least_seconds, self.preparation.silence_dbfs)
+        if isinstance(level, Unusable):
+            return level
         gain = 10.0 ** (max(0.0, self.preparation.level_dbfs - level) / 20.0)
         with torch.inference_mode():
             tensor = torch.from_numpy(waveform * np.float32(gain)).to(self._device)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from encoders.acoustics import MelBands, MelFrontEnd, torchaudio
+from encoders.acoustics import MelBands, MelFrontEnd, sound_level, torchaudio
 
 
 def slaney_hertz_to_mel(hertz):
@@ -57,3 +57,46 @@ def test_torchaudio_is_imported_once_and_works_without_its_extension():
     assert torchaudio() is sys.modules["torchaudio"]
     tone = torch.zeros(1600)
     assert torchaudio().functional.resample(tone, 16000, 8000).shape == (800,)
+
+
+def test_a_long_sound_has_the_bands_of_its_parts_whatever_is_transformed_at_a_time(monkeypatch):
+    waveform = torch.from_numpy(np.random.default_rng(0).normal(0, 0.1, 8000).astype(np.float32))
+    expected = MelFrontEnd(MelBands())(waveform)
+    monkeypatch.setattr(MelFrontEnd, "_BLOCK", 7)
+    torch.testing.assert_close(MelFrontEnd(MelBands())(waveform), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_bands_are_those_of_torchaudio_to_rounding():
+    waveform = torch.from_numpy(np.random.default_rng(1).normal(0, 0.1, 16000).astype(np.float32))
+    theirs = torchaudio().transforms.MelSpectrogram(
+        n_fft=400, hop_length=160, n_mels=40, norm="slaney", mel_scale="slaney"
+    )(waveform)
+    torch.testing.assert_close(MelFrontEnd(MelBands())(waveform), theirs.T, rtol=1e-5, atol=0)
+
+
+def test_amplitudes_are_used_where_the_power_is_one():
+    tone = torch.from_numpy(np.sin(np.arange(16000) / 3).astype(np.float32))
+    energies, amplitudes = (MelFrontEnd(MelBands(power=power))(tone)[50] for power in (2.0, 1.0))
+    doubled = MelFrontEnd(MelBands(power=1.0))(2 * tone)[50]
+    torch.testing.assert_close(doubled, 2 * amplitudes)
+    assert not torch.allclose(energies, amplitudes, rtol=0.1)
+
+
+def test_the_level_of_a_sound_is_its_root_mean_square_in_decibels():
+    tone = np.sin(np.arange(16000) * 0.5).astype(np.float32)
+    assert sound_level(tone, 0.4, -60.0) == pytest.approx(-3.01, abs=0.01)
+    assert sound_level(tone * np.float32(0.1), 0.4, -60.0) == pytest.approx(-23.01, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("sound", "reason"),
+    [(np.ones(6399), "too_short"), (np.full(6400, np.nan), "not_finite"), (np.full(6400, 9e-4), "silent")],
+)
+def test_sounds_without_a_level_say_why(sound, reason):
+    answer = sound_level(sound.astype(np.float32), 0.4, -60.0)
+    assert answer.reason == reason and len(answer.detail.split()) > 3
+
+
+def test_only_one_channel_has_a_level():
+    with pytest.raises(ValueError, match=r"mono at 16 kHz, got shape \(2, 16000\)"):
+        sound_level(np.zeros((2, 16000), np.float32), 0.4, -60.0)

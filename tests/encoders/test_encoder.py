@@ -8,12 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save
 
 from encoders.encoder import Encoder, EncoderError, Unusable, packaged_encoders
 from encoders.face import FaceCrop, load_face_detector
+from encoders.folder import FolderFile, write_description
 from encoders.packaging import drawn_face, drawn_voice
 from encoders.space import Embedding, Modality
+from encoders.weights import sha256_of
+from tests.encoders.shared_encoder import GOLDEN, make_shared_encoder, shared_description
 
 
 @pytest.fixture
@@ -55,12 +60,18 @@ def test_no_samples_give_no_answers(voice_encoder):
     assert voice_encoder.encode(Modality.VOICE, []) == []
 
 
-@pytest.mark.parametrize("modality", list(Modality))
-def test_a_vector_does_not_depend_on_what_else_is_in_the_batch(modality, face_encoder, voice_encoder):
+def some(modality):
+    """Five samples of different sizes."""
     if modality is Modality.FACE:
-        encoder, samples = face_encoder, [drawn_face(seed, side=100 + 20 * seed) for seed in range(5)]
-    else:
-        encoder, samples = voice_encoder, [drawn_voice(seed, 0.5 + 0.8 * seed) for seed in range(5)]
+        return [drawn_face(seed, side=100 + 20 * seed) for seed in range(5)]
+    return [drawn_voice(seed, 0.5 + 0.8 * seed) for seed in range(5)]
+
+
+@pytest.mark.parametrize("modality", list(Modality))
+@pytest.mark.parametrize("kind", ["identity", "shared"])
+def test_a_vector_does_not_depend_on_what_else_is_in_the_batch(kind, modality, request):
+    encoder = request.getfixturevalue("shared_encoder" if kind == "shared" else f"{modality}_encoder")
+    samples = some(modality)
     together = vectors(encoder, modality, samples)
     alone = np.concatenate([vectors(encoder, modality, [sample]) for sample in samples])
     assert (together * alone).sum(axis=1).min() >= 0.99999
@@ -171,6 +182,123 @@ def test_cuda_where_there_is_none_is_refused_with_the_alternative(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(EncoderError, match="no CUDA device here; use cpu or auto"):
         Encoder.load(packaged_encoders()["voice_identity"], device="cuda")
+
+
+def test_a_shared_encoder_puts_both_modalities_into_one_space(shared_encoder):
+    assert shared_encoder.modalities == set(Modality)
+    for modality in Modality:
+        for answer in shared_encoder.encode(modality, some(modality)):
+            assert answer.space == shared_encoder.space and answer.modality is modality
+            assert answer.vector.shape == (128,)
+
+
+@pytest.mark.parametrize("modality", list(Modality))
+def test_a_shared_vector_is_the_heads_answer_to_the_networks_features(modality, shared_encoder):
+    samples, backbone = some(modality), shared_encoder.backbones[modality]
+    features = torch.from_numpy(backbone.embed([backbone.prepare(sample) for sample in samples]))
+    weights = load_file(shared_encoder.folder / "head.safetensors")
+    residual = torch.tanh(features @ weights["inner.weight"].T) @ weights["outer.weight"].T
+    expected = torch.tanh(features + weights["eta"] * residual)
+    expected = torch.nn.functional.normalize(expected, dim=1).numpy()
+    np.testing.assert_allclose(vectors(shared_encoder, modality, samples), expected, atol=1e-5)
+    bare = torch.nn.functional.normalize(torch.tanh(features), dim=1).numpy()
+    assert (bare * expected).sum(axis=1).max() < 0.999  # the head's weights matter
+
+
+def test_a_shared_encoder_marks_the_unusable_of_both_modalities(shared_encoder):
+    faces = [drawn_face(1), FaceCrop(np.zeros((99, 99, 3), np.uint8), drawn_face(1, side=99).landmarks)]
+    voices = [np.zeros(16000, np.float32), drawn_voice(1, 0.5)]
+    face, blank = shared_encoder.encode(Modality.FACE, faces)
+    silent, voice = shared_encoder.encode(Modality.VOICE, voices)
+    assert isinstance(face, Embedding) and isinstance(voice, Embedding)
+    assert (blank.reason, silent.reason) == ("flat", "silent")
+
+
+def test_a_shared_encoder_knows_whom_it_was_trained_on(shared_encoder, face_encoder):
+    assert shared_encoder.identities == {"Sonasa_Torian_1a2b3c4d", "Ada_Brun_00000001"}
+    assert shared_encoder.domain == "invented people"
+    assert face_encoder.identities == frozenset() and face_encoder.head is None
+
+
+def test_the_space_follows_the_weights_but_not_the_identities(shared_encoder, tmp_path):
+    same = make_shared_encoder(tmp_path / "same", calibration={"slope": 2.0})
+    assert same.space == shared_encoder.space and same.identities == frozenset()
+    assert same.calibration == {"slope": 2.0}
+    assert make_shared_encoder(tmp_path / "other", seed=1).space.digest != shared_encoder.space.digest
+
+
+@pytest.mark.parametrize("own_weights", [False, True])
+def test_a_saved_shared_encoder_is_the_same_in_everything(own_weights, tmp_path):
+    original = make_shared_encoder(tmp_path / "original", identities=["Ada_Brun_00000001"], calibration={"slope": 2.0})
+    saved = original.save(tmp_path / "saved", own_weights=own_weights)
+    assert saved.description == original.description
+    assert (saved.space, saved.identities, saved.calibration) == (original.space, original.identities, {"slope": 2.0})
+    assert {path.name for path in saved.folder.iterdir()} == {path.name for path in original.folder.iterdir()}
+    for modality in Modality:
+        np.testing.assert_array_equal(
+            vectors(saved, modality, some(modality)), vectors(original, modality, some(modality))
+        )
+
+
+@pytest.mark.parametrize("name", ["head.safetensors", "face.safetensors", "voice.safetensors", "identities.txt"])
+def test_a_shared_encoder_with_an_altered_file_is_refused(name, shared_encoder, tmp_path):
+    folder = Path(shutil.copytree(shared_encoder.folder, tmp_path / "copied"))
+    (folder / name).write_bytes((folder / name).read_bytes()[:-1] + b"x")
+    with pytest.raises(EncoderError, match=f"{name} has SHA-256"):
+        Encoder.load(folder)
+
+
+def test_golden_vectors_notice_another_head(shared_encoder, tmp_path):
+    folder = Path(shutil.copytree(shared_encoder.folder, tmp_path / "copied"))
+    description = shared_encoder.description
+    weights = load_file(folder / "head.safetensors")
+    (folder / "head.safetensors").write_bytes(save(weights | {"eta": torch.tensor(0.0)}))
+    changed = FolderFile("head.safetensors", sha256_of(folder / "head.safetensors"))
+    write_description(folder, replace(description, head=replace(description.head, weights=changed)))
+    assert shared_encoder.verify_golden() >= 0.99999
+    assert Encoder.load(folder).verify_golden() < 0.999
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "gate"}, "the head cannot be loaded: there is no head 'gate'"),
+        ({"parameters": {"dimension": 64, "hidden": 64}}, "the head cannot be loaded: .*does not hold the weights"),
+        ({"parameters": {}}, "the head cannot be loaded: .*cannot be made with"),
+    ],
+)
+def test_a_head_that_cannot_be_made_is_refused(change, message, shared_encoder):
+    description = shared_encoder.description
+    changed = replace(description, head=replace(description.head, **change))
+    with pytest.raises(EncoderError, match=message):
+        Encoder.create(shared_encoder.folder, changed, GOLDEN, "# card")
+
+
+def test_a_head_behind_a_network_of_another_size_is_refused(shared_encoder, voice_encoder):
+    branches = {Modality.VOICE: voice_encoder.description.branches[Modality.VOICE]}
+    changed = replace(shared_encoder.description, branches=branches)
+    with pytest.raises(EncoderError, match="ge2e gives 256 components, the head takes 128"):
+        Encoder.create(shared_encoder.folder, changed, GOLDEN, "# card")
+
+
+def test_a_head_that_gives_another_size_than_the_space_has_is_refused(shared_encoder):
+    changed = replace(shared_encoder.description, dimension=64)
+    with pytest.raises(EncoderError, match="the head gives 128 components, the space has 64"):
+        Encoder.create(shared_encoder.folder, changed, GOLDEN, "# card")
+
+
+def test_identities_in_the_folder_must_be_named_when_it_is_created(shared_encoder, tmp_path):
+    folder = Path(shutil.copytree(shared_encoder.folder, tmp_path / "copied"))
+    description = shared_description(folder)
+    with pytest.raises(EncoderError, match=r"identities\.txt is not among the files"):
+        Encoder.create(folder, description, GOLDEN, "# card")
+    assert Encoder.create(folder, description, GOLDEN, "# card", ["identities.txt"]).identities
+
+
+def test_a_further_file_that_is_not_there_is_refused(shared_encoder, tmp_path):
+    folder = Path(shutil.copytree(shared_encoder.folder, tmp_path / "copied"))
+    with pytest.raises(EncoderError, match=r"write the further files before creating the encoder: .*people\.txt"):
+        Encoder.create(folder, shared_encoder.description, GOLDEN, "# card", ["people.txt"])
 
 
 def test_encoders_need_no_media_clock_or_database():

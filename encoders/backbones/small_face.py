@@ -1,0 +1,132 @@
+"""A small convolutional network for faces, quick on a CPU: four layers over a chip of 64 px, 128 features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from encoders.backbones.backbone import Unusable, folded, load_parameters
+from encoders.chips import usable_chip
+from encoders.face import FaceCrop
+
+FEATURES = 128
+WIDTHS = (32, 64, 128, 128)
+"""Channels of the layers; each halves the side."""
+SHRINK = 2 ** len(WIDTHS)
+
+
+@dataclass(frozen=True)
+class SmallFacePreparation:
+    """How a crop becomes a chip; part of what determines the vectors.
+
+    Args:
+        side: pixels of the chip, a multiple of 16.
+        padding: room around the mean face, as a fraction of its side: 0.3 shows the face to its edges.
+        least_eye_distance: pixels between the centres of the eyes, below which a crop is unusable.
+        least_contrast: standard deviation of the face's grey levels, below which it is unusable.
+    """
+
+    side: int = 64
+    padding: float = 0.3
+    least_eye_distance: float = 8.0
+    least_contrast: float = 2.0
+
+    def __post_init__(self) -> None:
+        if self.side < SHRINK or self.side % SHRINK:
+            raise ValueError(f"side must be a multiple of {SHRINK}, got {self.side}")
+
+
+class SmallFaceNetwork(torch.nn.Module):
+    """Convolutions of stride 2 with batch normalisation, then a linear layer that sees the whole map.
+
+    Args:
+        side: pixels of a chip, a multiple of 16.
+    """
+
+    def __init__(self, side: int = SmallFacePreparation.side) -> None:
+        super().__init__()
+        if side < SHRINK or side % SHRINK:
+            raise ValueError(f"side must be a multiple of {SHRINK}, got {side}")
+        before = (3, *WIDTHS[:-1])
+        self.layers = torch.nn.Sequential(*(_layer(*widths) for widths in zip(before, WIDTHS, strict=True)))
+        self.linear = torch.nn.Linear(WIDTHS[-1] * (side // SHRINK) ** 2, FEATURES)
+
+    def forward(self, chips: Tensor) -> Tensor:
+        """(n, 3, side, side) float32 of :func:`chips_to_input` -> (n, 128) features, before the head."""
+        # colours side by side in memory: a CPU's convolutions are a fifth faster so
+        inputs = chips.contiguous(memory_format=torch.channels_last)
+        features: Tensor = self.linear(self.layers(inputs).flatten(1))
+        return features
+
+
+class SmallFace:
+    """The network with its preparation, batching and device. See :class:`Backbone`.
+
+    Args:
+        weights: safetensors file of a :class:`SmallFaceNetwork`.
+        preparation: fields of :class:`SmallFacePreparation`.
+        device: a torch device.
+
+    Raises:
+        ValueError: an unknown or impossible preparation parameter, or weights of another network.
+    """
+
+    _BATCH = 32  # chips per call: enough to fill the processor, few enough for its cache
+
+    def __init__(self, weights: Path, preparation: Mapping[str, Any], device: str = "cpu") -> None:
+        unknown = set(preparation) - set(SmallFacePreparation.__dataclass_fields__)
+        if unknown:
+            raise ValueError(f"small_face has no preparation parameter {', '.join(sorted(unknown))}")
+        self.preparation = SmallFacePreparation(**preparation)
+        self._device = torch.device(device)
+        self._network = SmallFaceNetwork(self.preparation.side)
+        load_parameters(self._network, weights)
+        self._served = folded(self._network).to(self._device)
+
+    def prepare(self, sample: FaceCrop) -> NDArray[np.uint8] | Unusable:
+        """A crop to its (side, side, 3) uint8 chip, turned upright, or why not."""
+        return prepare_chip(sample, self.preparation)
+
+    def embed(self, prepared: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Chips (side, side, 3) to (samples, 128) float32 features, not of unit length."""
+        features = np.zeros((len(prepared), FEATURES), dtype=np.float32)
+        for first in range(0, len(prepared), self._BATCH):
+            chips = torch.from_numpy(np.stack(prepared[first : first + self._BATCH])).to(self._device)
+            with torch.inference_mode():
+                features[first : first + len(chips)] = self._served(chips_to_input(chips)).cpu().numpy()
+        return features
+
+    def own_weights(self) -> Mapping[str, Tensor]:
+        """The network's parameters as they were loaded, on the CPU."""
+        return self._network.state_dict()
+
+
+def prepare_chip(crop: FaceCrop, preparation: SmallFacePreparation) -> NDArray[np.uint8] | Unusable:
+    """A crop to its (side, side, 3) uint8 RGB chip, turned upright, or why not; needs no weights.
+
+    Raises:
+        ValueError: pixels or landmarks have the wrong shape or type.
+    """
+    return usable_chip(
+        crop, preparation.padding, preparation.side, preparation.least_eye_distance, preparation.least_contrast
+    )
+
+
+def chips_to_input(chips: Tensor) -> Tensor:
+    """(n, side, side, 3) uint8 -> (n, 3, side, side) float32: (x − 127.5) / 64, so about within [−2, 2]."""
+    return (chips.permute(0, 3, 1, 2).to(torch.float32) - 127.5) / 64.0
+
+
+def _layer(channels: int, width: int) -> torch.nn.Sequential:
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(channels, width, kernel_size=3, stride=2, padding=1, bias=False),
+        torch.nn.BatchNorm2d(width),
+        torch.nn.ReLU(inplace=True),
+    )

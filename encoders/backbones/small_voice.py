@@ -1,0 +1,237 @@
+"""A small convolutional network for voices, quick on a CPU: four layers over time on log-mel bands, 128 features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from encoders.acoustics import MelBands, MelFrontEnd, sound_level
+from encoders.backbones.backbone import Unusable, folded, load_parameters
+from encoders.voice import SAMPLE_RATE
+
+FEATURES = 128
+CHANNELS = 128
+LAYERS = ((5, 2), (3, 2), (3, 1), (3, 1))
+"""(kernel, stride) of each layer; kernels are odd, so that a layer gives ceil(frames / stride) frames."""
+
+# log(energy + FLOOR), centred and scaled by numbers rounded from speech at the level sounds are brought to.
+FLOOR, CENTRE, SPREAD = 1e-5, -8.0, 3.0
+
+_LEAST_VARIANCE = 1e-5  # keeps the deviation's gradient finite where a channel is constant
+
+
+@dataclass(frozen=True)
+class SmallVoicePreparation:
+    """How a waveform becomes mel bands; part of what determines the vectors.
+
+    Args:
+        bands: mel bands between 0 and 8 kHz.
+        level_dbfs: every sound is brought to this level.
+        least_seconds: shorter sounds are unusable.
+        silence_dbfs: softer sounds are unusable.
+        most_seconds: longer sounds are cut into windows of this length, whose features are averaged.
+    """
+
+    bands: int = 40
+    level_dbfs: float = -24.0
+    least_seconds: float = 0.4
+    silence_dbfs: float = -60.0
+    most_seconds: float = 8.0
+
+    def __post_init__(self) -> None:
+        if self.bands < 1:
+            raise ValueError(f"bands must be at least 1, got {self.bands}")
+        if self.least_seconds < 0.1:
+            raise ValueError(f"least_seconds must be at least 0.1, got {self.least_seconds}")
+        if self.most_seconds < self.least_seconds:
+            raise ValueError(
+                f"most_seconds must be at least least_seconds ({self.least_seconds}), got {self.most_seconds}"
+            )
+
+
+class SmallVoiceNetwork(torch.nn.Module):
+    """Convolutions over time with batch normalisation; mean and deviation over time; a linear layer.
+
+    Args:
+        bands: mel bands of a frame.
+    """
+
+    def __init__(self, bands: int = SmallVoicePreparation.bands) -> None:
+        super().__init__()
+        before = (bands, *(CHANNELS for _ in LAYERS[1:]))
+        self.layers = torch.nn.ModuleList(
+            _layer(channels, kernel, stride) for channels, (kernel, stride) in zip(before, LAYERS, strict=True)
+        )
+        self.linear = torch.nn.Linear(2 * CHANNELS, FEATURES)
+
+    def forward(self, mels: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Features of sounds, before the head.
+
+        In evaluation a row depends neither on its neighbours nor on padding. In training, batch normalisation
+        takes its statistics over everything, padding included: train on sounds of one length.
+
+        Args:
+            mels: (n, frames, bands) float32 of :func:`prepare_mel`.
+            lengths: (n,) int64 in 1 to frames, the frames that count; None when all do.
+
+        Returns:
+            (n, 128) float32.
+        """
+        hidden = mels.transpose(1, 2)  # (n, bands, frames)
+        mask = None
+        if lengths is not None:
+            lengths = lengths.to(mels.device)
+            mask = _mask(lengths, hidden)
+            hidden = hidden.masked_fill(~mask, 0.0)  # whatever padding holds, zeros are what an edge looks like
+        for layer, (_, stride) in zip(self.layers, LAYERS, strict=True):
+            hidden = layer(hidden)
+            if lengths is not None:
+                lengths = (lengths + stride - 1) // stride
+                mask = _mask(lengths, hidden)
+                hidden = hidden * mask
+        features: Tensor = self.linear(_pool(hidden, mask))
+        return features
+
+
+class SmallVoice:
+    """The network with its preparation, batching and device. See :class:`Backbone`.
+
+    Args:
+        weights: safetensors file of a :class:`SmallVoiceNetwork`.
+        preparation: fields of :class:`SmallVoicePreparation`.
+        device: a torch device.
+
+    Raises:
+        ValueError: an unknown or impossible preparation parameter, or weights of another network.
+    """
+
+    _BATCH = 32  # windows per call: enough to fill the processor, few enough for its cache
+
+    def __init__(self, weights: Path, preparation: Mapping[str, Any], device: str = "cpu") -> None:
+        unknown = set(preparation) - set(SmallVoicePreparation.__dataclass_fields__)
+        if unknown:
+            raise ValueError(f"small_voice has no preparation parameter {', '.join(sorted(unknown))}")
+        self.preparation = SmallVoicePreparation(**preparation)
+        self._device = torch.device(device)
+        self._network = SmallVoiceNetwork(self.preparation.bands)
+        load_parameters(self._network, weights)
+        self._served = folded(self._network).to(self._device)
+
+    def prepare(self, sample: NDArray[np.float32]) -> Tensor | Unusable:
+        """(samples,) float32 at 16 kHz to (frames, bands) log-mel on the device, or why not."""
+        return prepare_mel(sample, self.preparation, self._device)
+
+    def embed(self, prepared: Sequence[Tensor]) -> NDArray[np.float32]:
+        """Log-mels (frames_i, bands) to (samples, 128) float32 features: the mean of each one's windows."""
+        most = frames_of(self.preparation.most_seconds)
+        pieces, owners = [], []
+        for owner, mel in enumerate(prepared):
+            cut = windows_of(len(mel), most)
+            pieces += [mel[start:end] for start, end in cut]
+            owners += [owner] * len(cut)
+        sums = np.zeros((len(prepared), FEATURES))
+        np.add.at(sums, owners, self._embed_windows(pieces))
+        features: NDArray[np.float32] = (sums / np.bincount(owners, minlength=len(prepared))[:, None]).astype(
+            np.float32
+        )
+        return features
+
+    def own_weights(self) -> Mapping[str, Tensor]:
+        """The network's parameters as they were loaded, on the CPU."""
+        return self._network.state_dict()
+
+    def _embed_windows(self, pieces: Sequence[Tensor]) -> NDArray[np.float32]:
+        """(windows, 128) in order; windows of like length share a batch."""
+        features = np.zeros((len(pieces), FEATURES), dtype=np.float32)
+        order = sorted(range(len(pieces)), key=lambda place: len(pieces[place]))
+        for first in range(0, len(order), self._BATCH):
+            places = order[first : first + self._BATCH]
+            lengths = torch.tensor([len(pieces[place]) for place in places])
+            batch = pad_sequence([pieces[place] for place in places], batch_first=True)
+            same = bool((lengths == lengths[0]).all())
+            with torch.inference_mode():
+                features[places] = self._served(batch, None if same else lengths).cpu().numpy()
+        return features
+
+
+def prepare_mel(
+    waveform: NDArray[np.float32], preparation: SmallVoicePreparation, device: str | torch.device = "cpu"
+) -> Tensor | Unusable:
+    """A sound to its log-mel bands, brought to one level, or why not; needs no weights.
+
+    Args:
+        waveform: (samples,) float32 mono at 16 kHz.
+        preparation: how.
+        device: where to compute, and where the answer lies.
+
+    Returns:
+        (samples // 160 + 1, bands) float32, about within [-1.2, 4], or :class:`Unusable`.
+
+    Raises:
+        ValueError: the waveform is not (samples,).
+    """
+    waveform = np.asarray(waveform, dtype=np.float32)
+    level = sound_level(waveform, preparation.least_seconds, preparation.silence_dbfs)
+    if isinstance(level, Unusable):
+        return level
+    gain = np.float32(10.0 ** ((preparation.level_dbfs - level) / 20.0))
+    with torch.no_grad():  # not inference_mode, whose tensors could not go into training
+        energies = _front_end(preparation.bands, str(device))(torch.from_numpy(waveform * gain).to(device))
+        return cast(Tensor, energies.add_(FLOOR).log_().sub_(CENTRE).div_(SPREAD))
+
+
+def frames_of(seconds: float) -> int:
+    """Mel frames of a sound of so many seconds."""
+    return round(seconds * SAMPLE_RATE) // MelBands.step + 1
+
+
+def windows_of(frames: int, most: int) -> list[tuple[int, int]]:
+    """(start, end) of the fewest windows that cover ``frames``, none longer than ``most``, evenly laid.
+
+    A sound of at most ``most`` frames is one window; windows of a longer one have ``most`` frames each and
+    overlap by what they must.
+    """
+    if frames <= most:
+        return [(0, frames)]
+    starts = np.linspace(0, frames - most, num=-(-frames // most)).round().astype(int)
+    return [(int(start), int(start) + most) for start in starts]
+
+
+@cache
+def _front_end(bands: int, device: str) -> MelFrontEnd:
+    return MelFrontEnd(MelBands(sample_rate=SAMPLE_RATE, bands=bands)).to(device).eval()
+
+
+def _layer(channels: int, kernel: int, stride: int) -> torch.nn.Sequential:
+    return torch.nn.Sequential(
+        torch.nn.Conv1d(channels, CHANNELS, kernel, stride=stride, padding=kernel // 2, bias=False),
+        torch.nn.BatchNorm1d(CHANNELS),
+        torch.nn.ReLU(inplace=True),
+    )
+
+
+def _mask(lengths: Tensor, hidden: Tensor) -> Tensor:
+    """(n, 1, frames) bool: which frames of ``hidden`` (n, channels, frames) count."""
+    return (torch.arange(hidden.shape[2], device=hidden.device) < lengths[:, None])[:, None]
+
+
+def _pool(hidden: Tensor, mask: Tensor | None) -> Tensor:
+    """(n, channels, frames), zeros where the mask is not -> (n, 2·channels): mean and deviation over time."""
+    if mask is None:
+        count, mean = hidden.shape[2], hidden.mean(dim=2)
+        squares = (hidden - mean[:, :, None]).square()
+        variance = squares.sum(dim=2) / count
+    else:
+        counts = mask.sum(dim=2)  # (n, 1)
+        mean = hidden.sum(dim=2) / counts
+        variance = ((hidden - mean[:, :, None]).square() * mask).sum(dim=2) / counts
+    return torch.cat([mean, (variance + _LEAST_VARIANCE).sqrt()], dim=1)
