@@ -74,16 +74,19 @@ class _Sighting:
     vector: NDArray[np.float32] | None = None  # unit vector of the best shots, once it has ended
 
 
-def find_photo_faces(picture: NDArray[np.uint8], detector: FaceDetector) -> tuple[FaceTrack, ...]:
+def find_photo_faces(
+    picture: NDArray[np.uint8], detector: FaceDetector, shares: tuple[int, ...] = (8, 14)
+) -> tuple[FaceTrack, ...]:
     """The faces of a photo, largest first; looks closer and closer until it finds one.
 
     Args:
         picture: (height, width, 3) uint8 RGB.
         detector: finds faces.
+        shares: it looks for faces of at least this part of the shorter side, one after the other until it finds any.
     """
     side = min(picture.shape[:2])
     faces: list[DetectedFace] = []
-    for share in (8, 14):
+    for share in shares:
         faces = faces or detector.detect(picture, smallest=max(SMALLEST_FACE, side // share))
     if not faces:
         # A face that fills the photo lacks the surroundings that detectors expect.

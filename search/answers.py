@@ -11,7 +11,12 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class FoundHit:
-    """One hit of ``find``: a face track or voice near the probe, or reached through an enrolled person."""
+    """One hit of ``find``: a face track or voice near the probe, or reached through an enrolled person.
+
+    ``space`` says how it was found: in an identity space, in the ``shared`` space (a lead, never by itself a
+    name), or over the ``bridge`` of somebody enrolled with both. ``probability`` is None where the shared-space
+    encoder is not calibrated for the comparison.
+    """
 
     space: str
     modality: str
@@ -20,13 +25,13 @@ class FoundHit:
     end: float | None
     person: str | None
     score: float
-    probability: float
+    probability: float | None
     evidence: str
 
 
 @dataclass(frozen=True)
 class FindAnswer:
-    """Hits, best first; a note where the question could only be answered in part."""
+    """Hits, best first; a note where they are leads, or the question could only be answered in part."""
 
     hits: list[FoundHit]
     note: str | None = None
@@ -34,7 +39,11 @@ class FindAnswer:
 
 @dataclass(frozen=True)
 class EvidenceKinds:
-    """Probabilities by kind of evidence; None where there is none of that kind."""
+    """Probabilities by kind of evidence; None where there is none of that kind.
+
+    ``voice_to_face`` is the turn's voice against the person's enrolled faces in the shared space,
+    ``face_to_voice`` the face on screen against their enrolled voices.
+    """
 
     voice: float | None = None
     face: float | None = None
@@ -71,13 +80,14 @@ class WhoAnswer:
 
 @dataclass(frozen=True)
 class VerifyAnswer:
-    """Whether two files show one person, by the operating threshold of their space."""
+    """Whether two files show one person, by the operating threshold of their space; a note if it is a lead."""
 
     score: float
     probability: float
     same: bool
     threshold: float
     space: str
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -91,10 +101,11 @@ class MatchCandidate:
 
 @dataclass(frozen=True)
 class MatchAnswer:
-    """Candidates in the order given, and the path of the nearest."""
+    """Candidates in the order given, and the path of the nearest; a note if it is a lead."""
 
     candidates: list[MatchCandidate]
     answer: str
+    note: str | None = None
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from search.answers import (
 )
 from search.evidence import Evidence, EvidenceMissing
 from search.people import NameTaken, People, check_name
-from search.store import Filter, Row, Store, keys_digest, named, row_key
+from search.store import SHARED, Filter, Row, Store, keys_digest, named, row_key
 
 _LOG = logging.getLogger("visavox")
 
@@ -130,23 +130,39 @@ class Archive:
         for encoder in self._encoders.values():
             self._store.flush(encoder.space)
 
-    def mend(self) -> int:
+    def mend(self, on_rows: Callable[[int, int], None] | None = None) -> int:
         """Make the index say what the records say: finish what was interrupted, fill an empty index.
 
+        So an encoder that serves since a moment ago gets its rows, from the evidence and without the films, and
+        what an encoder that serves no more has left in the index is dropped.
+
+        Args:
+            on_rows: told as rows are written how many samples of a space were encoded, and of how many.
+
         Returns:
-            The number of rows that had to be written, renamed or removed.
+            The number of rows that had to be written, renamed or removed, those of dropped spaces not counted.
         """
+        self.drop_unused()
         for encoder in self._encoders.values():
             self._store.create(encoder.space)
         for person in self._people.leaving():
             self._finish_forgetting(person)
-        changes = sum(self._mend_space(encoder) for encoder in self._encoders.values())
+        changes = sum(self._mend_space(encoder, on_rows) for encoder in self._encoders.values())
         if changes:
             self._evidence.sweep({finding.evidence for finding in self._recorded()})
             self.flush()
         return changes
 
-    def _mend_space(self, encoder: Encoder) -> int:
+    def drop_unused(self) -> int:
+        """Drop the rows of encoders that serve no more, in which a forgotten person would live on.
+
+        Returns:
+            The number of spaces dropped.
+        """
+        serving = {name: encoder.space for name, encoder in self._encoders.items()}
+        return sum(self._store.drop_others(name, serving.get(name)) for name in sorted({SHARED, *serving}))
+
+    def _mend_space(self, encoder: Encoder, on_rows: Callable[[int, int], None] | None = None) -> int:
         # The index is read before the records: what another process writes meanwhile is then in the records
         # at least, and is not taken for a row that nobody knows.
         present = self._store.keys(encoder.space)
@@ -158,11 +174,14 @@ class Archive:
         }
         owners = {_place(sample): person for sample, person in self._people.samples()}
         missing = [finding for key, finding in expected.items() if key not in present]
-        written = 0
+        written = seen = 0
         for batch in _batches(missing, BATCH):
             rows = self._encode(batch, only=encoder)
             self._upsert(rows)
             written += len(rows[encoder.space.name])
+            seen += len(batch)
+            if on_rows:
+                on_rows(seen, len(missing))
         surplus = sorted(present - set(expected))
         self._store.erase(encoder.space, surplus)
         in_records = {key: owners[_place(finding)] for key, finding in expected.items() if _place(finding) in owners}
@@ -241,6 +260,7 @@ class Archive:
             self._finish_forgetting(leaving)  # one that was interrupted
         person = self._people.find(name)
         self._people.begin_forgetting(person)
+        self.drop_unused()
         samples, rows, evidence = self._finish_forgetting(person.id)
         return ForgetAnswer(person.name, samples, rows, evidence)
 

@@ -1,7 +1,9 @@
 """The read side: a probe becomes hits, a pair a verdict, a line-up a match.
 
-Same modality is asked in its identity space. The other modality is reached over the *bridge*: people
-enrolled with both, found by the probe's modality and followed to the other one.
+Same modality is asked in its identity space. The other modality is reached in two ways: in the *shared
+space*, where a face and a voice of one person are near, and over the *bridge*: people enrolled with both,
+found by the probe's modality and followed to the other one. Their results meet as probabilities only. What
+the shared space finds is a lead, never by itself a name, and answers that rest on it say so.
 """
 
 from __future__ import annotations
@@ -12,9 +14,9 @@ from pathlib import Path
 from encoders.encoder import Encoder
 from encoders.space import Embedding, Modality, SpaceMismatch
 from search.answers import FindAnswer, FoundHit, MatchAnswer, MatchCandidate, VerifyAnswer, WhoAnswer
-from search.probes import OVERFETCH, Probe, Prober, ProbeUnusable, centre
-from search.scores import Purpose, Similarity, probability_of, similarity
-from search.store import MOST_HITS, Filter, Hit, Store
+from search.probes import OVERFETCH, PersonScore, Probe, Prober, ProbeUnusable, centre
+from search.scores import NotCalibrated, Purpose, Similarity, probability_of, similarity
+from search.store import MOST_HITS, SHARED, Filter, Hit, Row, Store
 from search.who import who
 
 # Nobody less likely than this is followed over the bridge.
@@ -23,6 +25,14 @@ BRIDGE = "bridge"
 NO_SHARED_ENCODER = (
     "no shared-space encoder is installed: hits of the other modality come only through people enrolled with both"
 )
+IDENTITY_VECTOR = (
+    "a vector of an identity space reaches the other modality only through people enrolled with both: "
+    "ask with a file, or with a vector of the shared space"
+)
+NO_PROBABILITIES = (
+    "it is not calibrated for this comparison: its hits have no probability and stand where an even bet would"
+)
+Track = tuple[object, ...]
 
 
 class Engine:
@@ -60,15 +70,21 @@ class Engine:
         _check_top(top)
         probe = self._prober.probe(path)
         same = probe.of(want)
-        return self.find_vector(_only(probe) if same is None else same, want, top)
+        return self._across(probe, want, top) if same is None else FindAnswer(self._same_modality(same, top))
 
     def find_vector(self, probe: Embedding, want: Modality, top: int = 10) -> FindAnswer:
-        """The same with a ready vector. Raises SpaceMismatch if no serving encoder has its space."""
+        """The same with a ready vector: of an identity space, or of the shared space in either modality.
+
+        Raises SpaceMismatch if no serving encoder has its space.
+        """
         _check_top(top)
         self.encoder_of(probe)
+        if probe.space.name == SHARED:
+            return FindAnswer(_best([self._in_shared(probe, want, top)], top), self._lead_note(probe.modality, want))
         if probe.modality is want:
             return FindAnswer(self._same_modality(probe, top))
-        return FindAnswer(self._over_bridge(probe, want, top), NO_SHARED_ENCODER)
+        note = NO_SHARED_ENCODER if self._prober.shared is None else IDENTITY_VECTOR
+        return FindAnswer(_best([self._over_bridge(probe, want, top)], top), note)
 
     def encoder_of(self, probe: Embedding) -> Encoder:
         """The serving encoder of an embedding's space. Raises SpaceMismatch."""
@@ -78,31 +94,67 @@ class Engine:
         raise SpaceMismatch(f"no serving encoder has the space {probe.space.name} ({probe.space.digest[:12]})")
 
     def _same_modality(self, probe: Embedding, top: int) -> list[FoundHit]:
-        calibration = self._prober.calibration(probe.space.name, probe.modality, Purpose.VERIFY)
+        calibration = self._prober.calibration(probe.space.name, (probe.modality,) * 2, Purpose.VERIFY)
         names = self._prober.names()
-        hits = self._tracks(probe, top, names)
-        return [self._hit(hit, names, calibration.probability(hit.score)) for hit in hits]
+        hits = self._tracks(probe, probe.modality, top, names)
+        return [self._hit(hit, names, calibration.probability(hit.score)) for hit in hits.values()]
 
-    def _tracks(self, probe: Embedding, top: int, names: Mapping[str, str]) -> list[Hit]:
-        """The best row of each track, best first."""
+    def _across(self, probe: Probe, want: Modality, top: int) -> FindAnswer:
+        """From a file that shows only the other modality: in the shared space and over the bridge."""
+        known, point = probe.of(want.other), probe.shared.get(want.other)
+        if known is None and point is None:
+            raise ProbeUnusable(f"{probe.path}: shows nothing from which a {want} can be found: choose another file")
+        found = [self._over_bridge(known, want, top)] if known is not None else []
+        if self._prober.shared is None:
+            return FindAnswer(_best(found, top), NO_SHARED_ENCODER)
+        if point is not None:
+            found.append(self._in_shared(point, want, top))
+        return FindAnswer(_best(found, top), self._lead_note(want.other, want))
+
+    def _tracks(self, probe: Embedding, want: Modality, top: int, names: Mapping[str, str]) -> dict[Track, Hit]:
+        """The best row of each of the nearest tracks, best first."""
         rows = min(MOST_HITS, top * OVERFETCH)
-        (hits,) = self._store.search([probe], rows, want=probe.modality)
-        best: dict[tuple[object, ...], Hit] = {}
+        (hits,) = self._store.search([probe], rows, want=want)
+        best: dict[Track, Hit] = {}
         for hit in hits:
             if hit.row.person and hit.row.person not in names:
                 continue  # somebody who is being forgotten
-            # a face track is one face however many looks at it are stored; each speech turn is its own
-            row = hit.row
-            track = (row.media, row.track, row.span_ms if row.embedding.modality is Modality.VOICE else None)
-            best.setdefault(track, hit)
-        return list(best.values())[:top]
+            best.setdefault(_track(hit.row), hit)
+        return dict(list(best.items())[:top])
 
-    def _over_bridge(self, probe: Embedding, want: Modality, top: int) -> list[FoundHit]:
+    def _in_shared(self, probe: Embedding, want: Modality, top: int) -> dict[Track, FoundHit]:
+        """Tracks near a point of the shared space, by its cosine."""
+        names = self._prober.names()
+        found = {}
+        for track, hit in self._tracks(probe, want, top, names).items():
+            found[track] = self._hit(hit, names, self._shared_probability(hit.score, probe.modality, want))
+        return found
+
+    def _shared_probability(self, score: float, one: Modality, other: Modality) -> float | None:
+        """Probability of a cosine in the shared space; None where that is not calibrated."""
+        try:
+            return self._prober.calibration(SHARED, (one, other), Purpose.VERIFY).probability(score)
+        except NotCalibrated:
+            return None
+
+    def _lead_note(self, one: Modality, other: Modality) -> str:
+        """What must be said with every answer that rests on the shared space."""
+        encoder = self._prober.shared
+        if encoder is None:
+            return NO_SHARED_ENCODER
+        note = (
+            f"hits in the shared space are leads, never a name by themselves; its encoder is for {encoder.domain}, "
+            f"trained on {encoder.trained_on}"
+        )
+        calibrated = self._shared_probability(1.0, one, other) is not None
+        return note if calibrated else f"{note}; {NO_PROBABILITIES}"
+
+    def _over_bridge(self, probe: Embedding, want: Modality, top: int) -> dict[Track, FoundHit]:
         """From a probe to the people enrolled with both modalities, and on to what is near them."""
         names = self._prober.names()
         target = self._prober.encoder_for(want)
-        calibration = self._prober.calibration(target.space.name, want, Purpose.IDENTIFY)
-        best: dict[str, FoundHit] = {}
+        calibration = self._prober.calibration(target.space.name, (want, want), Purpose.IDENTIFY)
+        best: dict[Track, FoundHit] = {}
         for person in self._prober.shortlist(probe):
             first = probability_of(person.log_odds)
             if first < LEAST_BRIDGE_PROBABILITY:
@@ -110,19 +162,19 @@ class Engine:
             rows = list(self._store.rows(target.space, Filter(persons=(person.person,))))
             if not rows:
                 continue
-            for hit in self._tracks(centre(rows), top, names):
+            for track, hit in self._tracks(centre(rows), want, top, names).items():
                 # both steps must hold, so their probabilities multiply and the weaker score speaks
                 probability = first * calibration.probability(hit.score)
                 found = self._hit(hit, names, probability, score=min(person.score, hit.score), space=BRIDGE)
-                if hit.row.key not in best or best[hit.row.key].probability < probability:
-                    best[hit.row.key] = found
-        return sorted(best.values(), key=lambda hit: (-hit.probability, -hit.score, hit.evidence))[:top]
+                if track not in best or _order(found) < _order(best[track]):
+                    best[track] = found
+        return best
 
     def _hit(
         self,
         hit: Hit,
         names: Mapping[str, str],
-        probability: float,
+        probability: float | None,
         *,
         score: float | None = None,
         space: str = "",
@@ -138,9 +190,10 @@ class Engine:
     # ---- verify and match -----------------------------------------------------------------------
 
     def verify(self, a: Path, b: Path, kind: str = Similarity.COSINE) -> VerifyAnswer:
-        """Whether two files show one person: by face where both show one, else by voice, else over the bridge.
+        """Whether two files show one person: by face where both show one, or by voice, else across modalities.
 
-        Two films are compared in both modalities and the surer verdict is given.
+        Two films are compared in both modalities and the surer verdict is given. A face and a voice are compared
+        over the bridge if somebody enrolled is recognised in one of them, else in the shared space.
 
         Raises:
             MediaError, ProbeUnusable, StoreError; NotCalibrated for a similarity without calibration;
@@ -159,54 +212,90 @@ class Engine:
             MatchCandidate(str(path), verdict.score, verdict.probability)
             for path, verdict in zip(candidates, verdicts, strict=True)
         ]
-        return MatchAnswer(listed, str(candidates[best]))
+        note = next((verdict.note for verdict in verdicts if verdict.note), None)
+        return MatchAnswer(listed, str(candidates[best]), note)
 
     def _compare(self, a: Probe, b: Probe, kind: Similarity) -> VerifyAnswer:
         verdicts = []
         for modality in Modality:
             left, right = a.of(modality), b.of(modality)
             if left is not None and right is not None:
-                calibration = self._prober.calibration(left.space.name, modality, Purpose.VERIFY, kind)
-                score = similarity(left, right, kind)
-                verdicts.append(
-                    VerifyAnswer(
-                        score,
-                        calibration.probability(score),
-                        score >= calibration.threshold,
-                        calibration.threshold,
-                        left.space.name,
-                    )
-                )
+                verdicts.append(self._verdict(left, right, kind))
         if verdicts:
             return max(verdicts, key=lambda verdict: abs(verdict.probability - 0.5))
-        return self._compare_over_bridge(a, b)
+        return self._compare_over_bridge(a, b) or self._compare_in_shared(a, b, kind)
 
-    def _compare_over_bridge(self, a: Probe, b: Probe) -> VerifyAnswer:
-        """A face and a voice are one person's if they are one enrolled person's."""
+    def _verdict(self, left: Embedding, right: Embedding, kind: Similarity, note: str | None = None) -> VerifyAnswer:
+        """Two points of one space, by its operating threshold."""
+        name = left.space.name
+        calibration = self._prober.calibration(name, (left.modality, right.modality), Purpose.VERIFY, kind)
+        score, threshold = similarity(left, right, kind), calibration.threshold
+        return VerifyAnswer(score, calibration.probability(score), score >= threshold, threshold, name, note)
+
+    def _compare_over_bridge(self, a: Probe, b: Probe) -> VerifyAnswer | None:
+        """A face and a voice are one person's if they are one enrolled person's; None if that says nothing."""
         left, right = _only(a), _only(b)
-        here, there = self._prober.shortlist(left), self._prober.shortlist(right)
-        # two strangers to everybody enrolled are no evidence of being two people
-        recognised = any(near and near[0].log_odds >= 0 for near in (here, there))
+        if left is None or right is None:
+            return None
+        here = self._prober.shortlist(left)
+        there = self._prober.shortlist(right, also=_recognised(here))
+        if missing := _recognised(there) - {person.person for person in here}:
+            here = self._prober.shortlist(left, also=missing)
+        # two strangers to everybody enrolled are no evidence of being two people, nor is somebody recognised
+        # in one of them who is not enrolled with the other modality
+        known = _recognised(here) | _recognised(there)
         others = {person.person: person for person in there}
         joint = [
             (probability_of(person.log_odds) * probability_of(others[person.person].log_odds),
              min(person.score, others[person.person].score))
-            for person in here if person.person in others
+            for person in here if person.person in others and person.person in known
         ]  # fmt: skip
-        if not joint or not recognised:
-            raise ProbeUnusable(
-                f"{a.path} and {b.path}: a face and a voice can only be compared through somebody enrolled with "
-                "both, or by a shared-space encoder, and neither is there: enrol people with both, or train one"
-            )
+        if not joint:
+            return None
         probability, score = max(joint)
         return VerifyAnswer(score, probability, probability >= 0.5, 0.5, BRIDGE)
 
+    def _compare_in_shared(self, a: Probe, b: Probe, kind: Similarity) -> VerifyAnswer:
+        """A face and a voice by their cosine in the shared space: a lead."""
+        for modality in Modality:
+            left, right = a.shared.get(modality), b.shared.get(modality.other)
+            if left is not None and right is not None:
+                return self._verdict(left, right, kind, self._lead_note(modality, modality.other))
+        raise ProbeUnusable(
+            f"{a.path} and {b.path}: a face and a voice can only be compared through somebody enrolled with both, "
+            "or by a shared-space encoder that can use them, and neither is there: enrol people with both, "
+            "or choose a shared-space encoder with `visavox models use`"
+        )
 
-def _only(probe: Probe) -> Embedding:
-    embedding = probe.voice if probe.face is None else probe.face
-    if embedding is None:
-        raise ProbeUnusable(f"{probe.path}: nothing to compare")
-    return embedding
+
+def _only(probe: Probe) -> Embedding | None:
+    """The one point of a file that shows only a face or only a voice, in its identity space."""
+    return probe.voice if probe.face is None else probe.face
+
+
+def _recognised(people: Sequence[PersonScore]) -> set[str]:
+    return {person.person for person in people if person.log_odds >= 0}
+
+
+def _track(row: Row) -> Track:
+    """What a row is a sample of: a face track is one face however many looks at it are stored, each turn its own."""
+    span = row.span_ms if row.embedding.modality is Modality.VOICE else None
+    return row.media, row.embedding.modality, row.track, span
+
+
+def _order(hit: FoundHit) -> tuple[float, float, str]:
+    """Best first; a hit of unknown probability stands as an even bet, or unlikely ones would hide it."""
+    return -(0.5 if hit.probability is None else hit.probability), -hit.score, hit.evidence
+
+
+def _best(found: Sequence[Mapping[Track, FoundHit]], top: int) -> list[FoundHit]:
+    """Hits of several ways merged by probability, the best one of each track."""
+    best: dict[Track, FoundHit] = {}
+    for hits in found:
+        for track, hit in hits.items():
+            if track not in best or _order(hit) < _order(best[track]):
+                best[track] = hit
+    return sorted(best.values(), key=_order)[:top]
 
 
 def _check_top(top: int) -> None:

@@ -20,13 +20,14 @@ from ingest.media import MediaError
 from ingest.track import media_id
 from search import metrics
 from search.archive import NO_SPAN
+from search.intervals import bootstrap_interval
 from search.probes import Prober, ProbeUnusable
+from search.ranking import RECALL_AT, judge
 from search.scores import similarity_matrix
 from search.store import MOST_HITS, Row, Store, row_key
 
 BOOTSTRAP_DRAWS = 1000
 BOOTSTRAP_SEED = 20
-RECALL_AT = (1, 5, 10)
 # Probes are asked in blocks, so that the answers held at once stay few.
 PROBES_AT_ONCE = 200
 
@@ -170,28 +171,20 @@ def _retrieval(samples: Sequence[Sample], people: NDArray[np.str_], store: Store
     probes = np.flatnonzero(same.sum(axis=1) > 1)
     exact = similarity_matrix(vectors[probes], vectors)
     through = _through_store(samples, probes, store)
-    figures: dict[str, Any] = {}
-    precision: dict[str, NDArray[np.float64]] = {}
-    for name, scores in (("map", through), ("map_exact", exact)):
-        ranked = [_without(int(index), scores[row], same[index]) for row, index in enumerate(probes)]
-        precision[name] = np.array([metrics.average_precision(*one) for one in ranked])
-        figures[name] = float(precision[name].mean())
-        if name == "map":
-            figures |= {
-                f"recall_at_{k}": float(np.mean([metrics.recall_at(*one, k) for one in ranked])) for k in RECALL_AT
-            }
+    for scores in (exact, through):
+        scores[np.arange(len(probes)), probes] = -np.inf  # a probe is not in its own gallery
+    judged = {"map": judge(through, same[probes]), "map_exact": judge(exact, same[probes])}
+    found = judged["map"]
+    figures: dict[str, Any] = {name: one.map for name, one in judged.items()}
+    figures |= {f"recall_at_{k}": float(found.recall[k].mean()) for k in RECALL_AT}
     relevant = same[probes].sum(axis=1) - 1
     chance = [metrics.chance_average_precision(int(count), len(samples) - 1) for count in relevant]
-    low, high = metrics.bootstrap_interval(precision["map"], people[probes], draws=BOOTSTRAP_DRAWS, seed=BOOTSTRAP_SEED)
+    interval = bootstrap_interval(found.average_precision, people[probes], draws=BOOTSTRAP_DRAWS, seed=BOOTSTRAP_SEED)
     return figures | {
-        "ci95": [low, high], "chance": float(np.mean(chance)), "probes": len(probes), "gallery": len(samples) - 1,
+        "ci95": [interval.low, interval.high], "chance": float(np.mean(chance)),
+        "probes": len(probes), "gallery": len(samples) - 1,
         "people": len(set(people)), "people_asked": len(set(people[probes])),
     }  # fmt: skip
-
-
-def _without(index: int, scores: NDArray[np.float64], same: NDArray[np.bool_]) -> tuple[Any, Any]:
-    """Scores and relevance of everything but the probe itself."""
-    return np.delete(scores, index), np.delete(same, index)
 
 
 def _through_store(samples: Sequence[Sample], probes: NDArray[np.intp], store: Store) -> NDArray[np.float64]:

@@ -13,12 +13,13 @@ from typing import Any, Protocol, cast
 
 from encoders.space import Embedding
 from search.embedded import EmbeddedIndex
-from search.records import FIELDS, quoted, to_hits
-from search.store import MOST_HITS, Hit
+from search.records import FIELDS, quoted, to_hits, to_row
+from search.store import MOST_HITS, Hit, Row
 
 BATCH_ROWS = 2_000
 SCAN_ROWS = 8_000  # the embedded index goes through everything for each batch it hands out
 BATCH_KEYS = 1_000
+WIDE = 256  # hits per probe from which on answers carry keys only
 LEAST_EF = 192  # candidates kept in an HNSW search: recall against time, see tests/benchmarks
 SLOW_SECONDS = 120.0  # building, loading, flushing: slow is not dead
 LEAST_FLUSH_ROWS = 5_000  # fewer are compared one by one anyway, and each flush makes a segment
@@ -95,7 +96,10 @@ class Link:
         parameters: dict[str, float] = {} if self.index else {"ef": max(LEAST_EF, limit)}
         if self._incomplete(name):
             parameters |= _EVERYTHING_IN_REACH
+        # Long answers to many probes hold the same rows again and again: their keys are asked for first.
+        wide = limit >= WIDE and len(probes) > 1
         found: list[list[Hit]] = []
+        known: dict[str, Row] = {}
         step = max(1, MOST_HITS // limit)
         for start in range(0, len(probes), step):
             part = probes[start : start + step]
@@ -104,13 +108,20 @@ class Link:
                 [probe.vector for probe in part],
                 filter=expression,
                 limit=limit,
-                output_fields=FIELDS,
+                output_fields=["key"] if wide else FIELDS,
                 search_params={"metric_type": "COSINE", "params": parameters},
                 consistency_level=self.level(name),
                 timeout=self.timeout,
             )
-            for probe, answer in zip(part, answers, strict=True):
-                found.append(to_hits(probe, [hit["entity"] for hit in answer]))
+            if wide:
+                keys = [[hit["entity"]["key"] for hit in answer] for answer in answers]
+                missing = sorted({key for line in keys for key in line} - known.keys())
+                known |= {one["key"]: to_row(probes[0].space, one) for one in self.by_key(name, missing)}
+                # a row that was deleted between the two requests is no hit any more
+                rows = [[known[key] for key in line if key in known] for line in keys]
+            else:
+                rows = [[to_row(probes[0].space, hit["entity"]) for hit in answer] for answer in answers]
+            found += [to_hits(probe, held) for probe, held in zip(part, rows, strict=True)]
         return found
 
     def best(self, name: str, probes: Sequence[Embedding], top: int, expression: str) -> list[list[Hit]]:

@@ -7,15 +7,13 @@ No function changes its inputs.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-RECALL_AT = (1, 5, 10)
-_BLOCK_SCORES = 4_000_000  # scores held at a time, 16 MB of float32
+from search.ranking import expected_reciprocal_rank, judge, scores_and_relevance
 
 
 def average_precision(scores: ArrayLike, relevant: ArrayLike) -> float:
@@ -55,16 +53,10 @@ def mean_average_precision(scores: ArrayLike, relevant: ArrayLike) -> float:
     Raises:
         ValueError: shapes differ or no probe has a right answer.
     """
-    matrix, right = _pair(scores, relevant, dimensions=2)
-    present = matrix != -np.inf
-    values = [
-        average_precision(row[kept], wanted[kept])
-        for row, wanted, kept in zip(matrix, right, present, strict=True)
-        if (wanted & kept).any()
-    ]
-    if not values:
+    judged = judge(scores, relevant)
+    if not judged.relevant.any():
         raise ValueError("no probe has a relevant item")
-    return float(np.mean(values))
+    return judged.map
 
 
 def recall_at(scores: ArrayLike, relevant: ArrayLike, k: int) -> float:
@@ -97,85 +89,17 @@ def reciprocal_rank(scores: ArrayLike, relevant: ArrayLike) -> float:
     before = int(ends[group - 1]) + 1 if group else 0
     tied = int(ends[group]) + 1 - before
     wanted = int(right[before : before + tied].sum())
-    # P(the first right one stands at place j of the group) = P(none before) · P(right | none before)
-    none_before, expected = 1.0, 0.0
-    for place in range(tied - wanted + 1):
-        here = none_before * wanted / (tied - place)
-        expected += here / (before + place + 1)
-        none_before -= here
-    return expected
+    return expected_reciprocal_rank(before, tied, wanted)
 
 
-@dataclass(frozen=True, eq=False)
-class Retrieval:
-    """What each probe got; probes without a right answer in their gallery are NaN everywhere.
-
-    Args:
-        average_precision: (probes,) float64, 0 to 1.
-        reciprocal_rank: (probes,) float64, 0 to 1.
-        recall: k to (probes,) float64, 0 to 1.
-        relevant: (probes,) number of right answers in each probe's gallery.
-        gallery: (probes,) size of each probe's gallery.
-    """
-
-    average_precision: NDArray[np.float64]
-    reciprocal_rank: NDArray[np.float64]
-    recall: dict[int, NDArray[np.float64]]
-    relevant: NDArray[np.int64]
-    gallery: NDArray[np.int64]
-
-    @property
-    def map(self) -> float:
-        """Mean average precision over the probes that have a right answer."""
-        return float(np.nanmean(self.average_precision))
+def chance_recall(relevant: int, total: int, k: int) -> float:
+    """Probability that one of ``relevant`` right answers of ``total`` is among the first k of a random order."""
+    return 1.0 if k >= total else 1.0 - _all_wrong(total, relevant, k)
 
 
-def retrieval(
-    probe_vectors: ArrayLike,
-    probe_ids: Sequence[Hashable] | NDArray[Any],
-    gallery_vectors: ArrayLike,
-    gallery_ids: Sequence[Hashable] | NDArray[Any],
-    *,
-    same_sample: NDArray[np.bool_] | None = None,
-    block: int | None = None,
-) -> Retrieval:
-    """Rank a gallery for every probe by cosine, and judge the rankings; a block of probes at a time.
-
-    Ties count as in the functions of the same names.
-
-    Args:
-        probe_vectors: (probes, d) unit vectors.
-        probe_ids: (probes,) who each probe is.
-        gallery_vectors: (gallery, d) unit vectors.
-        gallery_ids: (gallery,) who each item is; right answers are those of the probe's own id.
-        same_sample: (probes, gallery) True where an item *is* the probe and so leaves its gallery;
-            ``np.eye(n, dtype=bool)`` when the probes are the gallery.
-        block: probes at a time; by default as many as give about 4 million scores.
-
-    Raises:
-        ValueError: shapes do not fit together.
-    """
-    probes, gallery = np.asarray(probe_vectors, np.float32), np.asarray(gallery_vectors, np.float32)
-    asked, held = np.asarray(probe_ids), np.asarray(gallery_ids)
-    if probes.shape != (len(asked), gallery.shape[1]) or len(gallery) != len(held):
-        raise ValueError(f"vectors {probes.shape}, {gallery.shape} do not fit ids {asked.shape}, {held.shape}")
-    if same_sample is not None and same_sample.shape != (len(probes), len(gallery)):
-        raise ValueError(f"same_sample must be {(len(probes), len(gallery))}, got {same_sample.shape}")
-    figures = np.full((len(probes), 2 + len(RECALL_AT)), np.nan)
-    counts = np.zeros((len(probes), 2), dtype=np.int64)
-    step = block or max(1, _BLOCK_SCORES // max(1, len(gallery)))
-    for start in range(0, len(probes), step):
-        lines = probes[start : start + step] @ gallery.T
-        for offset, line in enumerate(lines):
-            row = start + offset
-            kept = slice(None) if same_sample is None else ~same_sample[row]
-            scores, right = line[kept], (held == asked[row])[kept]
-            counts[row] = right.sum(), len(right)
-            if right.any():
-                recalls = [recall_at(scores, right, k) for k in RECALL_AT]
-                figures[row] = [average_precision(scores, right), reciprocal_rank(scores, right), *recalls]
-    recall = {k: figures[:, 2 + column] for column, k in enumerate(RECALL_AT)}
-    return Retrieval(figures[:, 0], figures[:, 1], recall, counts[:, 0], counts[:, 1])
+def chance_reciprocal_rank(relevant: int, total: int) -> float:
+    """Expected 1 / rank of the first of ``relevant`` right answers of ``total`` in a random order."""
+    return expected_reciprocal_rank(0, total, relevant)
 
 
 def chance_average_precision(relevant: int, total: int) -> float:
@@ -229,6 +153,31 @@ def equal_error_rate(genuine: ArrayLike, impostor: ArrayLike) -> float:
     return float(accepted[after - 1] + share * (accepted[after] - accepted[after - 1]))
 
 
+def matching_credits(genuine: ArrayLike, impostors: ArrayLike) -> NDArray[np.float64]:
+    """What each 1:N trial earns for N = 2, 3, …: 1 / (number tied for best) if the right one is best, else 0.
+
+    Args:
+        genuine: (trials,) score of the right candidate.
+        impostors: (trials, N − 1) scores of the others in the order of the list; NaN from the place on where
+            a trial has no more candidates.
+
+    Returns:
+        (trials, N − 1) float64: column i is the trial with its first i + 2 candidates, NaN where it has fewer.
+
+    Raises:
+        ValueError: shapes do not fit, nothing to average, or not finite.
+    """
+    right, others = _scores(genuine), np.asarray(impostors, dtype=np.float64)
+    if others.ndim != 2 or len(others) != len(right) or not others.shape[1]:
+        raise ValueError(f"impostors must be ({len(right)}, N - 1) scores, got shape {others.shape}")
+    absent = np.isnan(others)
+    if np.isinf(others).any() or (absent[:, :-1] & ~absent[:, 1:]).any():
+        raise ValueError("impostors must be finite scores, NaN only behind a trial's last candidate")
+    beaten = np.logical_or.accumulate(others > right[:, None], axis=1)
+    tied = 1 + np.cumsum(others == right[:, None], axis=1)
+    return np.where(absent, np.nan, np.where(beaten, 0.0, 1.0 / tied))
+
+
 def matching_accuracy(genuine: ArrayLike, impostors: ArrayLike) -> float:
     """Share of 1:N trials in which the right candidate scores highest; a tie of j counts 1/j.
 
@@ -242,56 +191,9 @@ def matching_accuracy(genuine: ArrayLike, impostors: ArrayLike) -> float:
     Raises:
         ValueError: shapes do not fit, nothing to average, or not finite.
     """
-    right, others = _scores(genuine), np.asarray(impostors)
-    if others.ndim != 2 or len(others) != len(right) or not np.isfinite(others).all():
-        raise ValueError(f"impostors must be finite ({len(right)}, N - 1) scores, got shape {others.shape}")
-    beaten = (others > right[:, None]).any(axis=1)
-    tied = 1 + (others == right[:, None]).sum(axis=1)
-    return float(np.mean(np.where(beaten, 0.0, 1.0 / tied)))
-
-
-def bootstrap_interval(
-    values: ArrayLike,
-    people: Sequence[Hashable] | NDArray[Any],
-    *,
-    draws: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> tuple[float, float]:
-    """Percentile interval of a mean when *people* are resampled with replacement, not their samples.
-
-    Samples of one person resemble each other, so resampling samples gives intervals that are too
-    narrow (cluster bootstrap: Davison and Hinkley, Bootstrap Methods and their Application, 1997,
-    section 3.8; Efron's percentile method).
-
-    Args:
-        values: (n,) one figure per probe; NaN are left out.
-        people: (n,) whose probe each is.
-        draws: resamples.
-        seed: of the random draws.
-        level: coverage, 0 to 1.
-
-    Returns:
-        (low, high).
-
-    Raises:
-        ValueError: shapes differ or nothing is left.
-    """
-    figures, owners = np.asarray(values, np.float64), np.asarray(people)
-    if figures.ndim != 1 or figures.shape != owners.shape:
-        raise ValueError(f"one person per value, got {figures.shape} and {owners.shape}")
-    counted = ~np.isnan(figures)
-    if not counted.any():
-        raise ValueError("an interval needs at least one value")
-    _, person = np.unique(owners[counted], return_inverse=True)
-    sums, sizes = np.bincount(person, figures[counted]), np.bincount(person)
-    generator = np.random.default_rng(seed)
-    means = np.empty(draws)
-    for draw in range(draws):
-        chosen = generator.integers(len(sizes), size=len(sizes))
-        means[draw] = sums[chosen].sum() / sizes[chosen].sum()
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    if np.isnan(np.asarray(impostors, dtype=np.float64)).any():
+        raise ValueError("impostors must be finite scores")
+    return float(np.mean(matching_credits(genuine, impostors)[:, -1]))
 
 
 @dataclass(frozen=True)
@@ -348,18 +250,11 @@ def _scores(values: ArrayLike) -> NDArray[Any]:
     return scores
 
 
-def _pair(scores: ArrayLike, relevant: ArrayLike, dimensions: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    first, second = np.asarray(scores), np.asarray(relevant, dtype=bool)
-    if first.ndim != dimensions or first.shape != second.shape:
-        raise ValueError(f"scores {first.shape} and relevance {second.shape} must have one shape of {dimensions}-d")
-    if np.isnan(first).any() or (first == np.inf).any():
-        raise ValueError("a score is not finite")
-    return first, second
-
-
 def _ranking(scores: ArrayLike, relevant: ArrayLike) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Scores from best to worst and the relevance beside them."""
-    line, right = _pair(scores, relevant, dimensions=1)
+    line, right = scores_and_relevance(scores, relevant, dimensions=1)
+    if np.isnan(line).any() or (line == np.inf).any():
+        raise ValueError("a score is not finite")
     order = np.argsort(line, kind="stable")[::-1]
     return line[order], right[order]
 

@@ -180,11 +180,19 @@ class MilvusStore:
     def drop(self, space: Space) -> None:
         """See Store.drop."""
         with self._session() as link:
-            alias = self._alias(space)
-            link.ready.pop(alias, None)
-            if _described(link, alias) is not None:
-                link.client.drop_alias(alias, timeout=link.timeout)
-            _drop_generations(link, alias, but="")
+            _drop_all(link, self._alias(space))
+
+    def drop_others(self, name: str, but: Space | None = None) -> int:
+        """See Store.drop_others; also of spaces whose making or dropping was interrupted."""
+        keep = self._alias(but) if but else ""
+        ours = re.compile(rf"{re.escape(self._prefix)}_{re.escape(name)}_[0-9a-f]{{12}}")
+        with self._session() as link:
+            found = (_GENERATION.fullmatch(one) for one in link.client.list_collections(timeout=link.timeout))
+            aliases = {matched["alias"] for matched in found if matched} - {keep}
+            unused = sorted(alias for alias in aliases if ours.fullmatch(alias))
+            for alias in unused:
+                _drop_all(link, alias)
+        return len(unused)
 
     def close(self) -> None:
         """See Store.close; another process can open an embedded index when this returns."""
@@ -375,6 +383,14 @@ def _described(link: Link, name: str) -> dict[str, Any] | None:
         if error.code == _NOT_FOUND:
             return None
         raise
+
+
+def _drop_all(link: Link, alias: str) -> None:
+    """Drop everything of a space."""
+    link.ready.pop(alias, None)
+    if _described(link, alias) is not None:
+        link.client.drop_alias(alias, timeout=link.timeout)
+    _drop_generations(link, alias, but="")
 
 
 def _drop_generations(link: Link, alias: str, *, but: str) -> None:

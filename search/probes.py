@@ -1,20 +1,24 @@
-"""From a file to points, and from a point to the enrolled people near it."""
+"""From a file to points, and from a point to the enrolled people near it.
+
+A face and a voice each have a point in the identity space of their modality and, where a shared-space
+encoder serves, a second one in the shared space, in which faces and voices can be compared.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from encoders.encoder import Encoder, Unusable
 from encoders.face import FaceCrop
-from encoders.space import Embedding, Modality
+from encoders.space import Embedding, Modality, Space
 from ingest.track import Extraction, FaceTrack, SpeechTurn
 from search.archive import largest_face, longest_speaker
 from search.evidence import stored_face, stored_voice
 from search.people import People
 from search.scores import Calibration, Purpose, Similarity, calibration_for, pooled, similarity
-from search.store import Filter, Row, Store
+from search.store import SHARED, Filter, Row, Store
 
 # Rows are grouped to tracks and people after the search, so more rows are asked for than hits wanted.
 OVERFETCH = 8
@@ -28,14 +32,22 @@ class ProbeUnusable(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """What a file can be asked with: one point per modality, None where it shows none."""
+    """What a file can be asked with: one point per modality, None where it shows none.
+
+    Args:
+        path: the file.
+        face: its largest face in ``face_identity``.
+        voice: its longest speaker in ``voice_identity``.
+        shared: the same face and voice in the shared space; empty where no shared-space encoder serves.
+    """
 
     path: Path
     face: Embedding | None
     voice: Embedding | None
+    shared: Mapping[Modality, Embedding] = field(default_factory=dict)
 
     def of(self, modality: Modality) -> Embedding | None:
-        """The point of one modality."""
+        """The point of one modality in its identity space."""
         return self.face if modality is Modality.FACE else self.voice
 
 
@@ -78,52 +90,88 @@ class Prober:
         """
         extraction = self._extract(path)
         face, turns = largest_face(extraction.faces), longest_speaker(extraction.turns)
-        probe = Probe(path, self.embed_face(face) if face else None, self.embed_turns(turns) if turns else None)
-        if probe.face is None and probe.voice is None:
+        shared: dict[Modality, Embedding] = {}
+        if self.shared and face and (point := self.embed_face(face, SHARED)):
+            shared[Modality.FACE] = point
+        if self.shared and turns and (point := self.embed_turns(turns, SHARED)):
+            shared[Modality.VOICE] = point
+        probe = Probe(path, self.embed_face(face) if face else None, self.embed_turns(turns) if turns else None, shared)
+        if probe.face is None and probe.voice is None and not shared:
             raise ProbeUnusable(f"{path}: shows no usable face and holds no usable speech: choose another file")
         return probe
 
-    def embed_face(self, face: FaceTrack) -> Embedding | None:
-        """One point for a face track: the mean of its looks, weighted by quality."""
+    @property
+    def shared(self) -> Encoder | None:
+        """The shared-space encoder that serves, or None."""
+        return self._encoders.get(SHARED)
+
+    def embed_face(self, face: FaceTrack, space: str = "") -> Embedding | None:
+        """One point for a face track: the mean of its looks, weighted by quality.
+
+        Args:
+            face: the track.
+            space: name of the space of the point, the identity space of faces by default.
+        """
         crops = [stored_face(FaceCrop(shot.pixels, shot.landmarks)) for shot in face.shots]
-        outcomes = self.encoder_for(Modality.FACE).encode(Modality.FACE, crops)
+        outcomes = self._encoder(space, Modality.FACE).encode(Modality.FACE, crops)
         return _pool(outcomes, [max(shot.quality, 1e-3) for shot in face.shots])
 
-    def embed_turns(self, turns: Sequence[SpeechTurn]) -> Embedding | None:
-        """One point for a speaker's turns: their mean, weighted by duration."""
+    def embed_turns(self, turns: Sequence[SpeechTurn], space: str = "") -> Embedding | None:
+        """One point for a speaker's turns: their mean, weighted by duration; ``space`` as in ``embed_face``."""
         sounds = [stored_voice(turn.waveform) for turn in turns]
-        outcomes = self.encoder_for(Modality.VOICE).encode(Modality.VOICE, sounds)
+        outcomes = self._encoder(space, Modality.VOICE).encode(Modality.VOICE, sounds)
         return _pool(outcomes, [max(turn.span.duration, 1e-3) for turn in turns])
 
-    def shortlist(self, probe: Embedding, also: Collection[str] = ()) -> list[PersonScore]:
+    def shortlist(
+        self, probe: Embedding, also: Collection[str] = (), want: Modality | None = None
+    ) -> list[PersonScore]:
         """Enrolled people nearest to a probe, best first: cosine to the mean of all of their samples.
 
         Args:
             probe: what to compare with.
             also: ids of people to judge however far they are.
+            want: modality of the samples; the probe's own by default, the other one in the shared space only.
+
+        Raises:
+            NotCalibrated: somebody is near, and the encoder has no calibration for this comparison.
         """
-        (hits,) = self._store.search([probe], SHORTLIST * OVERFETCH, want=probe.modality, where=Filter(enrolled=True))
+        want = want or probe.modality
+        (hits,) = self._store.search([probe], SHORTLIST * OVERFETCH, want=want, where=Filter(enrolled=True))
         names = self._people.names()
         near = list(dict.fromkeys(hit.row.person for hit in hits if hit.row.person in names))[:SHORTLIST]
         near = list(dict.fromkeys([*near, *(person for person in also if person in names)]))
         if not near:
             return []
-        calibration = self.calibration(probe.space.name, probe.modality, Purpose.IDENTIFY)
-        samples: dict[str, list[Row]] = {person: [] for person in near}
-        for row in self._store.rows(probe.space, Filter(persons=tuple(near))):
-            samples[row.person].append(row)
-        scored = []
-        for person, rows in samples.items():
-            if rows:
-                score = similarity(probe, centre(rows))
-                scored.append(PersonScore(person, score, calibration.log_odds(score)))
-        return sorted(scored, key=lambda one: (-one.score, one.person))
+        calibration = self.calibration(probe.space.name, (probe.modality, want), Purpose.IDENTIFY)
+        return ranked(probe, self.centres(probe.space, near, want), calibration)
+
+    def centres(self, space: Space, people: Collection[str], modality: Modality) -> dict[str, Embedding]:
+        """The mean of each person's samples of one modality in a space; who has none is left out.
+
+        Args:
+            space: where to look.
+            people: ids.
+            modality: of the samples.
+        """
+        samples: dict[str, list[Row]] = {person: [] for person in people}
+        for row in self._store.rows(space, Filter(persons=tuple(samples))) if samples else ():
+            if row.embedding.modality is modality:
+                samples[row.person].append(row)
+        return {person: centre(rows) for person, rows in samples.items() if rows}
 
     def calibration(
-        self, space: str, modality: Modality, purpose: Purpose, kind: Similarity = Similarity.COSINE
+        self,
+        space: str,
+        pair: tuple[Modality, Modality],
+        purpose: Purpose,
+        kind: Similarity = Similarity.COSINE,
     ) -> Calibration:
-        """The calibration of comparisons within one modality. Raises NotCalibrated."""
-        return calibration_for(self._encoders[space].calibration, (modality, modality), purpose, kind, space=space)
+        """The calibration of comparisons between two modalities of a space. Raises NotCalibrated."""
+        return calibration_for(self._encoders[space].calibration, pair, purpose, kind, space=space)
+
+    def domains(self) -> set[str]:
+        """Whom the identity encoders are for: one domain unless encoders of different domains serve together."""
+        return {encoder.domain for name, encoder in self._encoders.items() if name != SHARED}
 
     def names(self) -> dict[str, str]:
         """Names of the enrolled by id."""
@@ -135,7 +183,10 @@ class Prober:
 
     def encoder_for(self, modality: Modality) -> Encoder:
         """The identity encoder of a modality. Raises ProbeUnusable if none is installed."""
-        name = f"{modality}_identity"
+        return self._encoder("", modality)
+
+    def _encoder(self, space: str, modality: Modality) -> Encoder:
+        name = space or f"{modality}_identity"
         if name not in self._encoders:
             raise ProbeUnusable(f"no {name} encoder is installed")
         return self._encoders[name]
@@ -149,3 +200,10 @@ def _pool(outcomes: Sequence[Embedding | Unusable], weights: Sequence[float]) ->
 def centre(rows: Sequence[Row]) -> Embedding:
     """One point for many rows of one person: their mean, weighted by quality."""
     return pooled([row.embedding for row in rows], [max(row.quality, 1e-3) for row in rows])
+
+
+def ranked(probe: Embedding, centres: Mapping[str, Embedding], calibration: Calibration) -> list[PersonScore]:
+    """People by the cosine of a probe to their centres, best first, equal ones by id."""
+    scores = {person: similarity(probe, point) for person, point in centres.items()}
+    scored = [PersonScore(person, score, calibration.log_odds(score)) for person, score in scores.items()]
+    return sorted(scored, key=lambda one: (-one.score, one.person))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,13 +70,12 @@ def to_row(space: Space, record: Mapping[str, Any]) -> Row:
     )
 
 
-def to_hits(probe: Embedding, records: Iterable[Mapping[str, Any]]) -> list[Hit]:
-    """Records as hits, best first, equal scores by key.
+def to_hits(probe: Embedding, rows: Sequence[Row]) -> list[Hit]:
+    """Rows as hits, best first, equal scores by key.
 
     Scores are computed here, in float64, and rounded to float32: engines round differently, and the
     same vector twice must score the same.
     """
-    rows = [to_row(probe.space, record) for record in records]
     if not rows:
         return []
     vectors = np.stack([row.embedding.vector for row in rows]).astype(np.float64)  # (rows, dimension)

@@ -88,6 +88,8 @@ class Filter:
 
 
 EVERYTHING = Filter()
+# The name of the space in which faces and voices meet: each trained model makes one of its own, and one serves.
+SHARED = "shared"
 # What a Milvus server returns to one probe at most; beyond it an average precision would be cut off.
 MOST_HITS = 16_384
 
@@ -140,6 +142,17 @@ class Store(Protocol):
     def drop(self, space: Space) -> None:
         """Remove the space's collection and everything in it."""
 
+    def drop_others(self, name: str, but: Space | None = None) -> int:
+        """Drop the collections of all spaces of a name but one: what models that serve no more have left.
+
+        Args:
+            name: of the spaces, such as ``shared``.
+            but: the space to keep; None for none.
+
+        Returns:
+            The number of spaces dropped.
+        """
+
     def close(self) -> None:
         """Let go of the index; the object is of no use afterwards."""
 
@@ -149,15 +162,18 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._spaces: dict[str, dict[str, Row]] = {}
+        self._names: dict[str, str] = {}
 
     def create(self, space: Space) -> None:
         """See Store.create."""
         self._spaces.setdefault(space.digest, {})
+        self._names[space.digest] = space.name
 
     def upsert(self, space: Space, rows: Sequence[Row]) -> None:
         """See Store.upsert."""
         require_same_space(space, *(row.embedding.space for row in rows))
-        self._spaces.setdefault(space.digest, {}).update({row.key: row for row in rows})
+        self.create(space)
+        self._spaces[space.digest].update({row.key: row for row in rows})
 
     def delete(self, space: Space, keys: Sequence[str]) -> None:
         """See Store.delete."""
@@ -214,10 +230,20 @@ class MemoryStore:
     def drop(self, space: Space) -> None:
         """See Store.drop."""
         self._spaces.pop(space.digest, None)
+        self._names.pop(space.digest, None)
+
+    def drop_others(self, name: str, but: Space | None = None) -> int:
+        """See Store.drop_others."""
+        keep = but.digest if but else ""
+        unused = [digest for digest, named in self._names.items() if named == name and digest != keep]
+        for digest in unused:
+            del self._spaces[digest], self._names[digest]
+        return len(unused)
 
     def close(self) -> None:
         """See Store.close."""
         self._spaces.clear()
+        self._names.clear()
 
 
 def keys_digest(keys: Iterable[str]) -> str:

@@ -156,7 +156,12 @@ def _search_body() -> dict[str, Any]:
     openapi_extra=_search_body(),
 )
 async def search(desk: AtDesk, request: Request) -> FindAnswer:
-    """Hits, best first, over enrolled samples and archive tracks."""
+    """Hits, best first, over enrolled samples and archive tracks.
+
+    The other modality is reached through people enrolled with both (``bridge``) and, where a shared-space
+    encoder serves, in the ``shared`` space: those hits are leads, as the note says. Vectors of the shared space
+    may be of either modality and want either.
+    """
     if not is_multipart(request.headers):
         if "json" not in request.headers.get("content-type", "").lower():
             raise HTTPException(415, "send multipart/form-data with a file, or application/json with a vector")
@@ -206,7 +211,7 @@ async def verify(
     file: Annotated[list[UploadFile], File(min_length=2, max_length=2, description="Two parts named `file`.")],
     similarity: Kind = Similarity.COSINE,
 ) -> VerifyAnswer:
-    """Any two of face and voice, by the operating threshold of their space."""
+    """Any two of face and voice, by the operating threshold of their space; a note says if it is but a lead."""
     with ExitStack() as stack:
         uploads = await receive(file, desk, stack)
         await desk.measure(uploads.paths)
@@ -234,7 +239,7 @@ async def match(
         answer = await desk.ask(lambda: desk.services.engine.match(asked.paths[0], offered.paths, similarity))
     names = offered.labels()
     shown = [replace(one, path=names[one.path]) for one in answer.candidates]
-    return MatchAnswer(shown, names[answer.answer])
+    return replace(answer, candidates=shown, answer=names[answer.answer])
 
 
 @router.get(

@@ -41,7 +41,7 @@ class ColourFaces:
     space: Space = field(default_factory=lambda: Space("face_identity", 3, "f" * 64))
     modalities: frozenset[Modality] = frozenset({Modality.FACE})
     calibration: Any = field(default_factory=lambda: {"face-face": CALIBRATION})
-    domain: str = "colours"
+    domain: str = "small world"
     trained_on: str = "nobody"
 
     def encode(self, modality: Modality, samples: Sequence[FaceCrop]) -> list[Embedding | Unusable]:
@@ -55,7 +55,7 @@ class BandVoices:
     space: Space = field(default_factory=lambda: Space("voice_identity", 8, "a" * 64))
     modalities: frozenset[Modality] = frozenset({Modality.VOICE})
     calibration: Any = field(default_factory=lambda: {"voice-voice": CALIBRATION})
-    domain: str = "tones"
+    domain: str = "small world"
     trained_on: str = "nobody"
 
     def encode(self, modality: Modality, samples: Sequence[Any]) -> list[Embedding | Unusable]:
@@ -65,6 +65,42 @@ class BandVoices:
         if len(sound) < SAMPLE_RATE // 10:
             return Unusable(UnusableReason.TOO_SHORT, "too short")
         bands = np.array_split(np.abs(np.fft.rfft(sound)), 8)
+        return Embedding.of(self.space, modality, np.array([band.sum() for band in bands]))
+
+
+@dataclass
+class ColoursAndTones:
+    """A shared space: a face is its mean colour, a voice its energy below 2.7 kHz, below 5.3 kHz and above.
+
+    So a red face and a low voice are near (bands 0 to 2 of ``turn``), and a blue face and a high one (5 to 7).
+
+    Args:
+        digest: one hexadecimal digit, which tells one model from another.
+        calibrated_on: the domain that its calibration was made on; None: it has no calibration.
+        order: which colour goes to which component; another one is another model.
+    """
+
+    digest: str = "5"
+    calibrated_on: str | None = "elsewhere"
+    order: tuple[int, int, int] = (0, 1, 2)
+    modalities: frozenset[Modality] = frozenset(Modality)
+    domain: str = "invented colours"
+    trained_on: str = "three crayons and a whistle"
+
+    def __post_init__(self) -> None:
+        self.space = Space("shared", 3, self.digest * 64)
+        numbers = {"face-voice": CALIBRATION, "provenance": {"domain": self.calibrated_on}}
+        self.calibration: Any = numbers if self.calibrated_on else None
+
+    def encode(self, modality: Modality, samples: Sequence[Any]) -> list[Embedding | Unusable]:
+        return [self._one(modality, sample) for sample in samples]
+
+    def _one(self, modality: Modality, sample: Any) -> Embedding | Unusable:
+        if modality is Modality.FACE:
+            return Embedding.of(self.space, modality, sample.pixels.reshape(-1, 3).mean(axis=0)[list(self.order)])
+        if len(sample) < SAMPLE_RATE // 10:
+            return Unusable(UnusableReason.TOO_SHORT, "too short")
+        bands = np.array_split(np.abs(np.fft.rfft(sample)), 3)
         return Embedding.of(self.space, modality, np.array([band.sum() for band in bands]))
 
 
@@ -90,10 +126,17 @@ def blend(strong: int, weak: int, share: float, start: float = 0.0, end: float =
 
 @dataclass
 class World:
-    """Files whose content is decided by the test, and an installation that reads them."""
+    """Files whose content is decided by the test, and an installation that reads them.
+
+    Args:
+        folder: for files, records and evidence.
+        store: the index.
+        shared: the shared-space encoder, if one serves.
+    """
 
     folder: Path
     store: Store = field(default_factory=MemoryStore)
+    shared: ColoursAndTones | None = None
     found: dict[str, tuple[list[FaceTrack], list[SpeechTurn]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -101,11 +144,17 @@ class World:
         self.evidence = self.folder / "evidence"
         database = open_database(f"sqlite:///{self.folder / 'records.sqlite'}")
         self.records = Records(Ledger(database), People(database), Evidence(self.evidence))
-        self.encoders: dict[str, Any] = {"face_identity": ColourFaces(), "voice_identity": BandVoices()}
-        self.archive = Archive(self.extract, "s" * 64, self.encoders, self.store, self.records)
-        prober = Prober(self.extract, self.encoders, self.store, self.records.people)
-        self.engine = Engine(prober, self.encoders, self.store)
+        self.serve(self.shared)
         self.archive.mend()
+
+    def serve(self, shared: ColoursAndTones | None) -> None:
+        """Make another shared-space encoder, or none, the one that serves; nothing is mended yet."""
+        self.encoders: dict[str, Any] = {"face_identity": ColourFaces(), "voice_identity": BandVoices()}
+        if shared:
+            self.encoders["shared"] = shared
+        self.archive = Archive(self.extract, "s" * 64, self.encoders, self.store, self.records)
+        self.prober = Prober(self.extract, self.encoders, self.store, self.records.people)
+        self.engine = Engine(self.prober, self.encoders, self.store)
 
     def file(self, name: str, faces: Sequence[FaceTrack] = (), turns: Sequence[SpeechTurn] = ()) -> Path:
         """A file with these faces and turns in it."""

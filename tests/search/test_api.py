@@ -17,6 +17,7 @@ from encoders.space import Embedding, Modality, Space
 from ingest.content import MediaError
 from ingest.jobs import JobBoard
 from ingest.ledger import RecordsError
+from ingest.track import Span
 from search.answers import Candidate as Speaker
 from search.answers import (
     EnrolAnswer,
@@ -42,6 +43,7 @@ from search.people import NameTaken, Person, UnknownPerson
 from search.probes import ProbeUnusable
 from search.scores import NotCalibrated
 from search.store import StoreHeld, StoreUnavailable
+from tests.search.small_world import ColoursAndTones, World, face, turn
 
 with warnings.catch_warnings():
     # Starlette would rather have another client than httpx
@@ -578,6 +580,78 @@ def test_openapi_documents_answers_and_problems(client: TestClient) -> None:
     bodies = document["paths"]["/v1/search"]["post"]["requestBody"]["content"]
     assert set(bodies) == {"multipart/form-data", "application/json"}
     assert bodies["multipart/form-data"]["schema"]["properties"]["want"]["enum"] == ["face", "voice"]
+
+
+def test_openapi_says_that_leads_have_notes_and_perhaps_no_probability(client: TestClient) -> None:
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    for name in ("FindAnswer", "VerifyAnswer", "MatchAnswer"):
+        assert {one.get("type") for one in schemas[name]["properties"]["note"]["anyOf"]} == {"string", "null"}
+    probability = schemas["FoundHit"]["properties"]["probability"]["anyOf"]
+    assert [one["type"] for one in probability] == ["number", "null"]
+    assert {"voice_to_face", "face_to_voice"} <= set(schemas["EvidenceKinds"]["properties"])
+
+
+class Leads:
+    """An application on a world with a shared-space encoder, a film in it, and what it answers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.world = World(folder, shared=ColoursAndTones())
+        span = Span(0.0, 2.0)
+        self.film = self.world.file("film.mp4", [face((200, 10, 10), span=span)], [turn(1, 2, 3)])
+        self.world.archive.ingest_file(self.film, "default")
+        self.services = Services(
+            self.world.engine, self.world.archive, self.world.records.people, list(self.world.encoders.values()),
+            JobBoard(), evidence=self.world.records.evidence.file, ready=list, seconds=lambda _path: 5.0,
+        )  # fmt: skip
+
+    def part(self, name: str, *found: object) -> tuple[str, bytes]:
+        return name, self.world.file(name, *found).read_bytes()  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def leads(tmp_path: Path) -> Leads:
+    return Leads(tmp_path)
+
+
+@pytest.fixture
+def asked(leads: Leads) -> Iterator[TestClient]:
+    with TestClient(create_app(leads.services), LOCAL) as client:
+        yield client
+
+
+def test_the_shared_space_is_listed_with_both_modalities(asked: TestClient, leads: Leads) -> None:
+    expected = {"name": "shared", "digest": "5" * 64, "dimension": 3, "modalities": ["face", "voice"]}
+    assert asked.get("/v1/spaces").json()["spaces"][-1] == expected
+
+
+@pytest.mark.parametrize("modality", ["face", "voice"])
+@pytest.mark.parametrize("want", ["face", "voice"])
+def test_a_vector_of_the_shared_space_finds_either_modality(
+    asked: TestClient, leads: Leads, modality: str, want: str
+) -> None:
+    question = {"space_digest": "5" * 64, "modality": modality, "vector": [2.0, 0.0, 0.0], "want": want}
+    answer = asked.post("/v1/search", json=question)
+    assert answer.status_code == 200 and "leads" in answer.json()["note"]
+    (hit,) = answer.json()["hits"]
+    assert (hit["space"], hit["modality"], hit["person"]) == ("shared", want, None) and hit["score"] > 0.99
+    assert asked.get(f"/v1/evidence/{hit['evidence']}").status_code == 200
+
+
+def test_a_voice_finds_faces_over_http_as_the_command_does(asked: TestClient, leads: Leads) -> None:
+    name, content = leads.part("voice.wav", [], [turn(1, 0, 2)])
+    answer = asked.post("/v1/search", files={"file": (name, content)}, data={"want": "face"}).json()
+    assert answer == asdict(leads.world.engine.find(leads.world.folder / name, Modality.FACE))
+    assert [hit["space"] for hit in answer["hits"]] == ["shared"] and "three crayons" in answer["note"]
+
+
+def test_a_face_and_a_voice_are_verified_and_matched_over_http(asked: TestClient, leads: Leads) -> None:
+    photos = [leads.part("blue.jpg", [face((10, 10, 200))]), leads.part("red.jpg", [face((200, 10, 10))])]
+    voice = leads.part("voice.wav", [], [turn(1, 0, 2)])
+    told = asked.post("/v1/verify", files=[("file", voice), ("file", photos[1])]).json()
+    assert (told["space"], told["same"]) == ("shared", True) and "leads" in told["note"]
+    line_up = [("probe", voice), *(("candidate", photo) for photo in photos)]
+    matched = asked.post("/v1/match", files=line_up).json()
+    assert matched["answer"] == "red.jpg" and "leads" in matched["note"]
 
 
 def test_problem_types_are_stable_and_each_names_one_thing() -> None:

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from encoders.encoder import Unusable, UnusableReason
 from encoders.space import Space
 from ingest.track import Span
+from search.milvus import MilvusStore
 from search.people import UnknownPerson
-from search.store import Filter, MemoryStore
-from tests.search.small_world import World, face, turn
+from search.store import Filter, MemoryStore, Store
+from tests.search.small_world import ColoursAndTones, World, face, turn
 
 RED, BLUE = (200, 10, 10), (10, 10, 200)
 SPAN = Span(0.0, 2.0)
@@ -18,6 +21,17 @@ SPAN = Span(0.0, 2.0)
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return World(tmp_path)
+
+
+@pytest.fixture(params=["memory", "embedded"])
+def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    """A world with a shared-space encoder, a film and Ann, on the exact store and on a real embedded Milvus."""
+    store: Store = MemoryStore() if request.param == "memory" else MilvusStore(str(tmp_path / "index.db"))
+    world = World(tmp_path, store, ColoursAndTones())
+    world.archive.ingest_file(world.file("a.mp4", [face(BLUE, span=SPAN)], [turn(2)]), "default")
+    world.archive.enrol("Ann", [world.file("ann.mp4", [face(RED, span=SPAN)], [turn(5)])])
+    yield world
+    store.close()
 
 
 def test_a_film_becomes_rows_evidence_and_records(world: World) -> None:
@@ -244,3 +258,79 @@ def test_the_next_forgetting_finishes_one_that_was_interrupted(world: World) -> 
     with pytest.raises(UnknownPerson):
         world.archive.forget("Ann")
     assert world.evidence_files() == 0 and world.archive.status().spaces["voice_identity"].rows == 0
+
+
+# The shared space
+
+
+ANOTHER = ColoursAndTones("6", order=(2, 1, 0))
+
+
+def test_every_sample_has_a_row_of_its_modality_in_the_shared_space_too(shared: World) -> None:
+    rows = list(shared.store.rows(shared.encoders["shared"].space))
+    ann = shared.records.people.find("Ann").id
+    assert sorted((str(row.embedding.modality), row.person) for row in rows) == [
+        ("face", ""), ("face", ann), ("voice", ""), ("voice", ann),
+    ]  # fmt: skip
+    status = shared.archive.status()
+    assert {name: space.rows for name, space in status.spaces.items()} == {
+        "face_identity": 2, "voice_identity": 2, "shared": 4,
+    }  # fmt: skip
+    assert status.encoders == 3
+
+
+def test_another_model_gets_its_rows_without_the_films_and_the_old_ones_leave_nothing(shared: World) -> None:
+    old, before = shared.encoders["shared"].space, shared.keys()
+    named = {row.evidence: row.person for row in shared.store.rows(old)}
+    shared.serve(ANOTHER)
+    shared.read = []
+    seen: list[tuple[int, int]] = []
+    assert shared.archive.mend(lambda done, total: seen.append((done, total))) == 4
+    assert shared.read == [] and seen == [(4, 4)]
+    assert shared.store.count(old) == 0 and shared.store.drop_others("shared", ANOTHER.space) == 0
+    rows = list(shared.store.rows(ANOTHER.space))
+    assert {row.evidence: row.person for row in rows} == named
+    (red,) = (row for row in rows if row.person and row.embedding.modality == "face")
+    assert red.embedding.vector.argmax() == 2  # as the new model has it
+    after = shared.keys()
+    assert after.pop("shared") != before.pop("shared") and after == before
+    assert shared.archive.mend() == 0
+
+
+def test_without_a_shared_encoder_mending_drops_its_rows_and_with_it_they_come_again(shared: World) -> None:
+    encoder, before = shared.encoders["shared"], shared.keys()
+    shared.serve(None)
+    assert shared.archive.mend() == 0 and shared.store.count(encoder.space) == 0
+    assert set(shared.archive.status().spaces) == {"face_identity", "voice_identity"}
+    shared.serve(encoder)
+    assert shared.archive.mend() == 4 and shared.keys() == before
+
+
+def test_a_model_does_not_make_a_film_be_read_again(shared: World) -> None:
+    shared.serve(ANOTHER)
+    shared.read = []
+    assert shared.archive.ingest_file(shared.folder / "a.mp4", "default").state == "unchanged" and shared.read == []
+
+
+def test_forgetting_removes_the_rows_of_both_spaces(shared: World) -> None:
+    gone = shared.archive.forget("Ann")
+    assert (gone.samples, gone.rows, gone.evidence) == (2, 4, 2)
+    rows = list(shared.store.rows(shared.encoders["shared"].space))
+    assert len(rows) == 2 and {row.person for row in rows} == {""}
+
+
+def test_whom_one_forgets_lives_on_in_no_index_that_served_before(shared: World) -> None:
+    old = shared.encoders["shared"].space
+    shared.serve(ANOTHER)  # and nobody mends
+    shared.archive.forget("Ann")
+    assert shared.store.count(old) == 0
+
+
+def test_what_only_the_shared_encoder_can_use_is_not_lost(tmp_path: Path) -> None:
+    world = World(tmp_path, shared=ColoursAndTones())
+    world.encoders["voice_identity"].encode = lambda _modality, sounds: [
+        Unusable(UnusableReason.TOO_SHORT, "too short") for _ in sounds
+    ]
+    world.archive.ingest_file(world.file("a.wav", [], [turn(2)]), "default")
+    rows = world.archive.status().spaces
+    assert (rows["voice_identity"].rows, rows["shared"].rows, world.archive.mend()) == (0, 1, 0)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,16 +9,34 @@ import pytest
 from encoders.space import Embedding, Modality, Space, SpaceMismatch
 from ingest.media import MediaError
 from ingest.track import Span
+from search.engine import IDENTITY_VECTOR
+from search.milvus import MilvusStore
 from search.probes import ProbeUnusable
-from tests.search.small_world import World, face, turn
+from search.scores import NotCalibrated
+from search.store import MemoryStore, Store
+from tests.search.small_world import ColoursAndTones, World, face, turn
 
 RED, PINK, BLUE = (200, 10, 10), (200, 40, 40), (10, 10, 200)
+LOW, HIGH = 1, 6  # bands of tones that the shared space puts beside red and beside blue
 SPAN = Span(0.0, 2.0)
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return World(tmp_path)
+
+
+@pytest.fixture(params=["memory", "embedded"])
+def both(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    """A world with a shared-space encoder, on the exact store and on a real embedded Milvus."""
+    store: Store = MemoryStore() if request.param == "memory" else MilvusStore(str(tmp_path / "index.db"))
+    yield World(tmp_path, store, ColoursAndTones())
+    store.close()
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> World:
+    return World(tmp_path, shared=ColoursAndTones())
 
 
 def test_find_ranks_the_nearest_first_and_says_where(world: World) -> None:
@@ -120,3 +139,148 @@ def test_somebody_who_is_being_forgotten_is_no_hit(world: World) -> None:
     world.archive.enrol("Ann", [photo])
     world.records.people.begin_forgetting(world.records.people.find("Ann"))
     assert world.engine.find(photo, Modality.FACE).hits == []
+
+
+# Across modalities, in the shared space
+
+
+def ingest_red_and_blue(world: World) -> None:
+    """A film of a red face with a low voice and one of a blue face with a high voice."""
+    for name, colour, band in (("red", RED, LOW), ("blue", BLUE, HIGH)):
+        world.archive.ingest_file(world.file(f"{name}.mp4", [face(colour, span=SPAN)], [turn(band, 2, 3)]), "default")
+
+
+def test_a_voice_finds_the_faces_that_fit_it_and_says_that_they_are_leads(both: World) -> None:
+    ingest_red_and_blue(both)
+    answer = both.engine.find(both.file("ask.wav", [], [turn(LOW, 0, 3)]), Modality.FACE)
+    first, second = answer.hits
+    assert {(hit.space, hit.modality, hit.start, hit.end, hit.person) for hit in answer.hits} == {
+        ("shared", "face", 0.0, 2.0, None)
+    }
+    assert first.score == pytest.approx(0.9975, abs=0.002) and second.score == pytest.approx(0.05, abs=0.02)
+    assert first.probability == pytest.approx(0.98, abs=0.01) and second.probability == pytest.approx(0.0, abs=0.01)
+    for told in ("leads, never a name", "invented colours", "three crayons and a whistle"):
+        assert told in (answer.note or "")
+
+
+def test_a_face_finds_the_voices_that_fit_it(both: World) -> None:
+    ingest_red_and_blue(both)
+    first, second = both.engine.find(both.file("ask.jpg", [face(BLUE)]), Modality.VOICE).hits
+    assert (first.space, first.modality, first.start, first.end) == ("shared", "voice", 2.0, 3.0)
+    blue = both.archive.ingest_file(both.folder / "blue.mp4", "default").media
+    assert first.media == blue and first.score > 0.99 > second.score
+
+
+def test_a_lead_to_an_enrolled_sample_carries_its_name(both: World) -> None:
+    both.archive.enrol("Ann", [both.file("ann.jpg", [face(RED)])])
+    (hit,) = both.engine.find(both.file("ask.wav", [], [turn(LOW)]), Modality.FACE).hits
+    assert (hit.person, hit.space, hit.start) == ("Ann", "shared", None)
+
+
+def test_bridge_and_shared_space_meet_as_probabilities_one_hit_per_track(both: World) -> None:
+    # Ann's voice is high though her face is red: the bridge leads to red faces, the shared space to blue ones
+    both.archive.enrol("Ann", [both.file("ann.mp4", [face(RED, span=SPAN)], [turn(HIGH, 0, 2)])])
+    ingest_red_and_blue(both)
+    hits = both.engine.find(both.file("ask.wav", [], [turn(HIGH, 0, 3)]), Modality.FACE).hits
+    assert len(hits) == len({hit.media for hit in hits}) == 3
+    assert sorted((hit.space, hit.person or "") for hit in hits) == [("bridge", ""), ("bridge", "Ann"), ("shared", "")]
+    probabilities = [hit.probability or 0.0 for hit in hits]
+    assert probabilities == sorted(probabilities, reverse=True) and min(probabilities) > 0.9
+
+
+def test_no_more_hits_than_asked_for_though_two_ways_lead_to_them(shared: World) -> None:
+    shared.archive.enrol("Ann", [shared.file("ann.mp4", [face(RED, span=SPAN)], [turn(HIGH, 0, 2)])])
+    ingest_red_and_blue(shared)
+    ask = shared.file("ask.wav", [], [turn(HIGH, 0, 3)])
+    everything = shared.engine.find(ask, Modality.FACE).hits
+    assert shared.engine.find(ask, Modality.FACE, 2).hits == everything[:2]
+
+
+def test_without_calibration_leads_stand_where_an_even_bet_would(tmp_path: Path) -> None:
+    world = World(tmp_path, shared=ColoursAndTones(calibrated_on=None))
+    world.archive.enrol("Ann", [world.file("ann.mp4", [face(RED, span=SPAN)], [turn(HIGH, 0, 2)])])
+    ingest_red_and_blue(world)
+    answer = world.engine.find(world.file("ask.wav", [], [turn(HIGH, 0, 3)]), Modality.FACE)
+    assert [hit.space for hit in answer.hits] == ["bridge", "bridge", "shared"]
+    assert answer.hits[-1].probability is None and "not calibrated" in (answer.note or "")
+
+
+def test_a_shared_encoder_changes_nothing_within_a_modality(tmp_path: Path) -> None:
+    answers = []
+    for name, encoder in (("with", ColoursAndTones()), ("without", None)):
+        (tmp_path / name).mkdir()
+        world = World(tmp_path / name, shared=encoder)
+        ingest_red_and_blue(world)
+        answers.append(world.engine.find(world.file("ask.jpg", [face(PINK)]), Modality.FACE))
+    assert answers[0] == answers[1] and answers[0].note is None
+
+
+@pytest.mark.parametrize("modality", Modality)
+@pytest.mark.parametrize("want", Modality)
+def test_vectors_of_the_shared_space_find_either_modality(shared: World, modality: Modality, want: Modality) -> None:
+    ingest_red_and_blue(shared)
+    blue = Embedding.of(shared.encoders["shared"].space, modality, np.array([0.0, 0.0, 1.0]))
+    answer = shared.engine.find_vector(blue, want)
+    assert {(hit.space, hit.modality) for hit in answer.hits} == {("shared", str(want))}
+    assert answer.hits[0].score > 0.99 > answer.hits[1].score and "leads" in (answer.note or "")
+    # only comparisons of a face with a voice are calibrated
+    assert (answer.hits[0].probability is None) == (modality is want)
+
+
+def test_a_vector_of_an_identity_space_crosses_over_the_bridge_only(shared: World) -> None:
+    ingest_red_and_blue(shared)
+    red = Embedding.of(shared.encoders["face_identity"].space, Modality.FACE, np.array(RED, np.float64))
+    answer = shared.engine.find_vector(red, Modality.VOICE)
+    assert answer.hits == [] and answer.note == IDENTITY_VECTOR
+
+
+def test_a_vector_of_the_model_that_served_before_is_refused(shared: World) -> None:
+    old = Embedding.of(shared.encoders["shared"].space, Modality.FACE, np.ones(3))
+    shared.serve(ColoursAndTones("6"))
+    with pytest.raises(SpaceMismatch):
+        shared.engine.find_vector(old, Modality.VOICE)
+
+
+def test_somebody_who_is_being_forgotten_is_no_lead(shared: World) -> None:
+    shared.archive.enrol("Ann", [shared.file("ann.jpg", [face(RED)])])
+    shared.records.people.begin_forgetting(shared.records.people.find("Ann"))
+    assert shared.engine.find(shared.file("ask.wav", [], [turn(LOW)]), Modality.FACE).hits == []
+
+
+def test_a_face_and_a_voice_of_strangers_are_compared_in_the_shared_space(both: World) -> None:
+    photo = both.file("a.jpg", [face(RED)])
+    low, high = both.file("low.wav", [], [turn(LOW)]), both.file("high.wav", [], [turn(HIGH)])
+    one, other = both.engine.verify(photo, low), both.engine.verify(high, photo)
+    assert (one.same, other.same) == (True, False)
+    assert {(told.space, told.threshold) for told in (one, other)} == {("shared", 0.9)}
+    assert one.probability > 0.9 > 0.1 > other.probability and "leads" in (one.note or "")
+
+
+def test_whom_the_bridge_recognises_the_shared_space_is_not_asked_about(shared: World) -> None:
+    shared.archive.enrol("Ann", [shared.file("ann.mp4", [face(RED, span=SPAN)], [turn(HIGH, 0, 2)])])
+    verdict = shared.engine.verify(shared.file("a.jpg", [face(PINK)]), shared.file("a.wav", [], [turn(HIGH)]))
+    assert (verdict.space, verdict.same, verdict.note) == ("bridge", True, None)
+
+
+def test_somebody_enrolled_with_one_modality_is_no_bridge(shared: World) -> None:
+    shared.archive.enrol("Bob", [shared.file("bob.mp4", [face(BLUE, span=SPAN)], [turn(3, 0, 2)])])
+    shared.archive.enrol("Ann", [shared.file("ann.wav", [], [turn(LOW, 0, 2)])])
+    # Ann's voice is recognised, which says nothing of her face; that Bob is neither says nothing at all
+    verdict = shared.engine.verify(shared.file("a.jpg", [face(RED)]), shared.file("a.wav", [], [turn(LOW)]))
+    assert (verdict.space, verdict.same) == ("shared", True)
+
+
+def test_an_uncalibrated_similarity_across_modalities_is_said(shared: World) -> None:
+    photo, clip = shared.file("a.jpg", [face(RED)]), shared.file("a.wav", [], [turn(LOW)])
+    for kind in ("euclidean", "correlation"):
+        assert shared.engine.verify(photo, clip, kind).space == "shared"
+    shared.serve(ColoursAndTones(calibrated_on=None))
+    with pytest.raises(NotCalibrated, match="face-voice"):
+        shared.engine.verify(photo, clip)
+
+
+def test_a_voice_is_matched_with_faces_as_a_lead(both: World) -> None:
+    photos = [both.file("blue.jpg", [face(BLUE)]), both.file("red.jpg", [face(RED)])]
+    answer = both.engine.match(both.file("low.wav", [], [turn(LOW)]), photos)
+    assert answer.answer == str(photos[1]) and "leads" in (answer.note or "")
+    assert both.engine.match(both.file("pink.jpg", [face(PINK)]), photos).note is None

@@ -105,39 +105,6 @@ def test_chance_is_the_mean_over_all_orders(relevant: int, total: int) -> None:
     assert metrics.chance_average_precision(relevant, total) == pytest.approx(exact)
 
 
-@pytest.fixture
-def population() -> tuple[np.ndarray, np.ndarray]:
-    """90 unit vectors of 15 people, on a coarse grid so that scores tie."""
-    random = np.random.default_rng(4)
-    people = np.repeat(np.arange(15), 6)
-    vectors = np.round(random.normal(size=(15, 6))[people] + random.normal(size=(90, 6)))
-    vectors[np.linalg.norm(vectors, axis=1) == 0] = 1
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True), people
-
-
-@pytest.mark.parametrize("block", [1, 7, None])
-def test_retrieval_by_blocks_is_the_full_matrix(population, block: int | None) -> None:
-    vectors, people = population
-    itself = np.eye(len(people), dtype=bool)
-    got = metrics.retrieval(vectors, people, vectors, people, same_sample=itself, block=block)
-    small = vectors.astype(np.float32)
-    for row in range(len(people)):
-        scores = np.delete((small[row : row + 1] @ small.T)[0], row)
-        right = np.delete(people == people[row], row)
-        # Ties hang on the last bit, which a product over more rows may round differently.
-        assert got.average_precision[row] == pytest.approx(average_precision_score(right, scores), abs=0.05)
-    assert got.map == pytest.approx(np.mean(got.average_precision))
-    assert set(got.gallery) == {89} and set(got.relevant) == {5}
-
-
-def test_a_probe_without_an_answer_is_not_counted() -> None:
-    vectors = np.eye(4)
-    got = metrics.retrieval(vectors[:2], ["a", "stranger"], vectors, ["a", "b", "c", "a"])
-    assert got.average_precision[0] == pytest.approx((1 + 2 / 4) / 2) and np.isnan(got.average_precision[1])
-    assert got.map == got.average_precision[0]
-    assert np.isnan(got.recall[5][1]) and got.recall[1][0] == 1.0
-
-
 def test_mean_average_precision_leaves_out_masked_items_and_probes_without_answers() -> None:
     scores = np.array([[-np.inf, 0.2, 0.9], [0.5, 0.4, 0.3]])
     right = np.array([[True, True, False], [False, False, False]])
@@ -148,25 +115,28 @@ def test_a_tie_for_first_place_counts_its_share() -> None:
     assert metrics.matching_accuracy([0.9, 0.5, 0.5], [[0.1, 0.2], [0.5, 0.2], [0.7, 0.5]]) == pytest.approx(0.5)
 
 
-def test_resampling_people_gives_a_wider_interval_than_resampling_samples() -> None:
-    random = np.random.default_rng(0)
-    people = np.repeat(np.arange(20), 25)
-    values = random.normal(size=20)[people] + 0.1 * random.normal(size=500)
-    low, high = metrics.bootstrap_interval(values, people, seed=1)
-    narrow_low, narrow_high = metrics.bootstrap_interval(values, np.arange(500), seed=1)
-    assert low < values.mean() < high
-    assert high - low > 3 * (narrow_high - narrow_low)
-    assert (low, high) == metrics.bootstrap_interval(values, people, seed=1)
+def test_prefixes_of_a_list_are_trials_of_their_own() -> None:
+    others = [[0.1, 0.5, 0.9], [0.5, 0.5, 0.2], [0.4, np.nan, np.nan]]
+    earned = metrics.matching_credits([0.5, 0.5, 0.3], others)
+    assert np.array_equal(earned, [[1, 1 / 2, 0], [1 / 2, 1 / 3, 1 / 3], [0, np.nan, np.nan]], equal_nan=True)
 
 
-def test_the_bootstrap_covers_the_truth_about_as_often_as_it_says() -> None:
-    random = np.random.default_rng(7)
-    people = np.repeat(np.arange(40), 3)
-    hits = 0
-    for trial in range(120):
-        low, high = metrics.bootstrap_interval(random.normal(size=40)[people], people, draws=200, seed=trial)
-        hits += low <= 0 <= high
-    assert 0.86 <= hits / 120 <= 1.0
+@settings(max_examples=60)
+@given(st.lists(st.tuples(SCORES, st.lists(SCORES, min_size=4, max_size=4)), min_size=1, max_size=8))
+def test_a_prefix_is_scored_as_if_the_list_ended_there(trials: list[tuple[float, list[float]]]) -> None:
+    right, others = np.array([one for one, _ in trials]), np.array([rest for _, rest in trials])
+    earned = metrics.matching_credits(right, others)
+    for width in (1, 2, 3, 4):
+        scores = np.column_stack([right, others[:, :width]])
+        best = scores == scores.max(axis=1, keepdims=True)
+        assert earned[:, width - 1] == pytest.approx(best[:, 0] / best.sum(axis=1))
+
+
+@pytest.mark.parametrize(("relevant", "total", "k"), [(1, 1, 1), (1, 4, 2), (2, 5, 3), (3, 6, 5), (2, 6, 10)])
+def test_chance_of_recall_and_reciprocal_rank_is_the_mean_over_all_orders(relevant: int, total: int, k: int) -> None:
+    orders = [order.index(True) + 1 for order in permutations([True] * relevant + [False] * (total - relevant))]
+    assert metrics.chance_recall(relevant, total, k) == pytest.approx(np.mean([rank <= k for rank in orders]))
+    assert metrics.chance_reciprocal_rank(relevant, total) == pytest.approx(np.mean([1 / rank for rank in orders]))
 
 
 def test_open_set_rates_count_each_kind_of_error() -> None:
@@ -182,7 +152,7 @@ def test_inputs_are_never_changed() -> None:
     metrics.average_precision(scores, right)
     metrics.auc(scores, scores)
     metrics.equal_error_rate(scores, scores)
-    metrics.bootstrap_interval(scores, right, draws=5)
+    metrics.matching_credits(scores, scores[:, None])
 
 
 @pytest.mark.parametrize(
@@ -196,8 +166,10 @@ def test_inputs_are_never_changed() -> None:
         lambda: metrics.chance_average_precision(0, 5),
         lambda: metrics.recall_at([0.1], [True], 0),
         lambda: metrics.matching_accuracy([0.1], [0.2]),
-        lambda: metrics.bootstrap_interval([np.nan], ["a"]),
-        lambda: metrics.retrieval(np.eye(3), [1, 2], np.eye(3), [1, 2, 3]),
+        lambda: metrics.matching_accuracy([0.1], [[0.2, np.nan]]),
+        lambda: metrics.matching_credits([0.1], [[np.nan, 0.2]]),
+        lambda: metrics.matching_credits([0.1], np.empty((1, 0))),
+        lambda: metrics.mean_average_precision([[0.1]], [[False]]),
         lambda: metrics.open_set(np.empty((0, 2)), [], [[0.1, 0.2]], 0.5),
     ],
 )

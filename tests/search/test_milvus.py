@@ -242,6 +242,42 @@ def test_half_made_and_half_dropped_collections_are_swept_away(path: Path, store
     reopened.close()
 
 
+def test_dropped_spaces_are_gone_from_every_file(path: Path, store: MilvusStore) -> None:
+    store.flush(SPACE)
+    store.upsert(SPACE, ROWS[:50])  # also in the log that is not flushed yet
+    other = Space(SPACE.name, SPACE.dimension, "d4" * 32)
+    store.create(other)
+    assert store.drop_others(SPACE.name, other) == 1
+    for state in ("open", "closed"):
+        left = bytes_below(path.parent)
+        for trace in (ROWS[0].evidence.encode(), ROWS[0].key.encode(), ROWS[0].embedding.vector.tobytes()):
+            assert trace not in left, state
+        store.close()
+
+
+def test_a_drop_that_was_interrupted_is_finished_by_the_next_one(path: Path, store: MilvusStore) -> None:
+    store.close()
+    code = (
+        "from search import milvus\n"
+        "milvus._drop_generations = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "store.drop_others(SPACE.name)"
+    )
+    assert finish(python("\n" + code, path))[0] == -signal.SIGKILL
+    assert ROWS[0].evidence.encode() in bytes_below(path.parent)
+    reopened = MilvusStore(str(path))
+    assert reopened.drop_others(SPACE.name) == 1 and reopened.drop_others(SPACE.name) == 0
+    reopened.close()
+    assert ROWS[0].evidence.encode() not in bytes_below(path.parent)
+
+
+def test_collections_of_other_prefixes_and_names_are_not_dropped(path: Path, store: MilvusStore) -> None:
+    other = MilvusStore(str(path), prefix="visavox_scratch_0123abcd")
+    other.upsert(SPACE, ROWS[:5])
+    assert store.drop_others("identity") == 0 and store.drop_others("scratch_0123abcd_voice") == 0
+    assert store.drop_others(SPACE.name, SPACE) == 0 and other.count(SPACE) == 5
+    other.close()
+
+
 # Spaces, filters, limits
 
 

@@ -15,6 +15,7 @@ from search.store import Filter, MemoryStore, Row, Store, keys_digest, named, ro
 
 SPACE = Space("face_identity", 16, "a1" * 32)
 OTHER = Space("face_identity", 16, "b2" * 32)
+SHARED = Space("shared", 16, "d4" * 32)
 FACE, VOICE = Modality.FACE, Modality.VOICE
 
 
@@ -28,7 +29,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     else:
         opened = MilvusStore(request.getfixturevalue("milvus_server"), prefix=f"t{uuid4().hex[:8]}")
     yield opened
-    for space in (SPACE, OTHER):
+    for space in (SPACE, OTHER, SHARED):
         opened.drop(space)
     opened.close()
 
@@ -189,6 +190,18 @@ def test_a_dropped_space_is_empty_and_can_be_used_again(store: Store) -> None:
     store.upsert(SPACE, crowd())
     store.drop(SPACE)
     assert store.count(SPACE) == 0
+    store.upsert(SPACE, [make_row(1)])
+    assert store.keys(SPACE) == {make_row(1).key}
+
+
+def test_all_spaces_of_a_name_but_one_can_be_dropped(store: Store) -> None:
+    store.upsert(SPACE, crowd())
+    store.create(OTHER)
+    store.create(SHARED)
+    assert store.drop_others(SPACE.name, SPACE) == 1
+    assert store.count(SPACE) == len(crowd()) and store.drop_others(SPACE.name, SPACE) == 0
+    assert store.drop_others(SHARED.name) == 1
+    assert store.drop_others(SPACE.name, OTHER) == 1 and store.count(SPACE) == 0
     store.upsert(SPACE, [make_row(1)])
     assert store.keys(SPACE) == {make_row(1).key}
 

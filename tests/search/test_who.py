@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ingest.track import Span
-from tests.search.small_world import World, blend, face, turn
+from search.answers import WhoTurn
+from tests.search.small_world import ColoursAndTones, World, blend, face, turn
 
 RED, PINK, BLUE = (200, 10, 10), (200, 40, 40), (10, 10, 200)
 SPAN = Span(0.0, 4.0)
@@ -105,3 +108,117 @@ def test_a_crowd_of_unnamed_voices_does_not_hide_a_known_one(world: World) -> No
     world.archive.ingest_file(world.file("crowd.wav", [], crowd), "default")
     (heard,) = world.engine.who(world.file("a.wav", [], [turn(2, 0, 1.5)])).turns
     assert heard.answer == "Ann"
+
+
+# The shared space
+
+
+LOW, HIGH = 1, 6  # bands of tones that the shared space puts beside red and beside blue
+GREEN = (10, 200, 10)
+OWN = "small world"  # the domain of the identity encoders
+
+
+def small(tmp_path: Path, calibrated_on: str | None) -> World:
+    """A world with three people; ``calibrated_on`` "no encoder" makes one without a shared space."""
+    folder = tmp_path / str(calibrated_on).replace(" ", "_")
+    folder.mkdir()
+    shared = None if calibrated_on == "no encoder" else ColoursAndTones(calibrated_on=calibrated_on)
+    world = World(folder, shared=shared)
+    world.archive.enrol("Ann", [world.file("ann.mp4", [face(RED, span=SPAN)], [turn(LOW, 0, 2)])])
+    world.archive.enrol("Bob", [world.file("bob.mp4", [face(BLUE, span=SPAN)], [turn(HIGH, 0, 2)])])
+    world.archive.enrol("Cid", [world.file("cid.jpg", [face(GREEN)])])
+    return world
+
+
+def heard(world: World, *arguments: Any) -> WhoTurn:
+    (answer,) = world.engine.who(world.file("asked.mp4", *arguments)).turns
+    return answer
+
+
+def without_leads(turn: WhoTurn) -> dict[str, Any]:
+    told = asdict(turn)
+    for person in told["people"]:
+        person["evidence"] |= {"voice_to_face": None, "face_to_voice": None}
+    return told
+
+
+def odds(turn: WhoTurn, name: str) -> float:
+    (person,) = (one for one in turn.people if one.name == name)
+    return person.probability / (1 - person.probability)
+
+
+@pytest.mark.parametrize("calibrated_on", ["elsewhere", None])
+@pytest.mark.parametrize("screen", [[], [face(RED, 0, span=SPAN), face(BLUE, 1, span=SPAN)], [face(GREEN, span=SPAN)]])
+def test_who_answers_the_same_beside_a_shared_encoder_of_another_domain(
+    tmp_path: Path, calibrated_on: str | None, screen: list[Any]
+) -> None:
+    with_it, without = small(tmp_path, calibrated_on), small(tmp_path, "no encoder")
+    for spoken in ([turn(LOW, 0, 2)], [blend(LOW, LOW + 1, 0.5, 0, 2)], [turn(4, 0, 2)]):
+        assert without_leads(heard(with_it, screen, spoken)) == asdict(heard(without, screen, spoken))
+
+
+def test_the_evidence_carries_what_the_shared_space_says_though_it_has_no_weight(tmp_path: Path) -> None:
+    told = heard(small(tmp_path, "elsewhere"), [face(PINK, span=SPAN)], [turn(LOW, 0, 2)])
+    evidence = {one.name: one.evidence for one in told.people}
+    assert set(evidence) == {"Ann", "Bob"}  # Cid has no voice, and a lead makes no candidate here
+    assert evidence["Ann"].voice_to_face == pytest.approx(0.98, abs=0.01)
+    assert evidence["Ann"].face_to_voice == pytest.approx(0.94, abs=0.02)
+    assert evidence["Bob"].voice_to_face == pytest.approx(0.0, abs=0.01)
+    assert evidence["Bob"].face_to_voice == pytest.approx(0.0, abs=0.01)
+
+
+def test_without_calibration_there_is_no_probability_and_no_failure(tmp_path: Path) -> None:
+    ann = heard(small(tmp_path, None), [face(RED, span=SPAN)], [turn(LOW, 0, 2)]).people[0]
+    assert (ann.name, ann.evidence.voice_to_face, ann.evidence.face_to_voice) == ("Ann", None, None)
+
+
+def test_face_to_voice_is_that_of_the_face_on_screen_that_fits_best(tmp_path: Path) -> None:
+    world = small(tmp_path, "elsewhere")
+    alone, pink = [turn(LOW, 0, 2)], face(PINK, 1, span=SPAN)
+    assert heard(world, [], alone).people[0].evidence.face_to_voice is None
+    assert heard(world, [face(PINK, span=Span(3.0, 4.0))], alone).people[0].evidence.face_to_voice is None
+    crowd = [face(GREEN, 0, span=SPAN), pink, face(BLUE, 2, span=SPAN)]
+    told = [heard(world, screen, alone).people[0].evidence.face_to_voice for screen in (crowd, [pink])]
+    assert told[0] == told[1] is not None
+
+
+@pytest.mark.parametrize(("share", "answer"), [(0.5, "Ann"), (0.75, "unknown")])
+def test_calibrated_on_this_domain_it_adds_four_to_one_to_a_voice_and_no_more(
+    tmp_path: Path, share: float, answer: str
+) -> None:
+    spoken = [blend(LOW, LOW + 1, share, 0, 2)]
+    own, elsewhere = (heard(small(tmp_path, domain), [], spoken) for domain in (OWN, "elsewhere"))
+    assert (elsewhere.answer, own.answer) == ("unknown", answer)
+    assert odds(own, "Ann") / odds(elsewhere, "Ann") == pytest.approx(4.055, rel=1e-3)
+
+
+def test_voice_to_face_and_face_to_voice_together_add_no_more_than_one(tmp_path: Path) -> None:
+    world, spoken = small(tmp_path, OWN), [blend(LOW, LOW + 1, 0.5, 0, 2)]
+    reddish = (200, 60, 60)  # fits Ann's voice, but is Dan's face
+    world.archive.enrol("Dan", [world.file("dan.jpg", [face(reddish)])])
+    one, other = (heard(world, screen, spoken) for screen in ([], [face(reddish, span=SPAN)]))
+    (ann,) = (person.evidence for person in other.people if person.name == "Ann")
+    assert ann.face is None and ann.face_to_voice is not None and ann.face_to_voice > 0.5
+    assert odds(one, "Ann") == pytest.approx(odds(other, "Ann"))
+
+
+def test_a_voice_makes_somebody_enrolled_by_face_alone_a_candidate_but_never_the_answer(tmp_path: Path) -> None:
+    told = heard(small(tmp_path, OWN), [], [turn(4, 0, 2)])
+    cid = told.people[0]
+    assert (cid.name, cid.evidence.voice, told.answer) == ("Cid", None, "unknown")
+    assert cid.evidence.voice_to_face == pytest.approx(0.98, abs=0.01)
+    assert odds(told, "Cid") == pytest.approx(1 / 4.055, rel=1e-3) and cid.score > 0.99
+
+
+def test_a_voice_that_fits_helps_a_known_face_that_is_one_of_two_on_screen(tmp_path: Path) -> None:
+    screen = [face(GREEN, 0, span=SPAN), face((128, 128, 128), 1, span=SPAN)]
+    assert heard(small(tmp_path, "elsewhere"), screen, [turn(4, 0, 2)]).answer == "unknown"
+    assert heard(small(tmp_path, OWN), screen, [turn(4, 0, 2)]).answer == "Cid"
+
+
+def test_whom_a_voice_leads_to_is_listened_for_too(tmp_path: Path) -> None:
+    world = small(tmp_path, OWN)
+    for number in range(30):  # nearer to the voice than Bob is, and more than are looked at closely
+        world.archive.enrol(f"Person {number}", [world.file(f"{number}.wav", [], [blend(7, 5, 0.3, 0, 2 + number)])])
+    (bob,) = (one for one in heard(world, [], [turn(5, 0, 2)]).people if one.name == "Bob")
+    assert bob.evidence.voice is not None and bob.evidence.voice_to_face is not None
