@@ -45,6 +45,9 @@ test-long: check
 benchmark: $(READY)
 	@$(BIN)/python -m tests.benchmarks.ingest_speed
 	$(BIN)/python -m tests.benchmarks.find_latency
+	$(BIN)/python -m tests.benchmarks.encode_speed
+	$(BIN)/python -m tests.benchmarks.evaluation_speed
+	$(BIN)/python -m tests.benchmarks.training_speed
 
 clean:
 	rm -rf .venv visavox-data

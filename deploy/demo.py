@@ -1,4 +1,5 @@
-"""The demo: invent people, film them, ingest the films, enrol half of them, and ask over HTTP who is speaking.
+"""The demo: invent people, film them, ingest the films, enrol half of them, ask over HTTP who is speaking; then
+train a shared space on other invented people, measure it on people it has never seen, and let voices look for faces.
 
 Everything real: the media are films and sound, a pipeline process reads them, the rows lie in Milvus (embedded), the
 questions go to a server process. Where real media lie beside the checkout, real people are asked about first.
@@ -22,18 +23,29 @@ from typing import Any
 import httpx
 from rich.console import Console
 
+from deploy.models import write_choice
 from deploy.settings import load_settings
+from deploy.training import order_population, train_population
 from deploy.wiring import Installation
 from ingest.jobs import FileReport
+from ingest.track import media_id
+from search.report import as_table
+from search.store import SHARED
 from training.population.folder import InventedMedia, MediaSize, write_demo_media
 from training.population.scenes import Truth
+from training.population.splits import TrainingSpec
+from training.recipe import load_recipe
 
 HOME = Path("visavox-data") / "demo"
 REAL_MEDIA = Path(__file__).resolve().parents[2] / "shared" / "data" / "media"
 SEED = 7
 SIZE = MediaSize(people=8, strangers=2)
+RECIPE = "bi_quintuple"
+LEADS = 3  # hits shown for a voice that looks for faces
 START_SECONDS = 60.0
 ANSWER_SECONDS = 120.0
+LINE_EVERY = 15.0
+POPULATION = "population"
 UNKNOWN = "unknown"
 # of the real people: readers with three clips to enrol and three to ask, and strangers to turn away
 REAL_READERS = ("voices/librispeech", "voices/speechbrain")
@@ -65,23 +77,30 @@ class Answered:
 
 
 def run_demo(home: Path = HOME) -> dict[str, Any]:
-    """Run the demo in a new home and leave ``report.json`` there.
+    """Run the demo in a home made anew and leave ``report.json`` there; only invented people are kept from before.
 
     Returns:
         The report: ``ingest.{films,failed,faces,voices,seconds_of_media,seconds}``,
-        ``who.{clips,top1,named,unknown_rejected}`` and, where real media were found, ``real_people`` like ``who``.
+        ``who.{clips,top1,named,unknown_rejected}``, ``retrieval``, ``verification`` and ``matching_1_to_n`` of the
+        shared space as ``visavox evaluate --population`` gives them, ``training.{recipe,encoder,seconds}`` and,
+        where real media were found, ``real_people`` like ``who``.
 
     Raises:
         DemoFailed: the server did not start or answer. OSError: the home cannot be written.
     """
     home = home.absolute()
-    shutil.rmtree(home, ignore_errors=True)
-    home.mkdir(parents=True)
+    _renew(home)
     started = time.monotonic()
     report: dict[str, Any] = {}
     if REAL_MEDIA.is_dir():
         report["real_people"] = _real_people(home / "real-people")
-    report |= _invented_people(home)
+    media = write_demo_media(home / "media", SEED, SIZE)
+    console.print(
+        f"\n[bold]Invented people[/bold]: {len(media.people)} with photos and clips, {len(media.strangers)} strangers, "
+        f"{len(media.films)} films"
+    )
+    report |= _invented_people(home, media)
+    report |= _shared_space(home, media)
     report["seconds"] = round(time.monotonic() - started, 1)
     (home / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     console.print(f"\nDone in {report['seconds']:.0f} s. The figures: {HOME / 'report.json'}")
@@ -126,13 +145,17 @@ def _real_questions() -> tuple[dict[str, list[Path]], list[Question]]:
 # ---- invented people --------------------------------------------------------------------------------------------
 
 
-def _invented_people(home: Path) -> dict[str, Any]:
-    begun = time.monotonic()
-    media = write_demo_media(home / "media", SEED, SIZE)
-    console.print(
-        f"\n[bold]Invented people[/bold]: {len(media.people)} with photos and clips, {len(media.strangers)} strangers, "
-        f"{len(media.films)} films, made in {time.monotonic() - begun:.0f} s"
-    )
+def _renew(home: Path) -> None:
+    """Empty the home but for invented people, who would only be invented alike again."""
+    home.mkdir(parents=True, exist_ok=True)
+    for path in home.iterdir():
+        if path.is_dir() and path.name != POPULATION:
+            shutil.rmtree(path)
+        elif path.is_file():
+            path.unlink()
+
+
+def _invented_people(home: Path, media: InventedMedia) -> dict[str, Any]:
     opened = _installation(home)
     ingested = _ingest(opened, [film.path for film in media.films])
     known = media.people[: len(media.people) // 2]
@@ -199,6 +222,66 @@ def _spoken(truth: Truth, start: float, end: float) -> list[str]:
     for one in truth.speech:
         shares[one.person] = shares.get(one.person, 0.0) + max(0.0, min(end, one.end) - max(start, one.start))
     return [name for name, seconds in shares.items() if seconds > 0.3 * (end - start)]
+
+
+# ---- the shared space -------------------------------------------------------------------------------------------
+
+
+def _shared_space(home: Path, media: InventedMedia) -> dict[str, Any]:
+    console.print(
+        "\n[bold]The shared space[/bold]: a model learns from other invented people which voice goes with a face"
+    )
+    opened = Installation(load_settings({"VISAVOX_HOME": str(home)}))
+    stages = _Stages()
+    outcome = train_population(opened, order_population(opened, load_recipe(RECIPE), TrainingSpec()), stages.told)
+    write_choice(home, outcome.encoder)
+    opened.close()
+    console.print(as_table(outcome.report), markup=False)
+    serving = _installation(home)  # encodes the films' faces and voices with the new model, from stored evidence
+    rows = serving.store.count(serving.encoders[SHARED].space)
+    serving.close()
+    console.print(f"\n{outcome.encoder.name} serves: {rows} faces and voices of the films and the enrolled are in it")
+    with _server(home) as client:
+        _show_leads(client, media)
+    measured = {name: outcome.report[name] for name in ("retrieval", "verification", "matching_1_to_n")}
+    training = {"recipe": RECIPE, "encoder": outcome.encoder.name, "seconds": round(outcome.seconds, 1)}
+    return measured | {"training": training}
+
+
+class _Stages:
+    """A line for each stage of a training, when it ends and now and then before."""
+
+    def __init__(self) -> None:
+        self._stage, self._shown = "", 0.0
+
+    def told(self, stage: str, done: int, total: int, note: str) -> None:
+        """So much of a stage is done."""
+        now = time.monotonic()
+        if stage == self._stage and done < total and now - self._shown < LINE_EVERY:
+            return
+        self._stage, self._shown = stage, now
+        console.print(f"  {stage}: {done} of {total}" + (f", {note}" if note else ""))
+
+
+def _show_leads(client: httpx.Client, media: InventedMedia) -> None:
+    """Voices of people who are not enrolled look for faces in the films."""
+    films = {media_id(film.path): film for film in media.films}
+    console.print(
+        "\nvoices of people nobody enrolled look for faces (leads, to be checked; who is really there stands beside):"
+    )
+    for one in media.people[len(media.people) // 2 :]:
+        with one.clips[0].open("rb") as stream:
+            form = {"want": "face", "top": str(LEADS)}
+            response = client.post("/v1/search", files={"file": (one.clips[0].name, stream)}, data=form)
+        response.raise_for_status()
+        console.print(f"  the voice of {one.person.name}")
+        for hit in response.json()["hits"]:
+            film = films.get(hit["media"])
+            where = hit["person"] or "a photo"
+            if film is not None:
+                seen = sorted({v.person for v in film.truth.visible if v.start < hit["end"] and hit["start"] < v.end})
+                where = f"{film.path.name} {hit['start']:.1f}–{hit['end']:.1f} s, there: {', '.join(seen)}"
+            console.print(f"    {hit['score']:.2f} by {hit['space']}: {where}")
 
 
 # ---- asking -----------------------------------------------------------------------------------------------------

@@ -9,10 +9,11 @@ from contextlib import contextmanager
 import uvicorn
 
 from deploy.wiring import Installation, installation
+from encoders.encoder import EncoderError
 from ingest.jobs import JobBoard
 from search.api.app import create_app
 from search.api.services import Limits, Services
-from search.store import StoreError
+from search.store import SHARED, StoreError
 
 # Running requests get this long to end after SIGTERM, in seconds.
 GRACE_SECONDS = 15
@@ -22,7 +23,8 @@ def run_server(host: str, port: int, on_listening: Callable[[int], None]) -> Non
     """Serve until SIGTERM or Ctrl-C.
 
     An embedded index is owned from the start, so that nobody else can take it between two requests; a
-    server may be down at the start and later: requests are refused with 503 until it is back.
+    server may be down at the start and later: requests are refused with 503 until it is back. So they are once
+    another model has been chosen than the one this process loaded.
 
     Args:
         host: loopback address.
@@ -33,7 +35,7 @@ def run_server(host: str, port: int, on_listening: Callable[[int], None]) -> Non
         StoreHeld: another process owns the embedded index. OSError: the port is taken.
     """
     with installation(consistency="Bounded") as opened:
-        if opened.settings.embedded:
+        if opened.settings.embedded or _shared_is_empty(opened):
             opened.archive.mend()
         limits = Limits(folder=opened.settings.home / "uploads")
         app = create_app(_services(opened), limits)
@@ -68,12 +70,22 @@ def _services(opened: Installation) -> Services:
     )
 
 
+def _shared_is_empty(opened: Installation) -> bool:
+    """Whether a shared-space encoder serves that has no rows yet, as far as the index can be asked."""
+    try:
+        return SHARED in opened.encoders and opened.store.count(opened.encoders[SHARED].space) == 0
+    except StoreError:
+        return False
+
+
 def _readiness(opened: Installation) -> Callable[[], Sequence[str]]:
     def missing() -> list[str]:
         try:
             for encoder in opened.encoders.values():
                 opened.store.count(encoder.space)
-        except StoreError as error:
+            if opened.outdated:
+                return ["another model was chosen with `visavox models use`: start this server again"]
+        except (StoreError, EncoderError) as error:
             return [str(error)]
         return []
 

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 from uuid import uuid4
 
+from deploy.models import load_serving, serving_folder
 from deploy.settings import Settings, load_settings
 from encoders.encoder import Encoder, packaged_encoders
 from encoders.face import load_face_detector
@@ -25,6 +26,7 @@ from search.evidence import Evidence
 from search.milvus import MilvusStore
 from search.people import People
 from search.probes import Prober
+from search.store import SHARED
 
 # Rows of the tables in encoders.face and encoders.voice.
 FACE_DETECTOR = "dlib_hog"
@@ -56,12 +58,25 @@ class Installation:
         self._patience = patience
         self._consistency: Literal["Strong", "Bounded"] = consistency
         self._store: MilvusStore | None = None
+        self._loaded_model: Path | None = None
 
     @cached_property
     def encoders(self) -> dict[str, Encoder]:
-        """The serving encoders by the name of their space."""
+        """The serving encoders by the name of their space: the identity encoders, and a shared one if one serves.
+
+        Raises:
+            EncoderError: one cannot be loaded; of the shared one it says who named its folder.
+        """
         loaded = [Encoder.load(folder, device=self.settings.device) for folder in packaged_encoders().values()]
+        self._loaded_model = serving_folder(self.settings)
+        if shared := load_serving(self.settings):
+            loaded.append(shared)
         return {encoder.space.name: encoder for encoder in loaded}
+
+    @property
+    def outdated(self) -> bool:
+        """Whether another model has been chosen since the encoders of this process were loaded."""
+        return "encoders" in vars(self) and self._loaded_model != serving_folder(self.settings)
 
     @cached_property
     def extractor(self) -> Extractor:
@@ -112,8 +127,11 @@ class Installation:
 
     @property
     def _reading(self) -> str:
-        """Digest of how media are read: with other parameters, detectors or encoders they are read again."""
-        spaces = sorted(encoder.space.digest for encoder in self.encoders.values())
+        """Digest of how media are read: with other parameters, detectors or identity encoders they are read again.
+
+        The shared encoder reads the evidence only, so that a model can be exchanged without the films.
+        """
+        spaces = sorted(encoder.space.digest for name, encoder in self.encoders.items() if name != SHARED)
         parts = (ExtractionSettings().digest(), FACE_DETECTOR, SPEECH_DETECTOR, *spaces)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -136,8 +154,8 @@ class Installation:
             try:
                 yield store
             finally:
-                for encoder in self.encoders.values():
-                    store.drop(encoder.space)
+                for name in {SHARED, *self.encoders}:  # also of models that do not serve
+                    store.drop_others(name)
                 store.close()
 
     def close(self) -> None:
@@ -156,12 +174,18 @@ def installation(*, consistency: Literal["Strong", "Bounded"] = "Strong") -> Ite
 
 
 def ingest_handler() -> Handler:
-    """What a worker process does with a file; models are loaded once, an embedded index is let go after each."""
+    """What a worker process does with a file.
+
+    Models are loaded once, and anew when another one has been chosen; an embedded index is let go after each file.
+    """
     opened = Installation(load_settings(), patience=WORKER_PATIENCE_SECONDS)
     mended = False
 
     def handle(path: Path, archive: str) -> FileReport:
-        nonlocal mended
+        nonlocal mended, opened
+        if opened.outdated:
+            opened.close()
+            opened, mended = Installation(opened.settings, patience=WORKER_PATIENCE_SECONDS), False
         try:
             writer = opened.archive
             if not mended:

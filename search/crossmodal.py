@@ -291,7 +291,7 @@ def _embedding(points: Points, subject: _Subject, modality: Modality, row: int) 
 
 def _blocks_through_index(
     subject: _Subject, points: Points, index: _Index, probe: Modality
-) -> Iterator[NDArray[np.float32]]:
+) -> Iterator[NDArray[np.floating]]:
     """(probes, gallery) scores as the index gives them, but for rounding, which would part equal vectors."""
     probes, _ = subject.searched(probe)
     gallery, _ = subject.searched(probe.other)
@@ -302,8 +302,9 @@ def _blocks_through_index(
         rows = probes[block * PROBES_AT_ONCE :][: len(exact)]
         asked = [_embedding(points, subject, probe, int(row)) for row in rows]
         # where more was to be had than was asked for, the rest is ranked as exact search would, behind every hit
-        rest = exact + _BEHIND if index.depth < len(gallery) else _NOT_FOUND
-        scores = np.array(np.broadcast_to(rest, exact.shape), dtype=np.float32)
+        # (in double precision: so far down single precision would make ties)
+        shallow = index.depth < len(gallery)
+        scores = exact.astype(np.float64) + _BEHIND if shallow else np.full(exact.shape, _NOT_FOUND, dtype=np.float32)
         for line, hits in enumerate(index.store.search(asked, min(len(gallery), index.depth), want=probe.other)):
             known = [hit for hit in hits if hit.row.key in column]
             places = [column[hit.row.key] for hit in known]

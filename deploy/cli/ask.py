@@ -12,6 +12,10 @@ from deploy.cli.output import Json, NothingDone, UsageError, answer, console, er
 Similarity = Annotated[str, typer.Option(help="cosine, euclidean or correlation.")]
 
 
+# Hits of this space are leads: never by themselves a name.
+LEADS = "shared"
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands of this family."""
     for command in (find, who, verify, match):
@@ -38,8 +42,10 @@ def find(
     def show() -> None:
         for hit in found.hits:
             where = "photo" if hit.start is None else f"{hit.start:.1f}–{hit.end:.1f} s"
+            probability = "     ?" if hit.probability is None else f"{hit.probability:6.1%}"
+            name = hit.person or "(unnamed)"
             console.print(
-                f"{hit.probability:6.1%}  {hit.score:.3f}  {hit.modality:5}  {hit.person or '(unnamed)'}  "
+                f"{probability}  {hit.score:.3f}  {hit.modality:5}  {_lead(name) if hit.space == LEADS else name}  "
                 f"{where}  medium {hit.media[:12]}  by {hit.space}",
             )
         if not found.hits:
@@ -48,6 +54,11 @@ def find(
             console.print(f"note: {found.note}")
 
     answer(found, json, show)
+
+
+def _lead(name: str) -> str:
+    """A name that is only a lead, as one."""
+    return f"lead: {name}{'' if name.startswith('(') else '?'}"
 
 
 def who(file: Annotated[Path, typer.Argument(help="Film or sound.")], json: Json = False) -> None:
@@ -89,6 +100,8 @@ def verify(
         console.print(
             f"{told}: {verdict.probability:.1%} ({verdict.space}, {verdict.score:.3f} at {verdict.threshold:.3f})",
         )
+        if verdict.note:
+            console.print(f"note: {verdict.note}")
 
     answer(verdict, json, show)
 
@@ -114,6 +127,8 @@ def match(
             console.print(
                 f"{mark} {candidate.probability:6.1%}  {candidate.score:.3f}  {candidate.path}",
             )
+        if told.note:
+            console.print(f"note: {told.note}")
 
     answer(told, json, show)
 

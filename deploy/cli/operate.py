@@ -72,8 +72,10 @@ def worker(
 
 
 def demo() -> None:
-    """Invent people, film them, ingest the films, and ask who is speaking."""
-    with errors_translated():
+    """Invent people, film them, ingest the films, ask who is speaking; train a shared space and measure it."""
+    from deploy.cli.train import training_errors_translated
+
+    with errors_translated(), training_errors_translated("demo_failed"):
         from deploy.demo import DemoFailed, run_demo
 
         try:

@@ -50,3 +50,9 @@ def test_media_roots_are_absolute(tmp_path: Path) -> None:
 def test_a_milvus_uri_is_a_server_or_a_file_ending_in_db(uri: str) -> None:
     with pytest.raises(SettingsError, match="VISAVOX_MILVUS_URI"):
         load_settings({"VISAVOX_MILVUS_URI": uri})
+
+
+def test_a_model_is_an_absolute_folder_or_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_settings({"VISAVOX_MODEL": "encoders/mine"}).model == tmp_path / "encoders" / "mine"
+    assert load_settings({"VISAVOX_MODEL": ""}).model is None

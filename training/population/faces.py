@@ -82,12 +82,12 @@ def draw_view(random: np.random.Generator) -> View:
         mouth=max(0.0, around(0.25, 0.6)),
         smile=around(0.4, 1.0),
         eyes=1.0 + around(0.1, 0.25),
-        brows=around(0.3, 0.8),
+        brows=around(0.2, 0.6),
         gaze=around(0.4, 0.9),
     )
     wall = random.uniform(0.05, 0.6) * random.uniform(0.75, 1.25, 3)
     return View(
-        yaw=around(0.2, 0.42),
+        yaw=around(0.17, 0.38),
         pitch=around(0.1, 0.22),
         roll=around(0.07, 0.18),
         light=light,

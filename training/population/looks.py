@@ -154,7 +154,7 @@ def mix(first: Colour, second: Colour, share: float) -> Colour:
 @lru_cache(maxsize=512)
 def looks_of(person: Person) -> Looks:
     """What a person looks like; the same for equal people."""
-    reading, shared = Reading(person.face), person.shared
+    reading, shared = Reading(person.face), person.shared.shown()
     # The order is part of the meaning of the latents: see Reading.
     bones = _bones(reading, shared)
     eyes = _eyes(reading, shared)
@@ -168,53 +168,53 @@ def looks_of(person: Person) -> Looks:
 def _bones(reading: Reading, shared: SharedLatents) -> Bones:
     male = 0.5 + 0.5 * shared.sex
     return Bones(
-        width=reading.normal(0.70 + 0.025 * shared.weight - 0.012 * shared.size, 0.028),
+        width=reading.normal(0.70 + 0.055 * shared.weight - 0.015 * shared.size, 0.012),
         forehead=reading.normal(0.95, 0.05),
-        cheek=reading.normal(0.93 + 0.035 * shared.weight, 0.03),
-        jaw=min(0.86, max(0.69, reading.normal(0.72 + 0.06 * male + 0.02 * shared.weight, 0.04))),
-        chin_width=max(0.38, reading.normal(0.42 + 0.06 * male, 0.045)),
-        chin_end=reading.normal(0.97 + 0.04 * male + 0.035 * shared.size, 0.03),
+        cheek=reading.normal(0.93 + 0.070 * shared.weight, 0.016),
+        jaw=min(0.92, max(0.64, reading.normal(0.70 + 0.10 * male + 0.05 * shared.weight, 0.018))),
+        chin_width=max(0.36, reading.normal(0.41 + 0.09 * male + 0.03 * shared.weight, 0.025)),
+        chin_end=reading.normal(0.97 + 0.04 * male + 0.090 * shared.size, 0.012),
         depth=reading.normal(0.64, 0.05),
-        cheekbone=reading.normal(0.05 - 0.015 * shared.weight, 0.025),
+        cheekbone=reading.normal(0.05 - 0.025 * shared.weight, 0.018),
         brow_ridge=reading.normal(0.02 + 0.04 * male, 0.015),
         chin_ball=reading.normal(0.04 + 0.02 * male, 0.025),
-        ear=reading.normal(1.0, 0.2),
+        ear=reading.normal(1.0 + 0.15 * shared.size, 0.12),
     )
 
 
 def _eyes(reading: Reading, shared: SharedLatents) -> Eyes:
     male = 0.5 + 0.5 * shared.sex
     return Eyes(
-        apart=reading.normal(0.297, 0.020),
+        apart=reading.normal(0.297 - 0.014 * shared.size, 0.009),
         height=reading.normal(-0.10, 0.026),
-        length=reading.normal(0.145, 0.014),
-        opening=max(0.046, reading.normal(0.070 - 0.010 * male - 0.006 * shared.age + 0.005 * shared.energy, 0.014)),
+        length=reading.normal(0.145 - 0.011 * shared.age, 0.007),
+        opening=max(0.040, reading.normal(0.070 - 0.010 * male - 0.006 * shared.age + 0.020 * shared.energy, 0.005)),
         tilt=reading.normal(0.05, 0.10),
         socket=reading.normal(0.08, 0.035),
         crease=reading.uniform(0.0, 1.0),
-        bags=max(0.0, reading.normal(0.012 + 0.014 * shared.age, 0.010)),
+        bags=max(0.0, reading.normal(0.020 + 0.028 * shared.age, 0.008)),
         iris=reading.choice(_IRIS),
-        lashes=reading.uniform(0.25, 0.6) + 0.4 * (1 - male),
+        lashes=reading.uniform(0.2, 0.5) + 0.6 * (1 - male),
         shadow=min(0.85, max(0.25, reading.normal(0.58, 0.14))),
-        brow_above=reading.normal(0.170 - 0.025 * male, 0.018),
+        brow_above=reading.normal(0.170 - 0.030 * male, 0.014),
         brow_length=reading.normal(0.20, 0.022),
-        brow_thickness=max(0.017, reading.normal(0.026 + 0.012 * male + 0.005 * shared.energy, 0.009)),
-        brow_angle=reading.normal(0.02, 0.13),
-        brow_arch=reading.normal(0.05 - 0.02 * male, 0.018),
+        brow_thickness=max(0.012, reading.normal(0.026 + 0.014 * male + 0.018 * shared.energy, 0.004)),
+        brow_angle=reading.normal(0.02 + 0.13 * shared.energy, 0.06),
+        brow_arch=reading.normal(0.05 - 0.02 * male + 0.015 * shared.energy, 0.012),
         brow_inset=reading.normal(0.0, 0.02),
-        brow_strength=min(1.0, max(0.45, reading.normal(0.80 + 0.1 * shared.energy, 0.2))),
+        brow_strength=min(1.0, max(0.35, reading.normal(0.75 + 0.18 * shared.energy, 0.1))),
     )
 
 
 def _nose(reading: Reading, shared: SharedLatents) -> Nose:
     male = 0.5 + 0.5 * shared.sex
     return Nose(
-        tip=reading.normal(0.27 + 0.02 * shared.size, 0.034),
+        tip=reading.normal(0.27 + 0.042 * shared.size, 0.010),
         bridge_width=reading.normal(0.075, 0.016),
         bridge_out=reading.normal(0.08, 0.03),
-        tip_width=reading.normal(0.095 + 0.015 * male, 0.022),
+        tip_width=reading.normal(0.095 + 0.015 * male + 0.012 * shared.size, 0.014),
         tip_out=reading.normal(0.17 + 0.025 * male, 0.035),
-        wings=reading.normal(0.125 + 0.02 * male, 0.027),
+        wings=reading.normal(0.125 + 0.02 * male + 0.012 * shared.weight, 0.018),
         nostrils=reading.uniform(0.3, 1.0),
         hump=reading.normal(0.0, 0.025),
     )
@@ -224,11 +224,11 @@ def _mouth(reading: Reading, shared: SharedLatents, bones: Bones, nose: Nose) ->
     middle = nose.tip + 0.42 * (bones.chin_end - nose.tip)
     return Mouth(
         height=reading.normal(middle + 0.01, 0.022),
-        half_width=reading.normal(0.25, 0.033),
-        upper=max(0.015, reading.normal(0.048 - 0.005 * shared.age, 0.017)),
-        lower=max(0.025, reading.normal(0.068 - 0.006 * shared.age, 0.020)),
-        redness=min(1.0, max(0.0, reading.normal(0.45 - 0.2 * shared.sex, 0.25))),
-        corners=reading.normal(0.0, 0.025),
+        half_width=reading.normal(0.25 + 0.032 * shared.size, 0.013),
+        upper=max(0.012, reading.normal(0.046 - 0.013 * shared.age, 0.009)),
+        lower=max(0.020, reading.normal(0.066 - 0.015 * shared.age, 0.011)),
+        redness=min(1.0, max(0.0, reading.normal(0.45 - 0.30 * shared.sex + 0.15 * shared.warmth, 0.12))),
+        corners=reading.normal(0.014 * shared.energy, 0.018),
         bow=reading.uniform(0.0, 1.0),
     )
 
@@ -236,14 +236,14 @@ def _mouth(reading: Reading, shared: SharedLatents, bones: Bones, nose: Nose) ->
 def _skin(reading: Reading, shared: SharedLatents) -> Skin:
     darkness = reading.uniform() ** 1.1
     tone = mix(_SKIN_PALE, _SKIN_DARK, 1 - (1 - darkness) ** 1.25)
-    yellow = reading.normal(1.0, 0.10)
+    yellow = reading.normal(1.0, 0.05)
     return Skin(
-        tone=(tone[0], tone[1] * (1 - 0.04 * shared.warmth), tone[2] * yellow * (1 - 0.05 * shared.warmth)),
-        blush=max(0.0, reading.normal(0.14 + 0.07 * shared.warmth, 0.08)),
-        mottling=reading.uniform(0.02, 0.12),
+        tone=(tone[0], tone[1] * (1 - 0.09 * shared.warmth), tone[2] * yellow * (1 - 0.11 * shared.warmth)),
+        blush=max(0.0, reading.normal(0.22 + 0.16 * shared.warmth, 0.04)),
+        mottling=max(0.01, reading.uniform(0.02, 0.08) + 0.05 * shared.age),
         freckles=max(0.0, reading.uniform(-1.5, 0.7)),
         moles=tuple((reading.uniform(-0.5, 0.5), reading.uniform(-0.6, 0.8)) for _ in range(2)),
-        wrinkles=max(0.0, 0.35 + 0.45 * shared.age + reading.normal(0.0, 0.15)),
+        wrinkles=max(0.0, 0.80 + 0.75 * shared.age + reading.normal(0.0, 0.12)),
         gloss=reading.uniform(0.02, 0.10),
     )
 
@@ -252,19 +252,19 @@ def _hair(reading: Reading, shared: SharedLatents, skin: Skin) -> Hair:
     male, old = shared.sex > 0, max(0.0, shared.age)
     dark_skin = skin.tone[0] < 0.3
     colour = reading.choice(_HAIR[:2] if dark_skin else _HAIR)
-    grey = 1 / (1 + math.exp(-2.6 * (shared.age - 1.4) - reading.normal(0.0, 1.0)))
+    grey = 1 / (1 + math.exp(-2.2 * (shared.age - 0.5) - reading.normal(0.0, 0.6)))
     bald = reading.chance(0.12 + 0.2 * old) and male
-    length = reading.uniform(0.0, 0.35) if male else reading.uniform(0.1, 1.0)
+    length = reading.uniform(0.0, 0.30) if male else reading.uniform(0.45, 1.0)
     has_fringe, fringe = reading.chance(0.15 if male else 0.4), reading.uniform(0.0, 0.18)
-    thickness = reading.uniform(0.05, 0.26)
-    beards = ("none", "none", "stubble", "stubble", "moustache", "goatee", "full")
+    thickness = min(0.30, max(0.04, reading.normal(0.15 + 0.050 * shared.energy, 0.025)))
+    beards = ("none", "stubble", "stubble", "stubble", "moustache", "goatee", "full")
     beard = reading.choice(beards)
-    glasses = reading.choice(("none", "none", "none", "round", "square", "wide"))
+    glasses = reading.choice(("none", "none", "none", "none", "none", "none", "round", "square", "wide"))
     return Hair(
-        colour=mix(colour, (0.38, 0.38, 0.39), 0.85 * grey),
-        brows=mix(mix(colour, (0.2, 0.2, 0.2), 0.5 * grey), mix(skin.tone, (0.01, 0.006, 0.005), 0.85), 0.65),
+        colour=mix(colour, (0.38, 0.38, 0.39), 0.9 * grey),
+        brows=mix(mix(colour, (0.2, 0.2, 0.2), 0.8 * grey), mix(skin.tone, (0.01, 0.006, 0.005), 0.85), 0.45),
         whiskers=mix(colour, (0.2, 0.2, 0.2), 0.4 * grey),
-        line=reading.normal(-0.65 - (0.05 * old if male else 0.0), 0.06) - (0.6 if bald else 0.0),
+        line=reading.normal(-0.65 - (0.07 if male else 0.03) * shared.age, 0.04) - (0.6 if bald else 0.0),
         peak=reading.normal(0.02, 0.04),
         temples=reading.uniform(0.0, 0.25 if male else 0.1),
         fringe=fringe if has_fringe and not bald else 0.0,

@@ -8,13 +8,16 @@ face and a voice of one person agree exactly in the shared latents and in nothin
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Sequence
+from dataclasses import astuple, dataclass, replace
+from enum import IntEnum
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 FACE_LATENTS = 96
+MOST_SHOWN = 2.5  # deviations; monotonic, so that nothing of a latent is lost
 VOICE_LATENTS = 48
 
 _FEMALE, _MALE = -1.0, 1.0
@@ -24,12 +27,31 @@ _GIVEN_ENDS = {_FEMALE: ("ra", "lia", "na", "sa", "mira"), _MALE: ("ron", "lo", 
 _SURNAME_STARTS = ("Bran", "Cor", "Dal", "Fen", "Gor", "Hal", "Kes", "Lor", "Mol", "Nor", "Pol", "Ros", "Tor", "Vel")
 _SURNAME_ENDS = ("aden", "berg", "ditz", "esco", "field", "gard", "ian", "ley", "mont", "ova", "sen", "wick")
 
+_STREAM_BITS = 29
+_MOST_SEED = 2**32
+
 _Option = TypeVar("_Option")
+
+
+class Stream(IntEnum):
+    """What people are invented for: streams of people who never meet.
+
+    A person's own seed begins with the number of its stream, so that a person of one stream is nobody
+    of another, whatever the seeds and counts. (``DEMO`` is older than the streams: its seeds are free.)
+    """
+
+    DEMO = 0
+    TEST = 1
+    VALIDATION = 2
+    TRAINING = 3
 
 
 @dataclass(frozen=True)
 class SharedLatents:
     """What face and voice both show.
+
+    The five continuous ones are standard normal and not bounded: what reads them bounds what it makes
+    of them, so that prior and noise are exactly what the ceiling takes them to be.
 
     Args:
         sex: -1 female or 1 male; also a label.
@@ -46,6 +68,25 @@ class SharedLatents:
     weight: float
     warmth: float
     energy: float
+
+    def as_array(self) -> NDArray[np.float64]:
+        """(6,) float64: sex, age, size, weight, warmth, energy."""
+        return np.array(astuple(self), np.float64)
+
+    def shown(self) -> SharedLatents:
+        """What renderers read: extremes bounded smoothly, so that no face or voice leaves the possible."""
+
+        def bounded(latent: float) -> float:
+            return MOST_SHOWN * math.tanh(latent / MOST_SHOWN)
+
+        return replace(
+            self,
+            age=bounded(self.age),
+            size=bounded(self.size),
+            weight=bounded(self.weight),
+            warmth=bounded(self.warmth),
+            energy=bounded(self.energy),
+        )
 
 
 @dataclass(frozen=True)
@@ -70,6 +111,11 @@ class Person:
     def sex(self) -> str:
         """``female`` or ``male``."""
         return "female" if self.shared.sex < 0 else "male"
+
+    @property
+    def identity(self) -> str:
+        """The name with ``_`` for spaces, ``_`` and the seed's eight hexadecimal digits."""
+        return f"{self.name.replace(' ', '_')}_{self.seed:08x}"
 
 
 class Reading:
@@ -98,30 +144,33 @@ class Reading:
         return options[min(len(options) - 1, int(self.uniform() * len(options)))]
 
 
-def invent_people(count: int, seed: int) -> list[Person]:
-    """Invent people, alternating between the sexes, with names that occur once.
+def invent_people(count: int, seed: int, stream: Stream = Stream.DEMO) -> list[Person]:
+    """Invent people, alternating between the sexes, with names and seeds that occur once.
 
     The first people of a seed are the same whatever the count.
 
     Args:
         count: how many, 0 to 20000 (names must be left to choose from).
-        seed: at least 0.
+        seed: at least 0, below 2**32.
+        stream: what they are for; no person of one stream is also in another.
 
     Raises:
         ValueError: if the count or the seed is out of range.
     """
-    if not 0 <= count <= 20_000 or seed < 0:
-        raise ValueError(f"count must be 0 to 20000 and seed at least 0, got {count} and {seed}")
+    if not 0 <= count <= 20_000 or not 0 <= seed < _MOST_SEED:
+        raise ValueError(f"count must be 0 to 20000 and seed 0 to 2**32 - 1, got {count} and {seed}")
     people: list[Person] = []
     names: set[str] = set()
+    seeds: set[int] = set()
     for index in range(count):
-        random = np.random.default_rng([seed, index])
+        # A key, not a third number: zeros at the end of an entropy do not change it.
+        key = () if stream is Stream.DEMO else (int(stream),)
+        random = np.random.default_rng(np.random.SeedSequence([seed, index], spawn_key=key))
         sex = _FEMALE if index % 2 == 0 else _MALE
-        name = _invent_name(random, sex)
-        while name in names:
-            name = _invent_name(random, sex)
-        names.add(name)
-        people.append(_invent_person(random, name, sex))
+        person = _invent_person(random, sex, stream, names, seeds)
+        names.add(person.name)
+        seeds.add(person.seed)
+        people.append(person)
     return people
 
 
@@ -133,12 +182,27 @@ def _invent_name(random: np.random.Generator, sex: float) -> str:
     return f"{given} {pick(_SURNAME_STARTS)}{pick(_SURNAME_ENDS)}"
 
 
-def _invent_person(random: np.random.Generator, name: str, sex: float) -> Person:
-    age, size, weight, warmth, energy = random.standard_normal(5).clip(-2.2, 2.2).tolist()
+def _invent_person(
+    random: np.random.Generator, sex: float, stream: Stream, names: Container[str], seeds: Container[int]
+) -> Person:
+    """Draw one person; a name or seed that is taken is drawn again."""
+    name = _invent_name(random, sex)
+    while name in names:
+        name = _invent_name(random, sex)
+    age, size, weight, warmth, energy = random.standard_normal(5).tolist()
+    own_seed = _invent_seed(random, stream)
+    while own_seed in seeds:
+        own_seed = _invent_seed(random, stream)
     return Person(
         name=name,
-        seed=int(random.integers(2**31)),
+        seed=own_seed,
         shared=SharedLatents(sex, age, size, weight, warmth, energy),
         face=tuple(random.standard_normal(FACE_LATENTS).tolist()),
         voice=tuple(random.standard_normal(VOICE_LATENTS).tolist()),
     )
+
+
+def _invent_seed(random: np.random.Generator, stream: Stream) -> int:
+    if stream is Stream.DEMO:
+        return int(random.integers(2**31))
+    return (int(stream) << _STREAM_BITS) | int(random.integers(2**_STREAM_BITS))

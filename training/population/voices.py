@@ -46,6 +46,8 @@ SENTENCES = (
 _ACCENTS = ("en-us", "en-gb", "en-029", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-gb-x-rp", "en-us-nyc")
 _FORMANTS = 6
 _BANDS = np.array([80, 200, 400, 800, 1400, 2200, 3200, 4500, 6000, 8000], np.float64)
+_FULLNESS_DB = np.array([4.0, 4.0, 3.0, 0.5, -2.0, -3.0, -2.0, 0.0, 1.0, 1.0])
+_WARMTH_DB = np.array([0.0, 0.5, 1.0, 2.0, 2.5, 1.5, -1.0, -3.0, -4.5, -5.0])
 
 
 @dataclass(frozen=True)
@@ -120,25 +122,27 @@ def draw_delivery(random: np.random.Generator, sentences: int = 1) -> Delivery:
 @lru_cache(maxsize=512)
 def voice_of(person: Person) -> Voice:
     """What a person sounds like; the same for equal people."""
-    reading, shared = Reading(person.voice), person.shared
+    reading, shared = Reading(person.voice), person.shared.shown()
     male = 0.5 + 0.5 * shared.sex
     # The order is part of the meaning of the latents: see Reading.
-    pitch = (192 - 78 * male) * np.exp(reading.normal(-0.05 * shared.size - 0.02 * shared.age, 0.09))
-    tract = (1.13 - 0.12 * male) * np.exp(reading.normal(-0.035 * shared.size, 0.05))
-    tilt = reading.normal(-1.0 - 1.0 * shared.weight - 1.0 * shared.warmth, 2.0)
-    colour = [reading.normal(0.0, 3.2) + tilt * (place - 4.5) / 4.5 for place in range(len(_BANDS))]
+    pitch = (206 - 98 * male) * np.exp(reading.normal(-0.08 * shared.size - 0.03 * shared.age, 0.05))
+    tract = (1.14 - 0.15 * male) * np.exp(reading.normal(-0.085 * shared.size, 0.016))
+    tilt = reading.normal(-1.0, 1.2)
+    # Fullness lies in the chest's bands, warmth in what the treble loses.
+    shapes = shared.weight * _FULLNESS_DB + shared.warmth * _WARMTH_DB
+    colour = [reading.normal(shape, 1.7) + tilt * (place - 4.5) / 4.5 for place, shape in enumerate(shapes)]
     return Voice(
         accent=reading.choice(_ACCENTS),
         pitch=float(pitch),
-        liveliness=max(0.24, reading.normal(0.36 + 0.06 * shared.energy, 0.08)),
-        rate=reading.normal(162 + 10 * shared.energy - 6 * shared.age, 9),
+        liveliness=max(0.10, reading.normal(0.42 + 0.17 * shared.energy, 0.04)),
+        rate=reading.normal(162 + 22 * shared.energy - 10 * shared.age, 6),
         tract=float(tract),
-        formants=tuple((reading.normal(1.0, 0.06), max(0.6, reading.normal(1.0, 0.2)), 1.0) for _ in range(_FORMANTS)),
-        voicing=reading.normal(100 + 8 * shared.weight, 12),
-        consonants=reading.normal(100, 14),
+        formants=tuple((reading.normal(1.0, 0.025), max(0.6, reading.normal(1.0, 0.2)), 1.0) for _ in range(_FORMANTS)),
+        voicing=reading.normal(100 + 10 * shared.weight, 8),
+        consonants=reading.normal(100 + 20 * shared.energy, 8),
         colour_db=tuple(colour),
-        breath=max(0.0, reading.normal(0.04 + 0.02 * max(0.0, shared.age), 0.05)),
-        jitter=0.002 + 0.003 * max(0.0, shared.age) + reading.uniform(0.0, 0.004),
+        breath=0.06 * float(np.exp(reading.normal(0.75 * shared.age, 0.25))),
+        jitter=0.005 * float(np.exp(0.6 * shared.age)) + reading.uniform(0.0, 0.003),
         echo=reading.uniform(0.0, 0.25),
         echo_seconds=reading.uniform(0.004, 0.03),
     )
@@ -165,10 +169,10 @@ def speak(person: Person, delivery: Delivery) -> NDArray[np.float32]:
 
 def background_noise(count: int, level_dbfs: float, random: np.random.Generator) -> NDArray[np.float32]:
     """(count,) float32 of a room's hum and hiss at 16 kHz: noise that falls with frequency."""
-    size = max(2, count)
-    spectrum = np.fft.rfft(random.standard_normal(size))
+    size = max(4096, count + -count % 4096)  # a transform of a prime length is slow
+    spectrum = np.fft.rfft(random.standard_normal(size, dtype=np.float32))
     frequencies = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
-    noise = np.fft.irfft(spectrum / np.sqrt(np.maximum(frequencies, 60.0)), size)[:count]
+    noise = np.fft.irfft(spectrum / np.sqrt(np.maximum(frequencies, 60.0)).astype(np.float32), size)[:count]
     level = float(np.sqrt(np.mean(noise**2))) if count else 1.0
     return (noise * (10 ** (level_dbfs / 20) / max(level, 1e-9))).astype(np.float32)
 
@@ -200,13 +204,16 @@ def _colour(sound: NDArray[np.float32], rate: int, voice: Voice, random: np.rand
     oversampling, count = 4, len(sound)
     sound = np.pad(sound, (0, -count % 4096))  # a transform of a prime length is slow
     frequencies = np.fft.rfftfreq(len(sound), 1 / rate)
-    envelope = np.sqrt(np.convolve(sound**2, np.full(rate // 50, 50 / rate), "same"))
+    half = rate // 100  # of a window of 20 ms
+    energy = np.cumsum(np.pad(sound.astype(np.float64) ** 2, (half + 1, half)))
+    envelope = np.sqrt(np.maximum(energy[2 * half :] - energy[: -2 * half], 0) / (2 * half))[1:].astype(np.float32)
     breathed = sound + voice.breath * envelope * random.standard_normal(len(sound)).astype(np.float32)
     gain_db = np.interp(np.log(np.maximum(frequencies, 1)), np.log(_BANDS), voice.colour_db)
     # Nothing above 7.8 kHz survives at 16 kHz: cut it before it folds back.
     response = 10 ** (gain_db / 20) * np.clip((7800 - frequencies) / 400, 0, 1)
     response = response * (1 + voice.echo * np.exp(-2j * np.pi * frequencies * voice.echo_seconds))
-    fine = np.fft.irfft(np.fft.rfft(breathed) * response, oversampling * len(sound)) * oversampling
+    spectrum = np.fft.rfft(breathed.astype(np.float32)) * response.astype(np.complex64)
+    fine = np.fft.irfft(spectrum, oversampling * len(sound)) * oversampling
     length = int(count * SAMPLE_RATE / rate)
     knots = max(4, int(6 * length / SAMPLE_RATE))
     sway = np.interp(np.linspace(0, knots - 1, length), np.arange(knots), random.standard_normal(knots))

@@ -1,0 +1,132 @@
+"""``train``: a recipe becomes an encoder that can serve the shared space."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from deploy.cli.output import Json, NothingDone, UsageError, answer, console, errors_translated, progress_console
+
+# Without a terminal to draw on, a line of progress is written this often, in seconds.
+LINE_EVERY = 10.0
+# Many people with few samples each teach more than few with many: what is shared is told from what is private.
+PEOPLE, SAMPLES = 1250, 4
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this family."""
+    app.command()(train)
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="The method: the name of a file in training/recipes.")],
+    population: Annotated[bool, typer.Option("--population", help="Learn from people that are invented.")] = False,
+    people: Annotated[int, typer.Option(min=2, help="Invented people to learn from.")] = PEOPLE,
+    samples: Annotated[int, typer.Option(min=1, help="Photos, and as many utterances, of each.")] = SAMPLES,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed invents other people to learn from.")] = 0,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over them; the recipe's own number.")] = None,
+    json: Json = False,
+) -> None:
+    """Train an encoder of faces and voices, publish it, and measure it on people it has never seen."""
+    from training.recipe import UnknownRecipe, load_recipe
+
+    try:
+        method = load_recipe(recipe)
+    except UnknownRecipe as error:
+        raise UsageError(str(error)) from error
+    if not population:
+        raise UsageError("say whom to learn from: --population (people that are invented)")
+    with errors_translated(), training_errors_translated("training"):
+        from deploy.training import order_population, train_population
+        from deploy.wiring import installation
+        from training.population.splits import TrainingSpec
+
+        with installation() as opened, Stages() as stages:
+            try:
+                order = order_population(opened, method, TrainingSpec(people, samples, seed), epochs=epochs)
+            except ValueError as error:
+                raise UsageError(str(error)) from error
+            outcome = train_population(opened, order, stages.told)
+
+    if outcome.before:
+        progress_console.print(f"this very model was published before: {outcome.encoder}")
+
+    def show() -> None:
+        from search.report import as_table
+
+        console.print(as_table(outcome.report))
+        console.print(f"published: {outcome.encoder}")
+        console.print(f"it does not serve yet: visavox models use {outcome.encoder.name}")
+
+    document = {"encoder": str(outcome.encoder), "report": outcome.report, "seconds": round(outcome.seconds, 3)}
+    answer(document, json, show)
+
+
+@contextmanager
+def training_errors_translated(kind: str) -> Iterator[None]:
+    """Turn errors of training and measuring into NothingDone of a kind, with their sentence."""
+    from concurrent.futures.process import BrokenProcessPool
+
+    from search.evaluation import NothingToMeasure
+    from search.protocols import ProtocolError
+    from training.checkpoint import CheckpointError
+    from training.corpora import CorpusError
+    from training.loop import TrainingError
+    from training.publish import PublishError
+    from training.reading import PreparationError
+
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise NothingDone(kind, "a process died, perhaps for want of memory; the same command goes on") from error
+    except (
+        CheckpointError, CorpusError, NothingToMeasure, PreparationError, ProtocolError, PublishError, TrainingError,
+    ) as error:  # fmt: skip
+        raise NothingDone(kind, str(error)) from error
+
+
+class Stages:
+    """Each stage of a training on standard error: a bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(self) -> None:
+        self._bars = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"), console=progress_console, disable=not sys.stderr.isatty(),
+        )  # fmt: skip
+        self._stage, self._bar = "", TaskID(0)
+        self._began = self._last = 0.0
+        self._first, self._moving = 0, False
+
+    def __enter__(self) -> Stages:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._bars.stop()
+
+    def told(self, stage: str, done: int, total: int, note: str) -> None:
+        """So much of a stage is done."""
+        now = time.monotonic()
+        new = stage != self._stage
+        if new:
+            self._stage, self._began, self._first, self._moving = stage, now, done, False
+            self._bar = self._bars.add_task(stage, total=total, note=note, completed=done)
+        elif done > self._first and not self._moving:  # processes that have to start first are no measure of pace
+            self._moving, self._began, self._first = True, now, done
+        self._bars.update(self._bar, completed=done, total=total, note=note)
+        if not sys.stderr.isatty() and (new or done == total or now - self._last >= LINE_EVERY):
+            self._last = now
+            progress_console.print(self._line(stage, done, total, note, now))
+
+    def _line(self, stage: str, done: int, total: int, note: str, now: float) -> str:
+        line = f"{stage}: {done} of {total}" + (f", {note}" if note else "")
+        gained = done - self._first
+        if not gained or done == total:
+            return line
+        return f"{line}, about {(now - self._began) / gained * (total - done):.0f} s remaining"

@@ -1,0 +1,272 @@
+"""One training, from nothing to a measured encoder folder: people → samples → run → folder → report.
+
+Every stage keeps what it made in the home, under a name that its inputs decide, so that the same command
+goes on where it was interrupted and answers at once when all is done::
+
+    population/<digest>/             invented people, and beside their media the prepared samples
+    runs/<recipe>-<digest>/          the run (training.loop); published.json says what it became
+    encoders/<recipe>-<digest>/      the encoder folder, with report.json
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from deploy.models import ENCODERS
+from deploy.wiring import FACE_DETECTOR, Installation
+from encoders.encoder import Encoder, Sample
+from encoders.face import load_face_detector
+from encoders.space import Modality
+from ingest.content import MediaError
+from ingest.samples import NoSample, read_face, read_voice
+from search.crossmodal import evaluate_protocol
+from search.points import Points, embed_protocol
+from search.protocols import read_protocol
+from training.checkpoint import write_json
+from training.corpora import Manifest, Split, read_manifest
+from training.loop import Progress, RunSettings, TrainingData, train
+from training.population.protocol import write_protocol, write_training
+from training.population.splits import PopulationSpec, TrainingSpec
+from training.prepared import prepare
+from training.publish import Origin, publish, read_report, record_report
+from training.reading import Preparation
+from training.recipe import Recipe, recipe_name
+from training.runs import describe
+
+RUNS = "runs"
+PREPARED = "prepared"
+PUBLISHED_FILE = "published.json"
+GOLDEN_SAMPLES = 2  # of each modality
+# The embedded index takes time for every hit it hands out, and the first ones decide a mean average precision.
+DEPTH = 300
+# Threads of a training step. They give way to other processes only if nobody told them to spin while they wait: see
+# deploy.settings.let_threads_sleep. More gain nothing with networks of this size.
+MOST_THREADS = 4
+MOST_WORKERS = 4
+
+MEASURED = PopulationSpec()
+"""The people that every model is measured on, unless somebody asks for fewer."""
+
+Told = Callable[[str, int, int, str], None]
+"""Told the stage, how much of it is done, how much there is, and a note for people."""
+
+Readers = Mapping[Modality, Callable[[Path], Sample]]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be trained on whom.
+
+    Args:
+        recipe: the method.
+        settings: its numbers.
+        learned: the invented people it learns from.
+        measured: those it is validated and measured on.
+        run: seed, device and the like.
+    """
+
+    recipe: Recipe
+    settings: Any
+    learned: TrainingSpec
+    measured: PopulationSpec
+    run: RunSettings
+
+    @property
+    def key(self) -> str:
+        """16 hex digits of everything that decides the outcome."""
+        decides = describe(self.recipe, self.settings, self.run) | {
+            "learned": self.learned.digest,
+            "measured": self.measured.digest,
+            "preparation": repr(Preparation(detector=FACE_DETECTOR)),
+        }
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training came to.
+
+    Args:
+        encoder: the encoder folder.
+        report: as ``visavox evaluate`` gives it.
+        seconds: that this call took.
+        before: whether all of it had been done by an earlier call.
+    """
+
+    encoder: Path
+    report: dict[str, Any]
+    seconds: float
+    before: bool
+
+
+def order_population(
+    opened: Installation,
+    recipe: Recipe,
+    learned: TrainingSpec,
+    *,
+    measured: PopulationSpec = MEASURED,
+    epochs: int | None = None,
+) -> Order:
+    """An order for this installation's device and processors.
+
+    Raises:
+        ValueError: a number that the recipe does not take, or too few people for one of its batches.
+    """
+    settings = (recipe.Settings() if epochs is None else recipe.Settings(epochs=epochs)).fitting(learned.people)
+    threads = min(MOST_THREADS, _processors())
+    return Order(recipe, settings, learned, measured, RunSettings(device=opened.settings.device, threads=threads))
+
+
+def train_population(opened: Installation, order: Order, told: Told, workers: int | None = None) -> Outcome:
+    """Do whatever is not done yet of an order; an interrupted call leaves what the next one goes on with.
+
+    Args:
+        opened: where everything is kept, and through whose index it is measured.
+        order: what to do.
+        told: see :data:`Told`.
+        workers: processes that invent people and read their samples; 0: this one; None: as many as processors.
+
+    Raises:
+        CorpusError, PreparationError, TrainingError, CheckpointError, PublishError, ProtocolError, EncoderError,
+        StoreError, OSError: a stage cannot be done; the message says why.
+    """
+    began = time.monotonic()
+    home = opened.settings.home
+    run_folder = home / RUNS / f"{recipe_name(order.recipe)}-{order.key}"
+    encoder = _published(run_folder, home / ENCODERS)
+    if encoder is not None and (report := read_report(encoder)) is not None:
+        return Outcome(encoder, report, time.monotonic() - began, before=True)
+    workers = min(MOST_WORKERS, _processors()) if workers is None else workers
+    inventing = partial(_tell, told, "inventing people to measure on")
+    population = write_protocol(home, order.measured, inventing, max(1, workers))
+    if encoder is None:
+        data, origin = _gather(home, order, population, told, workers)
+        trained = train(order.recipe, order.settings, data, run_folder, order.run, partial(_tell_training, told))
+        told("publishing", 0, 1, "")
+        encoder = publish(order.recipe, order.settings, data, trained, origin, home / ENCODERS)
+        write_json(run_folder / PUBLISHED_FILE, {"encoder": encoder.name})
+    report, _ = measure(opened, Encoder.load(encoder, device=opened.settings.device), population, told)
+    record_report(encoder, report)
+    return Outcome(encoder, report, time.monotonic() - began, before=False)
+
+
+def _published(run_folder: Path, encoders: Path) -> Path | None:
+    """The encoder folder that a run became, if it is still there."""
+    try:
+        name = json.loads((run_folder / PUBLISHED_FILE).read_text(encoding="utf-8"))["encoder"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return encoders / name if (encoders / name).is_dir() else None
+
+
+def _gather(home: Path, order: Order, population: Path, told: Told, workers: int) -> tuple[TrainingData, Origin]:
+    """Invent the people to learn from, and read the samples of everybody but the test people."""
+    learned = write_training(
+        home, order.learned, partial(_tell, told, "inventing people to learn from"), max(1, workers)
+    )
+    tested = read_protocol(population).identities
+    manifests = {
+        learned: read_manifest(learned, Split.TRAIN, test=tested),
+        population: read_manifest(population, Split.VALIDATION, test=tested),
+    }
+    preparation = Preparation(detector=FACE_DETECTOR)
+    prepared = [
+        prepare(
+            manifest,
+            folder / PREPARED,
+            preparation,
+            workers=workers,
+            on_progress=partial(_tell_prepared, told, manifest.split),
+        )
+        for folder, manifest in manifests.items()
+    ]
+    validation = manifests[population]
+    origin = Origin(
+        domain=validation.domain,
+        trained_on=f"{order.learned.people} {validation.domain}, {order.learned.samples} photos and as many "
+        f"utterances of each (population seed {order.learned.seed})",
+        validated_on=f"{order.measured.validation_people} other {validation.domain}, "
+        f"{order.measured.validation_samples} photos and as many utterances of each",
+        preparation=preparation,
+        golden={modality: _golden(validation, modality, _readers()) for modality in Modality},
+    )
+    return TrainingData(*prepared), origin
+
+
+def invite_measured(opened: Installation, told: Told, measured: PopulationSpec = MEASURED) -> Path:
+    """The protocol folder of the people to measure on; they are invented when it is not there yet."""
+    inventing = partial(_tell, told, "inventing people to measure on")
+    return write_protocol(opened.settings.home, measured, inventing, max(1, min(MOST_WORKERS, _processors())))
+
+
+def measure(opened: Installation, encoder: Encoder, population: Path, told: Told) -> tuple[dict[str, Any], Points]:
+    """How an encoder does on people whom nothing was learned from, through a scratch index.
+
+    Raises:
+        SeenInTraining: it was trained on some of them. ProtocolError, StoreError: see there.
+    """
+    protocol = read_protocol(population)
+    points = embed_protocol(protocol, encoder, _readers(), partial(_tell_measured, told))
+    told("searching and scoring", 0, 1, "")
+    with opened.scratch_store() as store:
+        report = evaluate_protocol(protocol, points, store, model=encoder, depth=DEPTH)
+    told("searching and scoring", 1, 1, "")
+    return report, points
+
+
+def _readers() -> Readers:
+    return {Modality.FACE: partial(read_face, detector=load_face_detector(FACE_DETECTOR)), Modality.VOICE: read_voice}
+
+
+def _golden(manifest: Manifest, modality: Modality, readers: Readers) -> list[Sample]:
+    """The first samples that can be read, of different people."""
+
+    def readable() -> Any:  # noqa: ANN401
+        seen = set()
+        for sample in manifest.samples:
+            if sample.modality is modality and sample.identity not in seen:
+                try:
+                    yield readers[modality](manifest.media / sample.path)
+                except (MediaError, NoSample):
+                    continue
+                seen.add(sample.identity)
+
+    return list(islice(readable(), GOLDEN_SAMPLES))
+
+
+def _processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _tell(told: Told, stage: str, done: int, total: int) -> None:
+    told(stage, done, total, "")
+
+
+def _tell_prepared(told: Told, split: Split, done: int, total: int, failures: int) -> None:
+    told(f"reading {split.name.lower()} samples", done, total, f"{failures} unusable" if failures else "")
+
+
+def _tell_measured(told: Told, done: int, total: int, unusable: int) -> None:
+    told("measuring on unseen people", done, total, f"{unusable} unusable" if unusable else "")
+
+
+def _tell_training(told: Told, progress: Progress) -> None:
+    notes = [f"epoch {progress.epoch} of {progress.epochs}", f"{progress.steps_per_second:.1f} steps/s"]
+    if "total" in progress.losses:
+        notes.append(f"loss {progress.losses['total']:.3f}")
+    if progress.validated is not None:
+        notes.append(
+            f"validation mAP {progress.validated.voice_to_face:.3f} voice to face, "
+            f"{progress.validated.face_to_voice:.3f} face to voice"
+        )
+    told("training", progress.step, progress.steps, ", ".join(notes))

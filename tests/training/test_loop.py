@@ -1,0 +1,340 @@
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.training.small_run import RUN, SETTINGS, small_data, small_people, small_train
+from training import loop, runs
+from training.batches import batch_plan, make_batch
+from training.checkpoint import read_checkpoint
+from training.loop import (
+    Diverged,
+    Progress,
+    RunHeld,
+    RunMismatch,
+    RunSettings,
+    Trained,
+    TrainingData,
+    read_best,
+    step_seed,
+    train,
+)
+from training.recipe import Batch
+from training.recipes import bi_quintuple
+from training.validation import Validated, validate
+
+STEPS = 12
+
+
+def final(folder: Path) -> dict[str, Tensor]:
+    read = read_checkpoint(folder / loop.CHECKPOINTS)
+    assert read is not None
+    return dict(read.weights)
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def log_of(folder: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (folder / runs.LOG_FILE).read_text().splitlines()]
+    return [{name: value for name, value in line.items() if not name.endswith("seconds")} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    small_train(folder)
+    return folder
+
+
+def killed_at(folder: Path, step: int) -> int:
+    command = [sys.executable, "-m", "tests.training.small_run", str(folder), str(step)]
+    return subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False).returncode
+
+
+def test_a_run_killed_twice_ends_in_the_same_weights_bit_for_bit(tmp_path: Path, undisturbed: Path) -> None:
+    first = random.Random(8).randrange(1, STEPS - 3)
+    second = random.Random(9).randrange(1, STEPS - first - 1)  # steps of the second life
+    assert killed_at(tmp_path, first) == -signal.SIGKILL
+    assert killed_at(tmp_path, second) == -signal.SIGKILL
+    read = read_checkpoint(tmp_path / loop.CHECKPOINTS)
+    assert read is not None and read.state["epoch"] * 4 + read.state["batch"] == first + second
+    trained = small_train(tmp_path)
+    assert same(final(tmp_path), final(undisturbed))
+    assert same(read_best(tmp_path), read_best(undisturbed))
+    assert log_of(tmp_path) == log_of(undisturbed)
+    assert replace(trained, folder=undisturbed) == small_train(undisturbed)
+
+
+def test_a_run_is_the_plain_loop(undisturbed: Path) -> None:
+    data, step = small_data(), 0
+    task = bi_quintuple.build(SETTINGS, 10, RUN.seed).train()
+    optimiser = torch.optim.SGD(
+        task.parameters(), lr=1.0, momentum=SETTINGS.momentum, weight_decay=SETTINGS.weight_decay
+    )
+    for epoch in range(SETTINGS.epochs):
+        plan = batch_plan(data.training, SETTINGS, RUN.seed, epoch)
+        for number in range(len(plan)):
+            optimiser.param_groups[0]["lr"] = bi_quintuple.learning_rate(SETTINGS, step / (STEPS - 1))
+            optimiser.zero_grad()
+            task.losses(make_batch(data.training, plan, number))["total"].backward()
+            optimiser.step()
+            step += 1
+    assert step == STEPS
+    assert same(dict(task.state_dict()), final(undisturbed))
+
+
+def test_the_learning_rate_goes_from_the_first_share_of_progress_to_the_last(tmp_path: Path) -> None:
+    seen: list[float] = []
+
+    class Listening:
+        __name__, __file__ = "listening", __file__
+        Settings, build, optimiser = bi_quintuple.Settings, bi_quintuple.build, bi_quintuple.optimiser
+
+        @staticmethod
+        def learning_rate(settings: bi_quintuple.Settings, progress: float) -> float:
+            seen.append(progress)
+            return 0.01
+
+    train(Listening, SETTINGS, small_data(), tmp_path, RUN)  # type: ignore[arg-type]
+    assert seen == [step / (STEPS - 1) for step in range(STEPS)]
+
+
+def test_the_best_checkpoint_is_chosen_on_validation_people(
+    tmp_path: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, figures = [], iter([(0.2, 0.4), (0.9, 0.1), (0.3, 0.6)])  # means 0.3, 0.5, 0.45: the loss falls on
+
+    def told(task: Any, prepared: Any, device: Any) -> Validated:
+        asked.append((prepared.identities, {name: value.clone() for name, value in task.state_dict().items()}))
+        return Validated(*next(figures))
+
+    monkeypatch.setattr(loop, "validate", told)
+    trained = small_train(tmp_path)
+    assert trained == Trained(tmp_path, 3, 2, Validated(0.9, 0.1))
+    assert {identities for identities, _ in asked} == {small_data().validation.identities}
+    assert same(read_best(tmp_path), asked[1][1]) and not same(read_best(tmp_path), final(tmp_path))
+
+
+def test_the_figures_are_those_of_the_weights_that_are_kept(undisturbed: Path) -> None:
+    task = bi_quintuple.build(SETTINGS, 10, 0)
+    task.load_state_dict(read_best(undisturbed))
+    assert validate(task, small_data().validation) == small_train(undisturbed).validated
+
+
+def test_validation_comes_as_often_as_asked_and_at_the_end(tmp_path: Path) -> None:
+    small_train(tmp_path, validate_every=2)
+    assert ["validation" in line for line in log_of(tmp_path)] == [False, True, True]
+
+
+def test_the_log_has_every_epoch_and_the_settings_lie_beside_it(undisturbed: Path) -> None:
+    log = log_of(undisturbed)
+    assert [line["epoch"] for line in log] == [1, 2, 3]
+    assert {"total", "bi_quintuple", "identity", "triplets_same_same"} <= set(log[0]["losses"])
+    assert log[-1]["losses"]["total"] < log[0]["losses"]["total"]
+    assert log[-1]["learning_rate"] == pytest.approx(SETTINGS.final_learning_rate)
+    kept = json.loads((undisturbed / runs.RUN_FILE).read_text())
+    assert kept["settings"] == vars(SETTINGS) and kept["seed"] == RUN.seed and kept["recipe"] == "bi_quintuple"
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"settings": replace(SETTINGS, margin=0.7)}, "margin was 0.6, is 0.7"),
+        ({"run": replace(RUN, seed=6)}, "seed was 5, is 6"),
+        ({"run": replace(RUN, bfloat16=True)}, "bfloat16 was False, is True"),
+        ({"data": replace(small_data(), training=small_people("others"))}, "training was 'trained"),
+        ({"data": replace(small_data(), validation=small_people("others"))}, "validation was 'validated"),
+    ],
+)
+def test_a_folder_goes_on_only_with_what_it_was_begun_with(
+    undisturbed: Path, changed: dict[str, Any], told: str
+) -> None:
+    arguments = {"settings": SETTINGS, "data": small_data(), "run": RUN} | changed
+    before = final(undisturbed)
+    with pytest.raises(RunMismatch, match=f"{undisturbed}.*{told}.*in another folder, or remove"):
+        train(bi_quintuple, folder=undisturbed, **arguments)
+    assert same(final(undisturbed), before)
+
+
+def test_how_often_it_saves_may_change(undisturbed: Path) -> None:
+    small_train(undisturbed, checkpoint_seconds=99.0)
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
+    def other(_progress: Progress) -> None:
+        with pytest.raises(RunHeld, match=str(tmp_path)):
+            small_train(tmp_path)
+        told.append(True)
+
+    told: list[bool] = []
+    train(bi_quintuple, SETTINGS, small_data(), tmp_path, RUN, other)
+    assert told
+
+
+def test_people_of_validation_are_not_trained_on() -> None:
+    with pytest.raises(ValueError, match="4 people are in training and in validation, such as same_000"):
+        TrainingData(small_people("same", people=8), small_people("same", people=4))
+
+
+class Interrupting(bi_quintuple.BiQuintupleTask):
+    """Sends its process an interrupt in the middle of a step, as Ctrl-C does."""
+
+    at = 0
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        Interrupting.at -= 1
+        if Interrupting.at == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().losses(batch)
+
+
+def changed_recipe(task: type[bi_quintuple.BiQuintupleTask]) -> Any:
+    class Changed:
+        __name__, __file__ = bi_quintuple.__name__, bi_quintuple.__file__
+        Settings, optimiser = bi_quintuple.Settings, staticmethod(bi_quintuple.optimiser)
+        learning_rate = staticmethod(bi_quintuple.learning_rate)
+
+        @staticmethod
+        def build(settings: bi_quintuple.Settings, people: int, seed: int) -> bi_quintuple.BiQuintupleTask:
+            built = bi_quintuple.build(settings, people, seed)
+            built.__class__ = task
+            return built
+
+    return Changed()
+
+
+def test_an_interrupt_stops_within_a_step_and_leaves_a_run_that_goes_on(tmp_path: Path, undisturbed: Path) -> None:
+    Interrupting.at = 6
+    with pytest.raises(KeyboardInterrupt):
+        train(changed_recipe(Interrupting), SETTINGS, small_data(), tmp_path, RUN)
+    assert Interrupting.at == 0
+    assert not [one for one in threading.enumerate() if one.name.startswith("batch") and one.is_alive()]
+    small_train(tmp_path)
+    assert same(final(tmp_path), final(undisturbed))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(tmp_path: Path) -> None:
+    class Diverging(bi_quintuple.BiQuintupleTask):
+        calls = 0
+
+        def losses(self, batch: Batch) -> dict[str, Tensor]:
+            Diverging.calls += 1
+            losses = super().losses(batch)
+            return losses | ({"total": losses["total"] * torch.nan} if Diverging.calls == 6 else {})
+
+    with pytest.raises(
+        Diverged, match=r"total is not finite in epoch 2: lower the recipe's learning_rate \(now 0.05\)"
+    ):
+        train(changed_recipe(Diverging), SETTINGS, small_data(), tmp_path, RUN)
+    assert all(torch.isfinite(value).all() for value in final(tmp_path).values())
+
+
+def test_dropout_is_the_same_in_a_resumed_run(tmp_path: Path) -> None:
+    class Dropping(bi_quintuple.BiQuintupleTask):
+        def losses(self, batch: Batch) -> dict[str, Tensor]:
+            dropped = torch.nn.functional.dropout(batch.faces, 0.5, training=self.training)
+            return super().losses(replace(batch, faces=dropped))
+
+    train(changed_recipe(Dropping), SETTINGS, small_data(), tmp_path / "whole", RUN)
+    with pytest.raises(_Stopped):
+        train(changed_recipe(Dropping), SETTINGS, small_data(), tmp_path / "halves", RUN, stopped_after(7))
+    train(changed_recipe(Dropping), SETTINGS, small_data(), tmp_path / "halves", RUN)
+    assert same(final(tmp_path / "halves"), final(tmp_path / "whole"))
+
+
+class _Stopped(Exception):
+    pass
+
+
+def stopped_after(steps: int) -> Any:
+    def on_progress(progress: Progress) -> None:
+        if progress.step >= steps:
+            raise _Stopped
+
+    return on_progress
+
+
+@pytest.fixture(autouse=True)
+def _told_at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "TOLD_EVERY", 0.0)
+
+
+def test_progress_says_how_far_how_fast_and_how_well(tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    train(bi_quintuple, SETTINGS, small_data(), tmp_path, RUN, seen.append)
+    assert [one.step for one in seen] == [1, 2, 3, 4, 4, 5, 6, 7, 8, 8, 9, 10, 11, 12, 12]
+    assert [one.epoch for one in seen] == [1] * 5 + [2] * 5 + [3] * 5
+    assert {(one.steps, one.epochs) for one in seen} == {(STEPS, 3)}
+    assert seen[0].validated is None and seen[4].validated is not None
+    assert seen[-1].remaining_seconds == 0 and all(one.steps_per_second > 0 for one in seen)
+    assert seen[4].losses == log_of(tmp_path)[0]["losses"]
+
+
+def test_another_method_in_the_same_file_is_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = tmp_path / "bi_quintuple.py"
+    copy.write_text(Path(bi_quintuple.__file__).read_text())
+    small_train(tmp_path / "run")
+    monkeypatch.setattr(bi_quintuple, "__file__", str(copy))
+    small_train(tmp_path / "run")
+    copy.write_text(copy.read_text().replace("margin", "marge"))
+    with pytest.raises(RunMismatch, match="code was"):
+        small_train(tmp_path / "run")
+
+
+def test_a_finished_run_is_answered_without_a_step(undisturbed: Path) -> None:
+    seen: list[Progress] = []
+    train(bi_quintuple, SETTINGS, small_data(), undisturbed, RUN, seen.append)
+    assert not seen
+
+
+def test_half_a_line_in_the_log_is_forgotten(tmp_path: Path, undisturbed: Path) -> None:
+    with pytest.raises(_Stopped):
+        train(bi_quintuple, SETTINGS, small_data(), tmp_path, RUN, stopped_after(6))
+    with (tmp_path / runs.LOG_FILE).open("a") as log:
+        log.write('{"epoch": 2, "lear')
+    small_train(tmp_path)
+    assert log_of(tmp_path) == log_of(undisturbed)
+
+
+def test_the_callers_random_state_and_mode_stay_as_they_were(tmp_path: Path) -> None:
+    torch.manual_seed(11)
+    expected, threads = torch.random.get_rng_state(), torch.get_num_threads()
+    small_train(tmp_path, threads=threads + 1)
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.random.get_rng_state(), expected)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_every_step_has_a_seed_of_its_own() -> None:
+    seeds = {step_seed(seed, epoch, batch) for seed in range(5) for epoch in range(20) for batch in range(20)}
+    assert len(seeds) == 5 * 20 * 20 and all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_validation_cannot_be_switched_off() -> None:
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        RunSettings(validate_every=0)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
+def test_on_cuda_a_resumed_run_ends_in_the_same_weights(tmp_path: Path) -> None:
+    run = replace(RUN, device="cuda")
+    train(bi_quintuple, SETTINGS, small_data(), tmp_path / "whole", run)
+    with pytest.raises(_Stopped):
+        train(bi_quintuple, SETTINGS, small_data(), tmp_path / "halves", run, stopped_after(6))
+    train(bi_quintuple, SETTINGS, small_data(), tmp_path / "halves", run)
+    assert same(final(tmp_path / "halves"), final(tmp_path / "whole"))

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from encoders.backbones.small_face import chips_to_input
+from encoders.space import Modality
+from search import metrics
+from tests.training.small_run import small_people
+from training.prepared import Prepared
+from training.recipe import Batch, Task
+from training.recipes import bi_quintuple
+from training.validation import embed_prepared, validate
+
+
+class Told(Task):
+    """Knows whom a sample shows: its people's directions are given, a little noise is its own."""
+
+    def __init__(self, prepared: Prepared, noise: float) -> None:
+        super().__init__()
+        random = np.random.default_rng(3)
+        centres = random.normal(size=(len(prepared.identities), 16))
+        people = {Modality.FACE: prepared.face_people, Modality.VOICE: prepared.voice_people}
+        self.vectors = {
+            modality: torch.from_numpy(centres[owners] + noise * random.normal(size=(len(owners), 16))).float()
+            for modality, owners in people.items()
+        }
+        self.given = dict.fromkeys(Modality, 0)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def embed(self, modality: Modality, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
+        first = self.given[modality]
+        self.given[modality] += len(inputs)
+        return self.vectors[modality][first : first + len(inputs)]
+
+
+def people(**changed: Any) -> Prepared:
+    return small_people("validated", **({"people": 20, "samples": 4} | changed))
+
+
+def test_who_knows_everybody_gets_everything() -> None:
+    validated = validate(Told(people(), noise=0.0), people())
+    assert (validated.voice_to_face, validated.face_to_voice, validated.mean) == (1.0, 1.0, 1.0)
+
+
+def test_it_is_the_map_of_every_sample_asked_of_the_other_modality() -> None:
+    prepared, task = people(), Told(people(), noise=1.5)
+    faces, voices = (
+        torch.nn.functional.normalize(task.vectors[one]).numpy() for one in (Modality.FACE, Modality.VOICE)
+    )
+    same = prepared.voice_people[:, None] == prepared.face_people[None, :]
+    validated = validate(task, prepared)
+    asked = [metrics.average_precision(*line) for line in zip(voices @ faces.T, same, strict=True)]
+    assert validated.voice_to_face == pytest.approx(np.mean(asked))
+    asked = [metrics.average_precision(*line) for line in zip(faces @ voices.T, same.T, strict=True)]
+    assert validated.face_to_voice == pytest.approx(np.mean(asked))
+    assert validated.voice_to_face != validated.face_to_voice
+    assert validated.mean == pytest.approx((validated.voice_to_face + validated.face_to_voice) / 2)
+
+
+def test_samples_come_out_in_their_order_each_on_its_own() -> None:
+    prepared = people()
+    task = bi_quintuple.build(bi_quintuple.Settings(), 4, 0).eval()
+    found = embed_prepared(task, prepared)
+    for number in (0, 17, 63, 64, 79):
+        mel = torch.from_numpy(prepared.mels[prepared.offsets[number] : prepared.offsets[number + 1]]).float()
+        with torch.inference_mode():
+            voice = task.embed(Modality.VOICE, mel[None])[0]
+            face = task.embed(Modality.FACE, chips_to_input(torch.from_numpy(prepared.faces[number : number + 1])))[0]
+        np.testing.assert_allclose(found[Modality.VOICE][number], voice, atol=1e-5)
+        np.testing.assert_allclose(found[Modality.FACE][number], face, atol=1e-5)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_task_is_left_as_it_was(training: bool) -> None:
+    task = bi_quintuple.build(bi_quintuple.Settings(), 4, 0).train(training)
+    before = {name: value.clone() for name, value in task.state_dict().items()}
+    validate(task, people())
+    assert task.training is training
+    assert all(torch.equal(value, before[name]) for name, value in task.state_dict().items())

@@ -1,0 +1,280 @@
+"""Which samples a batch holds, and how they are varied: pure functions of (seed, epoch, batch).
+
+Nothing is drawn from a state that earlier batches left behind, so a resumed run sees the batches that it
+would have seen, bit for bit.
+
+Every person occurs equally often: after any number of epochs, the counts of two people differ by at most 1.
+A person's samples are drawn without replacement; when too few are left for another turn, all are shuffled
+again.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from encoders.backbones.small_face import chips_to_input
+from training.prepared import Prepared
+from training.recipe import Batch
+
+# What a random stream is for: the second number of its seed, so that no two purposes share a stream.
+_TURNS, _ORDER, _FACES, _VOICES, _VARIATION = range(5)
+_INPUT_RANGE = chips_to_input(torch.tensor([0, 255], dtype=torch.uint8).reshape(2, 1, 1, 1)).flatten().tolist()
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How the samples of a batch are varied, each drawn evenly up to the most given here; 0 leaves it out.
+
+    Complexion and timbre are among what a face and a voice share, so colour and gain vary but a little.
+
+    Args:
+        mirror: share of faces that are mirrored, 0 to 1.
+        shift: pixels that a face is moved by along each axis, either way; its edge is repeated.
+        brightness: added to a face, either way, in units of the network's input (64 grey levels).
+        contrast: factor of its distance to its mean, 1 - contrast to 1 + contrast.
+        colour: added to each of its colour channels, either way, in units of the network's input.
+        frames: mel frames of a voice: a random stretch of longer ones; shorter ones are repeated.
+        gain: added to all bands of a voice, either way, in units of the prepared log-mel.
+        masked_bands: width of the stretch of mel bands that is set to 0, 0 to this many.
+    """
+
+    mirror: float = 0.5
+    shift: int = 3
+    brightness: float = 0.1
+    contrast: float = 0.1
+    colour: float = 0.03
+    frames: int = 200
+    gain: float = 0.05
+    masked_bands: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.mirror <= 1 or not 0 <= self.contrast < 1:
+            raise ValueError(f"mirror is in [0, 1], contrast in [0, 1), got {self.mirror} and {self.contrast}")
+        if min(self.shift, self.brightness, self.colour, self.gain, self.masked_bands) < 0 or self.frames < 1:
+            raise ValueError(f"an augmentation has no negative strength and at least 1 frame, got {self}")
+
+
+NO_AUGMENTATION = Augmentation(mirror=0, shift=0, brightness=0, contrast=0, colour=0, gain=0)
+"""Only a random stretch of each voice, which a batch needs to be of one shape."""
+
+
+class OrderSettings(Protocol):
+    """What a recipe's ``Settings`` say of its batches.
+
+    They may also have ``steps_per_epoch`` (batches of an epoch; without it, or with None, as many as show
+    every sample about once) and ``augmentation`` (:class:`Augmentation`; without it its defaults).
+    """
+
+    @property
+    def people_per_batch(self) -> int:
+        """Identities of a batch, at least 2."""
+        ...
+
+    @property
+    def samples_per_person(self) -> int:
+        """Faces of each, and as many voices; a person who has fewer has some twice."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The samples of every batch of one epoch; its length is their number.
+
+    Args:
+        people: (batches, people per batch) int64, numbers of identities; none twice in a row.
+        faces: (batches, people per batch, samples per person) int64, numbers of faces.
+        voices: likewise, numbers of voices.
+        seed: of the run.
+        epoch: 0, 1, …
+        augmentation: how the samples are varied.
+    """
+
+    people: NDArray[np.int64]
+    faces: NDArray[np.int64]
+    voices: NDArray[np.int64]
+    seed: int
+    epoch: int
+    augmentation: Augmentation
+
+    def __len__(self) -> int:
+        return len(self.people)
+
+
+def batch_plan(prepared: Prepared, settings: OrderSettings, seed: int, epoch: int) -> Plan:
+    """Choose the samples of every batch of an epoch: a pure function of its arguments.
+
+    Args:
+        prepared: the samples; only who is whose matters.
+        settings: see :class:`OrderSettings`.
+        seed: of the run, at least 0.
+        epoch: 0, 1, …
+
+    Raises:
+        ValueError: a batch needs more people than there are, or a number is out of range.
+    """
+    people, width, samples = len(prepared.identities), settings.people_per_batch, settings.samples_per_person
+    steps = getattr(settings, "steps_per_epoch", None) or _steps(prepared, width * samples)
+    if not 2 <= width <= people:
+        raise ValueError(
+            f"a batch of {width} people needs at least 2, and no more than there are ({people}): change "
+            "people_per_batch or prepare more people"
+        )
+    if min(seed, epoch) < 0 or min(samples, steps) < 1:
+        raise ValueError(
+            f"seed and epoch are at least 0, samples_per_person and steps at least 1, got {seed}, {epoch}, "
+            f"{samples}, {steps}"
+        )
+    order, turns = _people_order(people, seed, epoch, steps, width)
+    owned = _samples_of(prepared.face_people), _samples_of(prepared.voice_people)
+    faces, voices = np.empty((2, len(order), samples), dtype=np.int64)
+    for slot, person in enumerate(order.tolist()):
+        turn = int(turns[person])
+        faces[slot] = _draw(owned[0][person], samples, turn, (seed, _FACES, person))
+        voices[slot] = _draw(owned[1][person], samples, turn, (seed, _VOICES, person))
+        turns[person] += 1
+    shape = (steps, width, samples)
+    augmentation = getattr(settings, "augmentation", Augmentation())
+    return Plan(order.reshape(shape[:2]), faces.reshape(shape), voices.reshape(shape), seed, epoch, augmentation)
+
+
+def make_batch(prepared: Prepared, plan: Plan, number: int) -> Batch:
+    """Batch ``number`` (0, 1, …) of a plan: people in the plan's order, each one's samples side by side.
+
+    A pure function of its arguments: whatever was made before, the same numbers come out, bit for bit.
+    """
+    random = np.random.default_rng([plan.seed, _VARIATION, plan.epoch, number])
+    faces, voices = plan.faces[number].ravel(), plan.voices[number].ravel()
+    return Batch(
+        faces=vary_faces(prepared.faces, faces, plan.augmentation, random),
+        face_people=torch.from_numpy(prepared.face_people[faces]),
+        voices=vary_voices(prepared, voices, plan.augmentation, random),
+        voice_lengths=None,
+        voice_people=torch.from_numpy(prepared.voice_people[voices]),
+    )
+
+
+def vary_faces(
+    chips: NDArray[np.uint8], chosen: NDArray[np.int64], augmentation: Augmentation, random: np.random.Generator
+) -> Tensor:
+    """Faces as the network takes them: mirrored, moved, their light varied; never outside its input's range.
+
+    Args:
+        chips: (all, side, side, 3) uint8.
+        chosen: (n,) numbers of chips.
+        augmentation: how much.
+        random: where the variation is drawn from.
+
+    Returns:
+        (n, 3, side, side) float32.
+    """
+    count, side = len(chosen), chips.shape[1]
+    mirrored = random.random(count) < augmentation.mirror
+    moved = random.integers(-augmentation.shift, augmentation.shift + 1, (2, count, 1))
+    contrast, brightness = random.uniform(-1, 1, (2, count, 1))
+    colour = random.uniform(-1, 1, (count, 3))
+
+    rows, columns = np.clip(np.arange(side) + moved, 0, side - 1)  # (n, side) each: which pixel comes here
+    columns = np.where(mirrored[:, None], side - 1 - columns, columns)
+    places = torch.from_numpy((chosen[:, None] * side + rows)[:, :, None] * side + columns[:, None, :])
+    pixels = torch.from_numpy(chips).reshape(-1, 3)
+    inputs = chips_to_input(pixels.index_select(0, places.flatten()).reshape(count, side, side, 3))
+
+    factor = torch.from_numpy(1 + augmentation.contrast * contrast).float()[:, :, None, None]
+    added = torch.from_numpy(augmentation.brightness * brightness + augmentation.colour * colour).float()
+    offset = inputs.mean(dim=(1, 2, 3), keepdim=True) * (1 - factor) + added[:, :, None, None]
+    return inputs.mul_(factor).add_(offset).clamp_(*_INPUT_RANGE)
+
+
+def vary_voices(
+    prepared: Prepared, chosen: NDArray[np.int64], augmentation: Augmentation, random: np.random.Generator
+) -> Tensor:
+    """Stretches of voices, all of one length, a little louder or softer, perhaps with bands blanked out.
+
+    Voices that are shorter start anywhere and are repeated, not padded: batch normalisation would count the
+    padding.
+
+    Args:
+        prepared: where the voices are.
+        chosen: (n,) numbers of voices.
+        augmentation: how much.
+        random: where the variation is drawn from.
+
+    Returns:
+        (n, frames, bands) float32.
+    """
+    count, frames, bands = len(chosen), augmentation.frames, prepared.mels.shape[1]
+    place, gain, wide, low = random.random((4, count))
+
+    begins = prepared.offsets[chosen]
+    whole = prepared.offsets[chosen + 1] - begins
+    room = np.where(whole >= frames, whole - frames + 1, whole)
+    start = (place * room).astype(np.int64)
+    rows = begins[:, None] + (start[:, None] + np.arange(frames)) % whole[:, None]
+    stretches = torch.from_numpy(prepared.mels).index_select(0, torch.from_numpy(rows.ravel()))
+    mels = stretches.reshape(count, frames, bands).float()
+
+    mels += torch.from_numpy(augmentation.gain * (2 * gain - 1)).float()[:, None, None]
+    if augmentation.masked_bands:
+        width = (wide * (min(augmentation.masked_bands, bands) + 1)).astype(np.int64)
+        first = (low * (bands - width + 1)).astype(np.int64)
+        band = np.arange(bands)
+        kept = (band < first[:, None]) | (band >= (first + width)[:, None])
+        mels *= torch.from_numpy(kept)[:, None, :]
+    return mels
+
+
+def _steps(prepared: Prepared, samples: int) -> int:
+    """Batches of so many samples per modality that show every sample about once."""
+    return math.ceil(max(len(prepared.face_people), len(prepared.voice_people)) / samples)
+
+
+def _people_order(
+    people: int, seed: int, epoch: int, steps: int, per_batch: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Who comes when in an epoch, and how often each came before it.
+
+    An epoch is a number of passes over all people and, before them, a part of one. Those who are in the
+    part follow a fixed circle of people, where each epoch takes up where the last one stopped.
+
+    Returns:
+        (steps * per_batch,) and (people,) int64, numbers from 0 to people - 1.
+    """
+    passes, extra = divmod(steps * per_batch, people)
+    circle = np.random.default_rng([seed, _TURNS]).permutation(people)
+    gone = epoch * extra
+    random = np.random.default_rng([seed, _ORDER, epoch])
+    order = random.permutation(circle[(gone + np.arange(extra)) % people])
+    for _ in range(passes):
+        order = np.concatenate([order, _follow(order, random.permutation(people), per_batch)])
+    before = np.full(people, epoch * passes)
+    before[circle] += (gone + people - 1 - np.arange(people)) // people
+    return order, before
+
+
+def _follow(order: NDArray[np.int64], following: NDArray[np.int64], per_batch: int) -> NDArray[np.int64]:
+    """Everybody of ``following``, first those who complete the batch that ``order`` leaves unfinished."""
+    unfinished = len(order) % per_batch
+    there = np.isin(following, order[len(order) - unfinished :])
+    fresh = np.flatnonzero(~there)[: per_batch - unfinished] if unfinished else np.empty(0, dtype=np.int64)
+    return np.concatenate([following[fresh], np.delete(following, fresh)])
+
+
+def _samples_of(people: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
+    """Numbers of the samples of each person."""
+    order = np.argsort(people, kind="stable")
+    names, first = np.unique(people[order], return_index=True)
+    return dict(zip(names.tolist(), np.split(order, first[1:]), strict=True))
+
+
+def _draw(samples: NDArray[np.int64], count: int, turn: int, seed: tuple[int, ...]) -> NDArray[np.int64]:
+    """The samples of a person's turn (0, 1, …): each shuffle of all of them serves as many turns as it fills."""
+    shuffle, place = divmod(turn, max(1, len(samples) // count))
+    shuffled = np.random.default_rng([*seed, shuffle]).permutation(samples)
+    return np.resize(shuffled[place * count : (place + 1) * count], count)

@@ -1,0 +1,127 @@
+"""From cross-modal scores of validation people to probabilities: what ``calibration.json`` of a model holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoders.space import Modality
+from search import metrics
+from search.scores import Calibration, Purpose, Similarity, fit_calibration, similarity_matrix
+
+PAIR = f"{Modality.FACE}-{Modality.VOICE}"
+RULES = {
+    Purpose.VERIFY: "as many genuine face-voice pairs are missed as impostor pairs are accepted (equal error)",
+    Purpose.IDENTIFY: "a sample is asked of every person's mean in the other modality: a known person is missed as "
+    "often as a stranger is named",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class People:
+    """Points of people who are no part of training, by modality.
+
+    Args:
+        vectors: (samples, dimension) float32 of any length but 0.
+        people: (samples,) who each shows, by number; everybody is in both modalities.
+    """
+
+    vectors: Mapping[Modality, NDArray[np.float32]]
+    people: Mapping[Modality, NDArray[np.int64]]
+
+    def __post_init__(self) -> None:
+        numbers = [set(self.people[modality].tolist()) for modality in Modality]
+        if numbers[0] != numbers[1] or len(numbers[0]) < 2:
+            raise ValueError(
+                f"a calibration needs at least two people, all with faces and voices; got {len(numbers[0])} with faces "
+                f"and {len(numbers[1])} with voices"
+            )
+
+
+def calibrate(points: People) -> dict[str, Any]:
+    """Numbers for every purpose and similarity, as ``calibration.json`` keeps them under ``face-voice``."""
+    numbers: dict[str, Any] = {str(purpose): {} for purpose in Purpose}
+    for kind in Similarity:
+        genuine, impostor = _pairs(points, kind)
+        verify = fit_calibration(genuine, impostor, equal_error_threshold(genuine, impostor))
+        numbers[Purpose.VERIFY][str(kind)] = _told(verify) | {
+            "set": {
+                "genuine_pairs": len(genuine),
+                "impostor_pairs": len(impostor),
+                "genuine_missed": float(np.mean(genuine < verify.threshold)),
+                "impostor_accepted": float(np.mean(impostor >= verify.threshold)),
+                "auc": metrics.auc(genuine, impostor),
+                "eer": metrics.equal_error_rate(genuine, impostor),
+            }
+        }
+        own, others, strangers = _trials(points, kind)
+        identify = fit_calibration(own, others, equal_error_threshold(own, strangers))
+        numbers[Purpose.IDENTIFY][str(kind)] = _told(identify) | {
+            "set": {
+                "asked": len(own),
+                "known_named": float(np.mean((own >= identify.threshold) & (own > strangers))),
+                "known_first": float(np.mean(own > strangers)),
+                "strangers_unknown": float(np.mean(strangers < identify.threshold)),
+            }
+        }
+    return numbers
+
+
+def equal_error_threshold(genuine: NDArray[np.float64], impostor: NDArray[np.float64]) -> float:
+    """Where as large a share of genuine scores lies below as of impostor scores lies above.
+
+    Args:
+        genuine: (n,) scores, n ≥ 1.
+        impostor: (m,) scores, m ≥ 1.
+
+    Returns:
+        The middle of the best stretch between two scores that occur.
+    """
+    edges = np.unique(np.concatenate([genuine, impostor]))
+    candidates = (edges[1:] + edges[:-1]) / 2 if len(edges) > 1 else edges
+    missed = np.searchsorted(np.sort(genuine), candidates) / len(genuine)
+    taken = (len(impostor) - np.searchsorted(np.sort(impostor), candidates)) / len(impostor)
+    worst = np.maximum(missed, taken)
+    best = candidates[worst == worst.min()]
+    return float((best[0] + best[-1]) / 2)
+
+
+def _pairs(points: People, kind: Similarity) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Scores of all pairs of a face and a voice: of one person, and of two."""
+    faces, voices = (_unit(points.vectors[modality]) for modality in (Modality.FACE, Modality.VOICE))
+    scores = similarity_matrix(faces, voices, kind)
+    same = points.people[Modality.FACE][:, None] == points.people[Modality.VOICE][None, :]
+    return scores[same], scores[~same]
+
+
+def _trials(points: People, kind: Similarity) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Every sample asked of everybody's mean in the other modality, faces of voices and voices of faces.
+
+    Returns:
+        (n,) scores against the own person; scores against all others, flat; (n,) the best of those others,
+        which is what a sample of somebody who is not enrolled would reach.
+    """
+    own, others, strangers = [], [], []
+    for probe, other in ((Modality.FACE, Modality.VOICE), (Modality.VOICE, Modality.FACE)):
+        names = np.unique(points.people[other])
+        samples = _unit(points.vectors[other])
+        means = _unit(np.stack([samples[points.people[other] == name].mean(axis=0) for name in names]))
+        scores = similarity_matrix(_unit(points.vectors[probe]), means, kind)  # (samples, people)
+        mine = points.people[probe][:, None] == names[None, :]
+        own.append(scores[mine])
+        others.append(scores[~mine])
+        strangers.append(np.where(mine, -np.inf, scores).max(axis=1))
+    return np.concatenate(own), np.concatenate(others), np.concatenate(strangers)
+
+
+def _unit(vectors: NDArray[Any]) -> NDArray[np.float64]:
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(lengths, 1e-12))
+
+
+def _told(fitted: Calibration) -> dict[str, float]:
+    return {"threshold": round(fitted.threshold, 4), "slope": round(fitted.slope, 3)}

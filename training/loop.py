@@ -1,0 +1,352 @@
+"""The one loop: epochs of batches, the only ``backward``, checkpoints, exact resume, validation by search.
+
+A run lives in a folder of its own::
+
+    run.json           what is trained on what: the effective settings; a run goes on only under the same
+    log.jsonl          one line per epoch: learning rate, mean of each loss term, validation, seconds
+    checkpoints/       two generations (training.checkpoint)
+    best.safetensors   the task's state at the best mean validation mAP
+
+Nothing random lives between steps: the data order and augmentation of a batch follow from (seed, epoch,
+batch), and the networks' own randomness (dropout) is seeded from the same three. So a run that was killed
+at any instant ends in the same weights, bit for bit, as one left alone, on the same device with the same
+number of threads and the same torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training.batches import Plan, batch_plan, make_batch
+from training.checkpoint import Checkpoint, read_checkpoint, read_weights, write_checkpoint, write_weights
+from training.recipe import Batch, Recipe, Task
+from training.runs import (
+    RunHeld,
+    RunMismatch,
+    RunSettings,
+    TrainingData,
+    TrainingError,
+    append_log,
+    claim,
+    describe,
+    describe_data,
+    held,
+    trim_log,
+)
+from training.validation import Validated, validate
+
+__all__ = [
+    "Diverged",
+    "Progress",
+    "RunHeld",
+    "RunMismatch",
+    "RunSettings",
+    "Trained",
+    "TrainingData",
+    "TrainingError",
+    "read_best",
+    "train",
+]
+
+CHECKPOINTS = "checkpoints"
+BEST_FILE = "best.safetensors"
+# How often progress is told and the losses are looked at, in seconds: a look waits for the device.
+TOLD_EVERY = 1.0
+
+
+class Diverged(TrainingError):
+    """A loss is no longer a finite number."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands.
+
+    Args:
+        epoch: the epoch under way, or just finished, from 1.
+        epochs: in all.
+        step: steps done.
+        steps: in all.
+        steps_per_second: since this process began.
+        remaining_seconds: at that rate.
+        losses: mean of each term over that epoch so far.
+        validated: the last validation, if there was one.
+    """
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    steps_per_second: float
+    remaining_seconds: float
+    losses: Mapping[str, float]
+    validated: Validated | None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run.
+
+    Args:
+        folder: of the run.
+        epochs: trained.
+        best_epoch: whose weights are kept in ``best.safetensors``, from 1.
+        validated: the best epoch's figures.
+    """
+
+    folder: Path
+    epochs: int
+    best_epoch: int
+    validated: Validated
+
+
+@dataclass
+class _State:
+    """Where a run stands, in numbers that a checkpoint keeps."""
+
+    epoch: int = 0  # epochs done
+    batch: int = 0  # batches done of the epoch under way
+    sums: dict[str, float] = field(default_factory=dict)  # of the losses over those batches
+    best_epoch: int = 0
+    best: dict[str, float] | None = None
+    last: dict[str, float] | None = None
+
+
+def train(
+    recipe: Recipe,
+    settings: Any,  # noqa: ANN401 - the recipe's own Settings
+    data: TrainingData,
+    folder: Path,
+    run: RunSettings | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Trained:
+    """Train from the beginning, or from where an earlier call in the same folder stopped, to the end.
+
+    An interrupt (Ctrl-C) or a kill leaves the folder so that the same call goes on; a finished run is
+    answered at once.
+
+    Args:
+        recipe: the method.
+        settings: its numbers.
+        data: training and validation people.
+        folder: of the run; made if need be.
+        run: seed, device and the like.
+        on_progress: told about once a second and after every epoch.
+
+    Raises:
+        RunMismatch: the folder's run has other settings or other people.
+        RunHeld: another process trains there.
+        Diverged: a loss is not finite; the checkpoint before it is kept.
+        CheckpointError: the folder's checkpoints are damaged.
+    """
+    run = run or RunSettings()
+    folder.mkdir(parents=True, exist_ok=True)
+    with held(folder), _reproducible(run):
+        claim(folder, describe(recipe, settings, run) | describe_data(data))
+        loop = _Loop(recipe, settings, data, folder, run)
+        loop.resume()
+        loop.run(on_progress)
+        return loop.outcome()
+
+
+def read_best(folder: Path) -> dict[str, Tensor]:
+    """The task's state at the best epoch of a run."""
+    return read_weights(folder / BEST_FILE)
+
+
+def step_seed(seed: int, epoch: int, batch: int) -> int:
+    """Seed of the networks' own randomness in one step: 63 bits, different for every step."""
+    digest = hashlib.sha256(f"step {seed} {epoch} {batch}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+class _Loop:
+    """A run under way: task, optimiser and state move together, one step at a time."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        settings: Any,  # noqa: ANN401
+        data: TrainingData,
+        folder: Path,
+        run: RunSettings,
+    ) -> None:
+        self._recipe, self._settings, self._data, self._folder, self._run = recipe, settings, data, folder, run
+        self._device = run.torch_device()
+        self._task: Task = recipe.build(settings, len(data.training.identities), run.seed).to(self._device)
+        self._optimiser = recipe.optimiser(self._task, settings)
+        self._per_epoch = len(self._plan(0))
+        self._steps = settings.epochs * self._per_epoch
+        self._state = _State()
+        self._sums: Tensor | None = None  # (terms,) float64, on the device
+        self._names: list[str] = []
+        self._epoch_losses: Mapping[str, float] = {}  # of the last whole epoch
+
+    def resume(self) -> None:
+        """Go to where the newest whole checkpoint stands; the log forgets what came after it."""
+        checkpoint = read_checkpoint(self._folder / CHECKPOINTS)
+        if checkpoint is not None:
+            self._task.load_state_dict(dict(checkpoint.weights))
+            self._optimiser.load_state_dict(dict(checkpoint.optimiser))
+            self._state = _State(**checkpoint.state)
+            self._names = sorted(self._state.sums)
+            sums = [self._state.sums[name] for name in self._names]
+            self._sums = torch.tensor(sums, dtype=torch.float64, device=self._device) if sums else None
+        trim_log(self._folder, self._state.epoch)
+
+    def run(self, on_progress: Callable[[Progress], None]) -> None:
+        """All steps that remain."""
+        began, first = time.monotonic(), self._done
+        saved = told = began
+
+        def tell() -> None:
+            rate = (self._done - first) / max(time.monotonic() - began, 1e-9)
+            on_progress(self._progress(rate))
+
+        while self._state.epoch < self._settings.epochs:
+            epoch_began = time.monotonic()
+            self._task.train()
+            for batch in self._batches(self._state.epoch, self._state.batch):
+                self._step(batch)
+                now = time.monotonic()
+                if now - told >= TOLD_EVERY:
+                    tell()
+                    told = now
+                if now - saved >= self._run.checkpoint_seconds:
+                    self._save()
+                    saved = time.monotonic()
+            self._finish_epoch(epoch_began)
+            saved = told = time.monotonic()
+            tell()
+
+    def outcome(self) -> Trained:
+        """What a finished run came to."""
+        if self._state.best is None:
+            raise TrainingError(f"{self._folder}: the run has no validation; remove the folder and train again")
+        best = Validated(**self._state.best)
+        return Trained(self._folder, self._state.epoch, self._state.best_epoch, best)
+
+    @property
+    def _done(self) -> int:
+        return self._state.epoch * self._per_epoch + self._state.batch
+
+    def _plan(self, epoch: int) -> Plan:
+        return batch_plan(self._data.training, self._settings, self._run.seed, epoch)
+
+    def _batches(self, epoch: int, first: int) -> Iterator[Batch]:
+        """The batches of an epoch from number ``first`` on, on the device; a thread makes the next one meanwhile."""
+        plan, prepared = self._plan(epoch), self._data.training
+        with ThreadPoolExecutor(1, thread_name_prefix="batch") as ahead:
+            coming = deque[Future[Batch]]()
+            for number in range(first, len(plan)):
+                coming.append(ahead.submit(make_batch, prepared, plan, number))
+                if len(coming) > 1:
+                    yield coming.popleft().result().to(self._device)
+            while coming:
+                yield coming.popleft().result().to(self._device)
+
+    def _step(self, batch: Batch) -> None:
+        state = self._state
+        torch.manual_seed(step_seed(self._run.seed, state.epoch, state.batch))
+        rate = self._learning_rate()
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
+        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._run.bfloat16):
+            losses = self._task.losses(batch)
+        self._optimiser.zero_grad(set_to_none=True)
+        losses["total"].backward()  # type: ignore[no-untyped-call]
+        self._optimiser.step()
+        self._count(losses)
+        state.batch += 1
+
+    def _learning_rate(self) -> float:
+        """A pure function of progress: 0 at the first step, 1 at the last."""
+        return self._recipe.learning_rate(self._settings, self._done / max(1, self._steps - 1))
+
+    def _count(self, losses: Mapping[str, Tensor]) -> None:
+        if self._sums is None:
+            self._names = sorted(losses)
+            self._sums = torch.zeros(len(losses), dtype=torch.float64, device=self._device)
+        terms = torch.stack([losses[name].detach().to(self._device, torch.float64) for name in self._names])
+        self._sums += terms
+
+    def _read_sums(self) -> dict[str, float]:
+        """Sums of the losses over the epoch so far; waits for the device."""
+        sums = {} if self._sums is None else dict(zip(self._names, self._sums.tolist(), strict=True))
+        bad = [name for name, value in sums.items() if not math.isfinite(value)]
+        if bad:
+            raise Diverged(
+                f"{', '.join(bad)} is not finite in epoch {self._state.epoch + 1}: lower the recipe's learning_rate "
+                f"(now {self._settings.learning_rate})"
+            )
+        return sums
+
+    def _losses(self) -> dict[str, float]:
+        return {name: value / max(1, self._state.batch) for name, value in self._read_sums().items()}
+
+    def _progress(self, rate: float) -> Progress:
+        between = self._state.batch == 0
+        return Progress(
+            epoch=self._state.epoch if between else self._state.epoch + 1,
+            epochs=self._settings.epochs,
+            step=self._done,
+            steps=self._steps,
+            steps_per_second=rate,
+            remaining_seconds=(self._steps - self._done) / rate if rate else math.inf,
+            losses=self._epoch_losses if between else self._losses(),
+            validated=None if self._state.last is None else Validated(**self._state.last),
+        )
+
+    def _finish_epoch(self, began: float) -> None:
+        """Validate, log, go to the next epoch, save: in this order, so that a resume repeats all or nothing."""
+        state, losses = self._state, self._losses()
+        epoch, rate = state.epoch + 1, self._optimiser.param_groups[0]["lr"]  # of the epoch's last step
+        line: dict[str, Any] = {"epoch": epoch, "learning_rate": rate, "losses": losses}
+        if epoch % self._run.validate_every == 0 or epoch == self._settings.epochs:
+            asked = time.monotonic()
+            validated = validate(self._task, self._data.validation, self._device)
+            line["validation_seconds"] = round(time.monotonic() - asked, 3)
+            state.last = line["validation"] = asdict(validated)
+            if state.best is None or validated.mean > Validated(**state.best).mean:
+                write_weights(self._folder / BEST_FILE, self._task.state_dict())
+                state.best, state.best_epoch = asdict(validated), epoch
+        line["seconds"] = round(time.monotonic() - began, 3)
+        append_log(self._folder, line)
+        state.epoch, state.batch = epoch, 0
+        self._sums, self._epoch_losses = None, losses
+        self._save()
+
+    def _save(self) -> None:
+        self._state.sums = self._read_sums()
+        checkpoint = Checkpoint(self._task.state_dict(), self._optimiser.state_dict(), asdict(self._state))
+        write_checkpoint(self._folder / CHECKPOINTS, self._done, checkpoint)
+
+
+@contextmanager
+def _reproducible(run: RunSettings) -> Iterator[None]:
+    """The same numbers again: deterministic kernels where there are any; the caller's torch is left as it was."""
+    deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    threads, device = torch.get_num_threads(), run.torch_device()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_num_threads(run.threads)
+    try:
+        with (
+            torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+            torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
+        ):
+            yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
+        torch.set_num_threads(threads)

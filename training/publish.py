@@ -1,0 +1,202 @@
+"""A trained run becomes an encoder folder ``<recipe>-<12 digits of the space's digest>``, and later its report.
+
+What training alone needed (classifiers, gates) stays behind: the folder holds the two networks, the head,
+the identities, golden samples, a calibration fitted on validation people, and a model card.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from encoders.encoder import Encoder, Sample
+from encoders.folder import (
+    CALIBRATION_FILE,
+    CARD_FILE,
+    IDENTITIES_FILE,
+    Branch,
+    Description,
+    FolderFile,
+    HeadDescription,
+    read_json,
+)
+from encoders.heads import HEADS, WeightedResidualHead
+from encoders.space import Modality
+from encoders.weights import sha256_of
+from search.store import SHARED
+from training.calibration import PAIR, RULES, People, calibrate
+from training.card import CardFacts, model_card, with_measurements
+from training.checkpoint import replace_file, write_json, write_weights
+from training.loop import Trained, TrainingData, read_best
+from training.prepared import Prepared
+from training.reading import Preparation
+from training.recipe import Recipe, Task, recipe_name
+from training.validation import embed_prepared
+
+REPORT_FILE = "report.json"
+SHORT_DIGEST = 12
+
+
+class PublishError(Exception):
+    """A run cannot be published, or a report not recorded; the message says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """What a folder says about whom it was made from.
+
+    Args:
+        domain: such as ``invented people``.
+        trained_on: a sentence part: how many of whom, with how many samples.
+        validated_on: likewise.
+        preparation: how their samples became what the networks take.
+        golden: a few small samples of each modality, of people of the same domain.
+    """
+
+    domain: str
+    trained_on: str
+    validated_on: str
+    preparation: Preparation
+    golden: Mapping[Modality, Sequence[Sample]]
+
+
+def rebuild(recipe: Recipe, settings: Any, data: TrainingData, trained: Trained) -> Task:  # noqa: ANN401
+    """The task as it was at the best epoch, on the CPU, in evaluation."""
+    task = recipe.build(settings, len(data.training.identities), 0)
+    task.load_state_dict(read_best(trained.folder))
+    return task.eval()
+
+
+def publish(
+    recipe: Recipe,
+    settings: Any,  # noqa: ANN401 - the recipe's own Settings
+    data: TrainingData,
+    trained: Trained,
+    origin: Origin,
+    encoders: Path,
+) -> Path:
+    """Write the best checkpoint of a run as an encoder folder.
+
+    Args:
+        recipe: the method.
+        settings: its numbers.
+        data: whom it was trained and validated on.
+        trained: the finished run.
+        origin: what the folder says about them.
+        encoders: folder of encoder folders; made if need be.
+
+    Returns:
+        ``encoders / <recipe>-<digest12>``; the folder that is there already when the same was published before.
+
+    Raises:
+        EncoderError: a golden sample has no vector.
+        PublishError: the head is of a kind that serving does not know.
+    """
+    task = rebuild(recipe, settings, data, trained)
+    with _staging(encoders / ".partial" / f"{recipe_name(recipe)}-{trained.folder.name}") as staging:
+        description = _description(task, recipe_name(recipe), origin, staging)
+        digest = description.digest()
+        place = encoders / f"{description.name}-{digest[:SHORT_DIGEST]}"
+        if place.exists():
+            return place
+        identities = "".join(f"{name}\n" for name in data.training.identities)
+        (staging / IDENTITIES_FILE).write_text(identities, encoding="utf-8")
+        write_json(staging / CALIBRATION_FILE, _calibration(task, data.validation, digest, origin.domain))
+        facts = CardFacts(
+            place.name, description.name, asdict(settings), origin.domain, origin.trained_on, origin.validated_on,
+            trained.best_epoch, trained.epochs, trained.validated,
+        )  # fmt: skip
+        Encoder.create(staging, description, origin.golden, model_card(facts), (IDENTITIES_FILE,))
+        staging.rename(place)
+    return place
+
+
+def record_report(folder: Path, report: Mapping[str, Any]) -> None:
+    """Keep what was measured on test people: ``report.json``, and the figures in the model card.
+
+    Raises:
+        PublishError: the card is not one of :func:`publish`, or the report has no figures.
+    """
+    card = folder / CARD_FILE
+    try:
+        measured = with_measurements(card.read_text(encoding="utf-8"), report)
+    except ValueError as error:
+        raise PublishError(f"{folder}: {error}") from error
+    replace_file(card, measured.encode())
+    write_json(folder / REPORT_FILE, report)
+
+
+def read_report(folder: Path) -> dict[str, Any] | None:
+    """What was measured of a published encoder, or None."""
+    return read_json(folder, REPORT_FILE) if (folder / REPORT_FILE).is_file() else None
+
+
+@contextmanager
+def _staging(staging: Path) -> Iterator[Path]:
+    """A new folder to write in; whatever is left of it afterwards is removed."""
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _description(task: Task, name: str, origin: Origin, folder: Path) -> Description:
+    """Write the weights that serving keeps, and describe them."""
+    faces = _weights(folder / "face.safetensors", task.face.state_dict())
+    voices = _weights(folder / "voice.safetensors", task.voice.state_dict())
+    head = _weights(folder / "head.safetensors", task.head.state_dict())
+    kind, parameters, dimension = _head(task)
+    return Description(
+        name=name,
+        space=SHARED,
+        dimension=dimension,
+        domain=origin.domain,
+        trained_on=origin.trained_on,
+        branches={
+            Modality.FACE: Branch(task.face_backbone, asdict(origin.preparation.face), faces),
+            Modality.VOICE: Branch(task.voice_backbone, asdict(origin.preparation.voice), voices),
+        },
+        head=HeadDescription(kind, parameters, head),
+    )
+
+
+def _weights(path: Path, state: Mapping[str, Tensor]) -> FolderFile:
+    write_weights(path, state)
+    return FolderFile(path.name, sha256_of(path))
+
+
+def _head(task: Task) -> tuple[str, Mapping[str, Any], int]:
+    """Kind, parameters and output dimension of a task's head, as encoder.json has them."""
+    kinds = [kind for kind, made in HEADS.items() if type(task.head) is made]
+    if not kinds or not isinstance(task.head, WeightedResidualHead):
+        raise PublishError(
+            f"serving knows no head {type(task.head).__name__}; it knows {', '.join(sorted(HEADS))} (encoders/heads.py)"
+        )
+    parameters = {"dimension": task.head.input_dimension, "hidden": task.head.inner.out_features}
+    return kinds[0], parameters, task.head.output_dimension
+
+
+def _calibration(task: Task, validation: Prepared, digest: str, domain: str) -> dict[str, Any]:
+    people = {Modality.FACE: validation.face_people, Modality.VOICE: validation.voice_people}
+    numbers = calibrate(People(embed_prepared(task, validation), people))
+    return {
+        PAIR: numbers,
+        "provenance": {
+            "domain": domain,
+            "space_digest": digest,
+            "set_on": {
+                "people": len(validation.identities),
+                "faces": len(validation.face_people),
+                "voices": len(validation.voice_people),
+            },
+            "rules": {str(purpose): rule for purpose, rule in RULES.items()},
+        },
+    }

@@ -1,0 +1,170 @@
+"""The folder of a training run: what decides it, who owns it, what it logged.
+
+``run.json`` holds everything that a run's weights follow from, so that a run goes on only under the same.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.checkpoint import replace_file, write_json
+from training.prepared import Prepared
+from training.recipe import Recipe, recipe_name, source_digest
+
+RUN_FILE = "run.json"
+LOG_FILE = "log.jsonl"
+LOCK_FILE = "lock"
+FORMAT = 1
+
+
+class TrainingError(Exception):
+    """A training run cannot begin or go on; the message says why and what to do."""
+
+
+class RunMismatch(TrainingError):
+    """The folder holds a run of other settings or other people."""
+
+
+class RunHeld(TrainingError):
+    """Another process trains in this folder."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Whom a run learns from and whom it is judged on; no person is in both."""
+
+    training: Prepared
+    validation: Prepared
+
+    def __post_init__(self) -> None:
+        both = sorted(set(self.training.identities) & set(self.validation.identities))
+        if both:
+            raise ValueError(f"{len(both)} people are in training and in validation, such as {both[0]}")
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How a run is run, beside the recipe's own settings.
+
+    Args:
+        seed: of initialisation, data order, augmentation and dropout.
+        device: ``cpu``, ``cuda``, ``cuda:1`` ..., or ``auto`` for CUDA where there is one.
+        bfloat16: compute in bfloat16 where autocast allows.
+        validate_every: epochs between validations; the last epoch is always validated.
+        checkpoint_seconds: longest stretch that a kill can undo.
+        threads: CPU threads of a step; with another number the last digits may differ.
+    """
+
+    seed: int = 0
+    device: str = "cpu"
+    bfloat16: bool = False
+    validate_every: int = 1
+    checkpoint_seconds: float = 30.0
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if self.validate_every < 1 or self.threads < 1:
+            raise ValueError(
+                f"validate_every (epochs) and threads are at least 1, got {self.validate_every} and {self.threads}"
+            )
+
+    def torch_device(self) -> torch.device:
+        """The device that is meant."""
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(self.device)
+
+
+def describe(recipe: Recipe, settings: Any, run: RunSettings) -> dict[str, Any]:  # noqa: ANN401
+    """All but the data that decides a run's weights, as JSON would give it back."""
+    described = {
+        "format": FORMAT,
+        "recipe": recipe_name(recipe),
+        "code": source_digest(recipe),
+        "settings": asdict(settings),
+        "seed": run.seed,
+        "device": run.torch_device().type,
+        "bfloat16": run.bfloat16,
+        "validate_every": run.validate_every,
+    }
+    same: dict[str, Any] = json.loads(json.dumps(described))
+    return same
+
+
+def describe_data(data: TrainingData) -> dict[str, Any]:
+    """What of the data decides a run's weights."""
+    people = len(data.training.identities)
+    return {"training": data.training.digest, "validation": data.validation.digest, "people": people}
+
+
+def claim(folder: Path, described: Mapping[str, Any]) -> None:
+    """Write what the folder's run is, or check that it is this one."""
+    path = folder / RUN_FILE
+    if not path.exists():
+        write_json(
+            path, dict(described) | {"made_with": {"torch": str(torch.__version__), "threads": torch.get_num_threads()}}
+        )
+        return
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise TrainingError(f"{path} is damaged ({error}); remove the folder to train anew") from error
+    changed = _differences(before, described)
+    if changed:
+        raise RunMismatch(
+            f"{folder} holds another run ({'; '.join(changed)}): train with what it was begun with, or in another "
+            "folder, or remove this one to begin anew"
+        )
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    found = []
+    for name, value in now.items():
+        old = before.get(name)
+        if isinstance(value, Mapping) and isinstance(old, Mapping):
+            found += [
+                f"{one} was {old.get(one)!r}, is {value.get(one)!r}"
+                for one in sorted(set(old) | set(value))
+                if old.get(one) != value.get(one)
+            ]
+        elif old != value:
+            found.append(f"{name} was {old!r}, is {value!r}")
+    return found
+
+
+def append_log(folder: Path, line: Mapping[str, Any]) -> None:
+    """Add an epoch's line to the log."""
+    with (folder / LOG_FILE).open("a", encoding="utf-8") as log:
+        log.write(json.dumps(dict(line)) + "\n")
+
+
+def trim_log(folder: Path, epochs: int) -> None:
+    """Forget what the log says of later epochs, and half a line that a kill left."""
+    path, lines = folder / LOG_FILE, []
+    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            line = json.loads(text)
+        except ValueError:
+            break
+        if line["epoch"] <= epochs:
+            lines.append(text + "\n")
+    replace_file(path, "".join(lines).encode())
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Own the folder until the end, or until the process dies."""
+    with (folder / LOCK_FILE).open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunHeld(f"another process trains in {folder}; wait for it or stop it") from error
+        yield

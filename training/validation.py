@@ -1,0 +1,117 @@
+"""Validation is search: validation people's samples in an exact store, asked both ways, judged by mAP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from encoders.backbones.small_face import chips_to_input
+from encoders.space import Embedding, Modality, Space
+from search.archive import NO_SPAN
+from search.ranking import judge
+from search.store import MemoryStore, Row, row_key
+from training.prepared import Prepared
+from training.recipe import Task
+
+# Validation has a space of its own: its vectors meet nobody else's.
+SPACE_NAME, DIGEST = "validation", "0" * 64
+_AT_ONCE = 64  # samples embedded at a time: bounds memory
+# Below any cosine: what a store does not return ranks last.
+_NOT_FOUND = -2.0
+
+
+@dataclass(frozen=True)
+class Validated:
+    """Mean average precision on validation people, in [0, 1], each way.
+
+    Args:
+        voice_to_face: a voice asks for the faces of its person.
+        face_to_voice: a face asks for the voices of its person.
+    """
+
+    voice_to_face: float
+    face_to_voice: float
+
+    @property
+    def mean(self) -> float:
+        """What the best checkpoint is chosen by."""
+        return (self.voice_to_face + self.face_to_voice) / 2
+
+
+def validate(task: Task, prepared: Prepared, device: str | torch.device = "cpu") -> Validated:
+    """Ask every voice for its person's faces and every face for its person's voices.
+
+    Args:
+        task: in any mode; it is left in the mode it was in.
+        prepared: validation people, whom the task was not trained on.
+        device: where the task is.
+    """
+    vectors = embed_prepared(task, prepared, device)
+    people = {Modality.FACE: np.asarray(prepared.face_people), Modality.VOICE: np.asarray(prepared.voice_people)}
+    store, space = MemoryStore(), Space(SPACE_NAME, vectors[Modality.FACE].shape[1], DIGEST)
+    points = {
+        modality: [Embedding.of(space, modality, vector) for vector in rows] for modality, rows in vectors.items()
+    }
+    for modality, embeddings in points.items():
+        store.upsert(space, [_row(space, number, one, modality) for number, one in enumerate(embeddings)])
+
+    def mean_average_precision(probe: Modality, want: Modality) -> float:
+        scores = np.full((len(points[probe]), len(points[want])), _NOT_FOUND)
+        for line, hits in enumerate(store.search(points[probe], len(points[want]), want=want)):
+            for hit in hits:
+                scores[line, hit.row.track] = hit.score
+        return judge(scores, people[probe][:, None] == people[want][None, :]).map
+
+    return Validated(
+        mean_average_precision(Modality.VOICE, Modality.FACE), mean_average_precision(Modality.FACE, Modality.VOICE)
+    )
+
+
+def embed_prepared(
+    task: Task, prepared: Prepared, device: str | torch.device = "cpu"
+) -> Mapping[Modality, NDArray[np.float32]]:
+    """Embed every sample as serving would, without augmentation.
+
+    Returns:
+        Per modality (samples, dimension) float32, before normalisation, in the order of ``prepared``.
+    """
+    was_training = task.training
+    task.eval()
+    try:
+        with torch.inference_mode():
+            chips = torch.from_numpy(prepared.faces)
+            faces = [
+                task.embed(Modality.FACE, chips_to_input(chips[first : first + _AT_ONCE].to(device)))
+                for first in range(0, len(chips), _AT_ONCE)
+            ]
+            voices = [
+                task.embed(Modality.VOICE, mels.to(device), lengths.to(device))
+                for mels, lengths in _padded_voices(prepared)
+            ]
+    finally:
+        task.train(was_training)
+    return {
+        Modality.FACE: torch.cat(faces).float().cpu().numpy(),
+        Modality.VOICE: torch.cat(voices).float().cpu().numpy(),
+    }
+
+
+def _padded_voices(prepared: Prepared) -> Iterator[tuple[Tensor, Tensor]]:
+    """Voices a chunk at a time: (n, frames, bands) float32 padded with zeros, and (n,) int64 lengths."""
+    mels = torch.from_numpy(prepared.mels)
+    edges = [int(edge) for edge in prepared.offsets]
+    for first in range(0, len(edges) - 1, _AT_ONCE):
+        spans = list(zip(edges[first : first + _AT_ONCE], edges[first + 1 : first + 1 + _AT_ONCE], strict=False))
+        voices = [mels[start:end].float() for start, end in spans]
+        yield pad_sequence(voices, batch_first=True), torch.tensor([len(voice) for voice in voices])
+
+
+def _row(space: Space, number: int, embedding: Embedding, modality: Modality) -> Row:
+    name = f"sample {number}"
+    return Row(row_key(name, modality, NO_SPAN, name, space), embedding, name, number, NO_SPAN, name)
