@@ -21,7 +21,15 @@ from training.recipe import Batch, Task
 from training.recipes import bi_quintuple
 
 SETTINGS = bi_quintuple.Settings(
-    epochs=3, people_per_batch=4, samples_per_person=2, steps_per_epoch=None, hidden=8, frames=30
+    epochs=3,
+    steps_per_epoch=None,
+    people_per_batch=4,
+    samples_per_person=2,
+    people_per_mining=None,
+    learning_rate=0.05,
+    warm_up=0.02,
+    hidden=8,
+    frames=30,
 )
 # a checkpoint after every step, so that a resume begins in the middle of an epoch
 RUN = RunSettings(seed=5, checkpoint_seconds=0.0)

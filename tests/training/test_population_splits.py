@@ -19,7 +19,7 @@ def test_no_test_validation_or_training_person_is_another() -> None:
     parts = [population.test, population.validation, *(spec.split for spec in training)]
     people = [person for part in parts for person in part.people()]
     for told in ("identity", "seed", "shared", "face", "voice"):
-        assert len({getattr(person, told) for person in people}) == len(people) == 200 + 60 + 1200
+        assert len({getattr(person, told) for person in people}) == len(people) == 200 + 60 + 2 * 1250
 
 
 def test_entries_are_numbered_from_one_in_the_folder_of_their_identity() -> None:

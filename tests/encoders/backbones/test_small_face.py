@@ -37,10 +37,10 @@ def served(weights):
     return SmallFace(weights, asdict(PREPARATION))
 
 
-def test_a_chip_shows_the_face_with_half_its_side_around_it():
+def test_a_chip_shows_the_face_with_three_tenths_of_its_side_around_it():
     chip = prepare_chip(drawn_face(1), PREPARATION)
     assert chip.shape == (64, 64, 3) and chip.dtype == np.uint8
-    np.testing.assert_array_equal(chip, face_chip(drawn_face(1), 0.5, 64))
+    np.testing.assert_array_equal(chip, face_chip(drawn_face(1), 0.3, 64))
 
 
 def test_chips_become_channels_first_around_zero():
