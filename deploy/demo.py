@@ -103,7 +103,7 @@ def run_demo(home: Path = HOME) -> dict[str, Any]:
     report |= _shared_space(home, media)
     report["seconds"] = round(time.monotonic() - started, 1)
     (home / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    console.print(f"\nDone in {report['seconds']:.0f} s. The figures: {HOME / 'report.json'}")
+    console.print(f"\nDone in {report['seconds']:.0f} s. The figures: {home / 'report.json'}")
     return report
 
 

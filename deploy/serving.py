@@ -13,10 +13,11 @@ from encoders.encoder import EncoderError
 from ingest.jobs import JobBoard
 from search.api.app import create_app
 from search.api.services import Limits, Services
-from search.store import SHARED, StoreError
+from search.store import StoreError
 
 # Running requests get this long to end after SIGTERM, in seconds.
 GRACE_SECONDS = 15
+OUTDATED = "another model was chosen with `visavox models use`: start this server again"
 
 
 def run_server(host: str, port: int, on_listening: Callable[[int], None]) -> None:
@@ -35,7 +36,7 @@ def run_server(host: str, port: int, on_listening: Callable[[int], None]) -> Non
         StoreHeld: another process owns the embedded index. OSError: the port is taken.
     """
     with installation(consistency="Bounded") as opened:
-        if opened.settings.embedded or _shared_is_empty(opened):
+        if opened.settings.embedded or opened.lacks_shared_rows:
             opened.archive.mend()
         limits = Limits(folder=opened.settings.home / "uploads")
         app = create_app(_services(opened), limits)
@@ -67,15 +68,8 @@ def _services(opened: Installation) -> Services:
         board=JobBoard(),
         evidence=opened.records.evidence.file,
         ready=_readiness(opened),
+        outdated=lambda: OUTDATED if opened.outdated else None,
     )
-
-
-def _shared_is_empty(opened: Installation) -> bool:
-    """Whether a shared-space encoder serves that has no rows yet, as far as the index can be asked."""
-    try:
-        return SHARED in opened.encoders and opened.store.count(opened.encoders[SHARED].space) == 0
-    except StoreError:
-        return False
 
 
 def _readiness(opened: Installation) -> Callable[[], Sequence[str]]:
@@ -84,7 +78,7 @@ def _readiness(opened: Installation) -> Callable[[], Sequence[str]]:
             for encoder in opened.encoders.values():
                 opened.store.count(encoder.space)
             if opened.outdated:
-                return ["another model was chosen with `visavox models use`: start this server again"]
+                return [OUTDATED]
         except (StoreError, EncoderError) as error:
             return [str(error)]
         return []

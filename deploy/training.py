@@ -163,7 +163,7 @@ def _published(run_folder: Path, encoders: Path) -> Path | None:
     """The encoder folder that a run became, if it is still there."""
     try:
         name = json.loads((run_folder / PUBLISHED_FILE).read_text(encoding="utf-8"))["encoder"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     return encoders / name if (encoders / name).is_dir() else None
 

@@ -26,7 +26,7 @@ from search.evidence import Evidence
 from search.milvus import MilvusStore
 from search.people import People
 from search.probes import Prober
-from search.store import SHARED
+from search.store import SHARED, StoreError
 
 # Rows of the tables in encoders.face and encoders.voice.
 FACE_DETECTOR = "dlib_hog"
@@ -74,6 +74,31 @@ class Installation:
         return {encoder.space.name: encoder for encoder in loaded}
 
     @property
+    def lacks_shared_rows(self) -> bool:
+        """Whether the shared-space encoder has fewer rows than the identity encoders, as far as the index can tell.
+
+        It has after a switch that was interrupted, or that VISAVOX_MODEL made: mending encodes what is missing.
+        """
+        shared, others = self._rows()
+        return shared < others
+
+    @property
+    def shared_is_empty(self) -> bool:
+        """Whether a shared-space encoder serves that has no rows at all, though there is something to have."""
+        shared, others = self._rows()
+        return not shared and others > 0
+
+    def _rows(self) -> tuple[int, int]:
+        """Rows of the shared space and of the others; none without a shared encoder or an index that answers."""
+        if SHARED not in self.encoders:
+            return 0, 0
+        try:
+            rows = {name: self.store.count(encoder.space) for name, encoder in self.encoders.items()}
+        except StoreError:
+            return 0, 0
+        return rows.pop(SHARED), sum(rows.values())
+
+    @property
     def outdated(self) -> bool:
         """Whether another model has been chosen since the encoders of this process were loaded."""
         return "encoders" in vars(self) and self._loaded_model != serving_folder(self.settings)
@@ -112,7 +137,15 @@ class Installation:
 
     @property
     def archive(self) -> Archive:
-        """The write side."""
+        """The write side.
+
+        Whoever switches models holds an embedded index until that is done: which model serves is settled after it.
+        """
+        if self.settings.embedded:
+            self.store.open()
+            if self.outdated:
+                for made in ("encoders", "extractor"):
+                    vars(self).pop(made, None)
         return Archive(self.extractor.extract, self._reading, self.encoders, self.store, self.records)
 
     @property
@@ -154,9 +187,11 @@ class Installation:
             try:
                 yield store
             finally:
-                for name in {SHARED, *self.encoders}:  # also of models that do not serve
-                    store.drop_others(name)
-                store.close()
+                try:
+                    for name in (SHARED, *packaged_encoders()):  # by name: nothing is loaded to tidy up
+                        store.drop_others(name)
+                finally:
+                    store.close()
 
     def close(self) -> None:
         """Let go of everything."""
@@ -179,18 +214,18 @@ def ingest_handler() -> Handler:
     Models are loaded once, and anew when another one has been chosen; an embedded index is let go after each file.
     """
     opened = Installation(load_settings(), patience=WORKER_PATIENCE_SECONDS)
-    mended = False
+    mended: object = None  # the encoders with which it was
 
     def handle(path: Path, archive: str) -> FileReport:
         nonlocal mended, opened
         if opened.outdated:
             opened.close()
-            opened, mended = Installation(opened.settings, patience=WORKER_PATIENCE_SECONDS), False
+            opened = Installation(opened.settings, patience=WORKER_PATIENCE_SECONDS)
         try:
             writer = opened.archive
-            if not mended:
+            if mended is not opened.encoders:
                 writer.mend()
-                mended = True
+                mended = opened.encoders
             report = writer.ingest_file(path, archive)
             writer.flush()
             return report

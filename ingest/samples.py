@@ -1,7 +1,7 @@
 """One file is one sample: the face of a photo, the sound of an utterance.
 
 Protocols and corpora name files that show one person each. Reading them needs no tracks and no turns; what
-comes out is what the archive keeps of a face or a turn as evidence, so that vectors agree.
+comes out has the form in which the archive keeps a face or a turn as evidence.
 """
 
 from __future__ import annotations

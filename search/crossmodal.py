@@ -307,6 +307,8 @@ def _blocks_through_index(
         scores = exact.astype(np.float64) + _BEHIND if shallow else np.full(exact.shape, _NOT_FOUND, dtype=np.float32)
         for line, hits in enumerate(index.store.search(asked, min(len(gallery), index.depth), want=probe.other)):
             known = [hit for hit in hits if hit.row.key in column]
+            if len(known) < min(len(gallery), index.depth):
+                scores[line] = _NOT_FOUND  # it had no more to give: what it misses is not made up for
             places = [column[hit.row.key] for hit in known]
             scores[line, places] = [hit.score for hit in known]
         yield np.where(np.abs(scores - exact) <= _ROUNDING, exact, scores)

@@ -70,7 +70,7 @@ def _of_protocol(report: Mapping[str, Any]) -> str:
     heading = "".ljust(_LABEL_WIDTH) + "".join(name.rjust(width) for name, width in _COLUMNS)
     lines = [*_who(report), "", heading]
     for way, figures in report["retrieval"].items():
-        lines += ["", f"{_TITLES[way]} ({figures['probes']} searches in {figures['gallery']} samples)"]
+        lines += ["", f"{_TITLES[way]} ({figures['probes']} searches in {figures['gallery']} samples{_depth(figures)})"]
         lines += _retrieval_rows(figures)
         for kind, sizes in report["matching_1_to_n"][way].items():
             lines += _matching_rows(sizes, _SHARED.get(kind, ""))
@@ -143,3 +143,9 @@ def _row(words: str, value: float, interval: list[float] | None, bounds: list[fl
     return f"  {words}".ljust(_LABEL_WIDTH) + "".join(
         cell.rjust(width) for cell, width in zip(cells, widths, strict=True)
     )
+
+
+def _depth(figures: Mapping[str, Any]) -> str:
+    """How deep the index was asked, where it was not asked for everything."""
+    depth = figures.get("depth")
+    return f"; the first {depth} by the index" if depth and depth < figures["gallery"] else ""

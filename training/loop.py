@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ from training.runs import (
     describe,
     describe_data,
     held,
+    recorded_threads,
     trim_log,
 )
 from training.validation import Validated, validate
@@ -153,6 +154,7 @@ def train(
     """
     run = run or RunSettings()
     folder.mkdir(parents=True, exist_ok=True)
+    run = replace(run, threads=recorded_threads(folder) or run.threads)
     with held(folder), _reproducible(run):
         claim(folder, describe(recipe, settings, run) | describe_data(data))
         loop = _Loop(recipe, settings, data, folder, run)
@@ -187,7 +189,10 @@ class _Loop:
         self._device = run.torch_device()
         self._task: Task = recipe.build(settings, len(data.training.identities), run.seed).to(self._device)
         self._optimiser = recipe.optimiser(self._task, settings)
-        self._per_epoch = len(self._plan(0))
+        try:
+            self._per_epoch = len(self._plan(0))
+        except ValueError as error:  # too many people turned out to be unusable
+            raise TrainingError(str(error)) from error
         self._steps = settings.epochs * self._per_epoch
         self._state = _State()
         self._sums: Tensor | None = None  # (terms,) float64, on the device

@@ -23,6 +23,17 @@ from training.corpora import Manifest, media_digest
 from training.reading import FileReader, MakeReader, Preparation, PreparationError, Shard, read_shards
 
 FORMAT = 1
+ROOT = Path(__file__).resolve().parents[1]
+# The code that makes a sample what a network sees: with other code samples are read again.
+_READING = (
+    "encoders/acoustics.py",
+    "encoders/backbones/small_face.py",
+    "encoders/backbones/small_voice.py",
+    "encoders/chips.py",
+    "ingest/faces.py",
+    "ingest/samples.py",
+    "ingest/shots.py",
+)
 SHARD_SAMPLES = 64
 DEFAULT_PREPARATION = Preparation()
 
@@ -141,7 +152,8 @@ def prepare(
 
 def prepared_digest(manifest: Manifest, preparation: Preparation) -> str:
     """SHA-256 of all that determines the prepared samples."""
-    document = {"format": FORMAT, "media": media_digest(manifest), "preparation": asdict(preparation)}
+    code = hashlib.sha256(b"".join((ROOT / name).read_bytes() for name in _READING)).hexdigest()
+    document = {"format": FORMAT, "code": code, "media": media_digest(manifest), "preparation": asdict(preparation)}
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 

@@ -27,13 +27,15 @@ from encoders.space import Modality
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / "training" / "recipes"
-# What decides a run's weights beside the recipe itself: networks, data order and variation, the step.
+# What decides a run's weights beside the recipe itself: networks, data order and variation, step, choice of the best.
 DECIDING = (
     "encoders/backbones/small_face.py",
     "encoders/backbones/small_voice.py",
     "encoders/heads.py",
+    "search/ranking.py",
     "training/batches.py",
     "training/loop.py",
+    "training/validation.py",
 )
 
 

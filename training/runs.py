@@ -77,10 +77,13 @@ class RunSettings:
             )
 
     def torch_device(self) -> torch.device:
-        """The device that is meant."""
+        """The device that is meant. Raises TrainingError if it is not there."""
         if self.device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return torch.device(self.device)
+        device = torch.device(self.device)
+        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+            raise TrainingError(f"{self.device!r} was asked for, but there is no such device here; use cpu or auto")
+        return device
 
 
 def describe(recipe: Recipe, settings: Any, run: RunSettings) -> dict[str, Any]:  # noqa: ANN401
@@ -138,6 +141,14 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
         elif old != value:
             found.append(f"{name} was {old!r}, is {value!r}")
     return found
+
+
+def recorded_threads(folder: Path) -> int | None:
+    """With how many threads a run was begun: with others its last digits would differ. None before its first step."""
+    try:
+        return int(json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))["made_with"]["threads"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def append_log(folder: Path, line: Mapping[str, Any]) -> None:

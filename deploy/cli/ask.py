@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.cli.output import Json, NothingDone, UsageError, answer, console, errors_translated
+from deploy.cli.output import Json, NothingDone, UsageError, answer, console, errors_translated, progress_console
+
+if TYPE_CHECKING:
+    from deploy.wiring import Installation
 
 Similarity = Annotated[str, typer.Option(help="cosine, euclidean or correlation.")]
 
@@ -37,6 +40,7 @@ def find(
         from encoders.space import Modality
 
         with installation() as opened:
+            _mend(opened)
             found = opened.engine.find(file, Modality(want), top)
 
     def show() -> None:
@@ -56,6 +60,13 @@ def find(
     answer(found, json, show)
 
 
+def _mend(opened: Installation) -> None:
+    """Encode what is stored for a model that VISAVOX_MODEL names and that has seen nothing of it."""
+    if opened.shared_is_empty:
+        progress_console.print("the model that serves has no rows yet: encoding what is stored")
+        opened.archive.mend()
+
+
 def _lead(name: str) -> str:
     """A name that is only a lead, as one."""
     return f"lead: {name}{'' if name.startswith('(') else '?'}"
@@ -68,6 +79,7 @@ def who(file: Annotated[Path, typer.Argument(help="Film or sound.")], json: Json
         from deploy.wiring import installation
 
         with installation() as opened:
+            _mend(opened)
             heard = opened.engine.who(file)
 
     def show() -> None:

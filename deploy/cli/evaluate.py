@@ -37,6 +37,8 @@ def evaluate(
         raise UsageError("say whom to measure on: --population (invented people) or --people DIR (one's own)")
     if model is not None and not population:
         raise UsageError("--model goes with --population; --people measures the identity encoders")
+    if export is not None and (export.suffix != ".npz" or export.is_dir()):
+        raise UsageError(f"--export names a file that ends in .npz, not {export}")
     if people is not None and not people.is_dir():
         raise NothingDone("not_found", f"{people}: there is no such folder")
     if export is not None and not (export.parent.is_dir() and os.access(export.parent, os.W_OK)):

@@ -74,10 +74,12 @@ def training_errors_translated(kind: str) -> Iterator[None]:
     from concurrent.futures.process import BrokenProcessPool
 
     from search.evaluation import NothingToMeasure
+    from search.points import SeenInTraining
     from search.protocols import ProtocolError
     from training.checkpoint import CheckpointError
     from training.corpora import CorpusError
     from training.loop import TrainingError
+    from training.population.synthesiser import SynthesiserError
     from training.publish import PublishError
     from training.reading import PreparationError
 
@@ -86,7 +88,8 @@ def training_errors_translated(kind: str) -> Iterator[None]:
     except BrokenProcessPool as error:
         raise NothingDone(kind, "a process died, perhaps for want of memory; the same command goes on") from error
     except (
-        CheckpointError, CorpusError, NothingToMeasure, PreparationError, ProtocolError, PublishError, TrainingError,
+        CheckpointError, CorpusError, NothingToMeasure, PreparationError, ProtocolError, PublishError, SeenInTraining,
+        SynthesiserError, TrainingError,
     ) as error:  # fmt: skip
         raise NothingDone(kind, str(error)) from error
 

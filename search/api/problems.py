@@ -18,7 +18,7 @@ from encoders.space import SpaceMismatch
 from ingest.content import MediaError
 from ingest.jobs import BoardFull, JobCancelled, UnknownJob
 from ingest.ledger import RecordsError
-from search.api.services import MediaTooLong
+from search.api.services import MediaTooLong, NotReady
 from search.api.uploads import UploadTooLarge, told_by_label
 from search.evidence import EvidenceMissing
 from search.people import NameTaken, UnknownPerson
@@ -41,14 +41,6 @@ class HostRefused(ValueError):
 
 class CrossSite(ValueError):
     """A page of another site asks for a change."""
-
-
-class NotReady(RuntimeError):
-    """Something is missing before questions can be answered."""
-
-    def __init__(self, missing: list[str]) -> None:
-        super().__init__("; ".join(missing))
-        self.missing = missing
 
 
 @dataclass(frozen=True)

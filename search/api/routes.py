@@ -26,8 +26,8 @@ from ingest.ledger import RecordsError
 from search.answers import FindAnswer, MatchAnswer, VerifyAnswer, WhoAnswer
 from search.api import problems
 from search.api.forms import FormRoute
-from search.api.problems import CrossSite, NotReady, VectorUnusable, documented
-from search.api.services import Desk, MediaTooLong
+from search.api.problems import CrossSite, VectorUnusable, documented
+from search.api.services import Desk, MediaTooLong, NotReady
 from search.api.uploads import Uploads, UploadTooLarge, is_multipart, save
 from search.evidence import EvidenceMissing
 from search.probes import ProbeUnusable

@@ -110,6 +110,8 @@ class Services:
         background: answers the long questions; an engine with networks of its own, so that short questions
             need not wait for long ones. None: the engine does, and they take turns.
         seconds: duration of a file.
+        outdated: why nothing may be asked or written any more, such as that another model was chosen; None while
+            all is well. Looked at before every question.
     """
 
     engine: Answers
@@ -121,6 +123,7 @@ class Services:
     ready: Callable[[], Sequence[str]]
     background: Answers | None = None
     seconds: Callable[[Path], float] = media_seconds
+    outdated: Callable[[], str | None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,14 @@ class Limits:
             raise ValueError(f"limits must be positive, got {self}")
 
 
+class NotReady(RuntimeError):
+    """Something is missing before questions can be answered."""
+
+    def __init__(self, missing: list[str]) -> None:
+        super().__init__("; ".join(missing))
+        self.missing = missing
+
+
 class MediaTooLong(ValueError):
     """An upload lasts longer than questions over HTTP may."""
 
@@ -166,6 +177,7 @@ class Desk:
 
         def guarded() -> Result:
             with self._networks:
+                self._check_current()
                 return work()
 
         return await to_thread.run_sync(guarded, limiter=self._asking)
@@ -203,9 +215,15 @@ class Desk:
 
         def answer() -> dict[str, Any]:
             with turn:
+                self._check_current()
                 return dict(work(engine))
 
         return self.services.board.get(self.services.board.submit(answer, afterwards=afterwards))
+
+    def _check_current(self) -> None:
+        """Raise NotReady if the parts of the installation are no longer those that serve."""
+        if reason := self.services.outdated():
+            raise NotReady([reason])
 
     async def missing(self) -> list[str]:
         """What is missing before questions can be answered; slowness counts as missing."""

@@ -18,7 +18,7 @@ import pytest
 from deploy import wiring
 from deploy.cli import main
 from deploy.models import list_models, read_choice, write_choice
-from deploy.serving import _readiness, _shared_is_empty
+from deploy.serving import _readiness
 from deploy.settings import load_settings
 from deploy.wiring import Installation, ingest_handler
 from encoders.encoder import EncoderError, packaged_encoders
@@ -281,14 +281,14 @@ def test_a_worker_goes_on_with_the_model_chosen_since_its_last_file(home: Path, 
 def test_a_server_that_loaded_another_model_says_so_and_one_with_an_empty_index_knows(home: Path, film: Path) -> None:
     opened = Installation(load_settings())
     opened.archive.enrol("Ann", [film])
-    assert not _shared_is_empty(opened) and _readiness(opened)() == []
+    assert not opened.lacks_shared_rows and _readiness(opened)() == []
     write_choice(home, home / "encoders/first")
     assert "start this server again" in _readiness(opened)()[0]
     opened.close()
     again = Installation(load_settings())
-    assert _readiness(again)() == [] and _shared_is_empty(again)
+    assert _readiness(again)() == [] and again.lacks_shared_rows
     again.archive.mend()
-    assert not _shared_is_empty(again)
+    assert not again.lacks_shared_rows
     again.close()
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +13,10 @@ from deploy import training as trainings
 from deploy.cli import main
 from deploy.models import list_models, serving_folder
 from deploy.settings import load_settings
-from deploy.training import Order, Outcome, order_population, train_population
+from deploy.training import Order, Outcome, measure, order_population, train_population
 from deploy.wiring import Installation
 from encoders.encoder import Encoder
+from search.points import read_points
 from search.protocols import read_protocol
 from training.population.protocol import population_folder
 from training.population.splits import PopulationSpec, TrainingSpec
@@ -145,6 +143,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
         (["bi_quadruple", "--population"], "choose one of: bi_quintuple"),
         (["bi_quintuple"], "--population"),
         (["bi_quintuple", "--population", "--people", "1"], "people"),
+        (["bi_quintuple", "--population", "--people", "20001"], "2 to 20000 people"),
         (["bi_quintuple", "--population", "--samples", "100"], "1 to 99 samples"),
         (["bi_quintuple", "--population", "--epochs", "0"], "epochs"),
         (["bi_quintuple", "--corpus", "voxceleb"], "--corpus"),
@@ -192,15 +191,25 @@ def test_the_command_tells_people_how_to_let_it_serve(
     assert "A voice looks for the faces of its person" in out
 
 
-@pytest.mark.long
-@pytest.mark.timeout(1800)
-def test_the_command_trains_a_model_that_knows_something(tmp_path: Path) -> None:
-    environment = os.environ | {"VISAVOX_HOME": str(tmp_path), "VISAVOX_DEVICE": "cpu"}
-    size = ["--people", "100", "--samples", "6", "--epochs", "20"]
-    command = [sys.executable, "-m", "deploy.cli", "train", "bi_quintuple", "--population", *size, "--json"]
-    answered = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    report = json.loads(answered.stdout)["report"]
-    for way in ("voice_to_face", "face_to_voice"):
-        assert report["retrieval"][way]["map"] > 4 * report["retrieval"][way]["chance"]
-    assert report["verification"]["ci95"][0] > 0.6
-    assert "training:" in answered.stderr and "remaining" in answered.stderr
+def test_measuring_the_published_folder_gives_its_report_again_and_points_that_can_be_kept(
+    opened: Installation, outcome: Outcome, tmp_path: Path
+) -> None:
+    encoder = Encoder.load(outcome.encoder)
+    report, points = measure(opened, encoder, population_folder(opened.settings.home, MEASURED.digest), Told())
+    assert report == outcome.report
+    points.export(tmp_path / "points.npz")
+    again = read_points(tmp_path / "points.npz")
+    assert again.space == encoder.space and again.paths == points.paths
+
+
+def test_few_people_are_enough_to_begin_with(opened: Installation) -> None:
+    order = order_population(opened, load_recipe("bi_quintuple"), TrainingSpec(20, 4))
+    assert (
+        order.settings.people_per_batch < 20 and order.settings.epochs == load_recipe("bi_quintuple").Settings().epochs
+    )
+
+
+def test_a_measurement_survives_a_serving_model_that_has_vanished(tmp_path: Path) -> None:
+    environment = {"VISAVOX_HOME": str(tmp_path), "VISAVOX_MODEL": str(tmp_path / "gone"), "VISAVOX_DEVICE": "cpu"}
+    with Installation(load_settings(environment)).scratch_store() as store:
+        assert store.drop_others("shared") == 0

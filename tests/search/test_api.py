@@ -562,6 +562,15 @@ def test_a_readiness_check_that_fails_is_a_service_not_ready(house: House) -> No
         assert client.get("/readyz").status_code == 503
 
 
+def test_once_another_model_was_chosen_nothing_is_asked_or_forgotten_any_more(house: House) -> None:
+    with TestClient(create_app(replace(house.services, outdated=lambda: "start it again")), LOCAL) as client:
+        asked = client.post("/v1/who", files={"file": b"any"})
+        person = client.post("/v1/people", json={"name": "Ann"}).json()["id"]
+        forgotten = client.delete(f"/v1/people/{person}")
+        assert [asked.status_code, forgotten.status_code] == [503, 503] and kind(asked) == "not-ready"
+        assert client.get(f"/v1/people/{person}").status_code == 200
+
+
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/v1/none", 404), ("GET", "/v1/who", 405)])
 def test_what_is_not_there_is_a_problem_too(client: TestClient, method: str, path: str, status: int) -> None:
     response = client.request(method, path)

@@ -381,3 +381,15 @@ def test_what_a_shallow_index_misses_costs_its_place_among_the_first(protocol: P
     points = ceiling_points(protocol)
     told = evaluate_protocol(protocol, points, Skipping(), depth=4, draws=20)["retrieval"]["voice_to_face"]
     assert told["map"] < told["map_exact"]
+
+
+class Short(MemoryStore):
+    """An index that has lost all but one row of each answer."""
+
+    def search(self, probes: Any, top: int, **rest: Any) -> list[list[Hit]]:
+        return [hits[:1] for hits in super().search(probes, top, **rest)]
+
+
+def test_an_index_that_has_less_than_was_asked_for_is_not_completed(protocol: Protocol) -> None:
+    told = evaluate_protocol(protocol, ceiling_points(protocol), Short(), depth=4, draws=20)["retrieval"]
+    assert all(figures["map"] < 0.9 * figures["map_exact"] for figures in told.values())

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FACE_LATENTS = 96
+EXPRESSIVENESS = 1.15  # how plainly faces and voices show what they share
 MOST_SHOWN = 2.5  # deviations; monotonic, so that nothing of a latent is lost
 VOICE_LATENTS = 48
 
@@ -27,6 +28,7 @@ _GIVEN_ENDS = {_FEMALE: ("ra", "lia", "na", "sa", "mira"), _MALE: ("ron", "lo", 
 _SURNAME_STARTS = ("Bran", "Cor", "Dal", "Fen", "Gor", "Hal", "Kes", "Lor", "Mol", "Nor", "Pol", "Ros", "Tor", "Vel")
 _SURNAME_ENDS = ("aden", "berg", "ditz", "esco", "field", "gard", "ian", "ley", "mont", "ova", "sen", "wick")
 
+MOST_PEOPLE = 20_000  # of a stream: names must be left to choose from
 _STREAM_BITS = 29
 _MOST_SEED = 2**32
 
@@ -77,7 +79,7 @@ class SharedLatents:
         """What renderers read: extremes bounded smoothly, so that no face or voice leaves the possible."""
 
         def bounded(latent: float) -> float:
-            return MOST_SHOWN * math.tanh(latent / MOST_SHOWN)
+            return EXPRESSIVENESS * MOST_SHOWN * math.tanh(latent / MOST_SHOWN)
 
         return replace(
             self,
@@ -157,7 +159,7 @@ def invent_people(count: int, seed: int, stream: Stream = Stream.DEMO) -> list[P
     Raises:
         ValueError: if the count or the seed is out of range.
     """
-    if not 0 <= count <= 20_000 or not 0 <= seed < _MOST_SEED:
+    if not 0 <= count <= MOST_PEOPLE or not 0 <= seed < _MOST_SEED:
         raise ValueError(f"count must be 0 to 20000 and seed 0 to 2**32 - 1, got {count} and {seed}")
     people: list[Person] = []
     names: set[str] = set()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from encoders.space import Modality
-from training.population.people import Person, Stream, invent_people
+from training.population.people import MOST_PEOPLE, Person, Stream, invent_people
 from training.population.samples import NOISE, PHOTO_SIDE
 
 GENERATOR = 1
@@ -142,9 +142,9 @@ def entries_of(person: Person, modality: Modality, samples: int) -> Iterator[Ent
 
 
 def _check_size(what: str, people: int, samples: int, least: int) -> None:
-    if people < least or not 1 <= samples <= _MOST_SAMPLES:
+    if not least <= people <= MOST_PEOPLE or not 1 <= samples <= _MOST_SAMPLES:
         raise ValueError(
-            f"{what} needs at least {least} people and 1 to {_MOST_SAMPLES} samples of each, "
+            f"{what} needs {least} to {MOST_PEOPLE} people and 1 to {_MOST_SAMPLES} samples of each, "
             f"got {people} people and {samples} samples"
         )
 

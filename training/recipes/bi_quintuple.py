@@ -11,6 +11,10 @@ augmentation (:class:`~training.batches.Augmentation`); the length of a voice (a
 length); steps per epoch (every sample about once); the shape of the learning rate's curve (``curve``). Its
 networks were trained on millions of other faces and voices before; ours start from nothing, which asks for
 larger learning rates than its 1e-3.
+
+The defaults are not the published batch. With one face and one voice of a person in a batch the mixed triplet's
+positive is the cross-modal one, so that two of its four forms cannot occur; ``people_per_batch=16,
+samples_per_person=4, people_per_mining=None`` is the batch as published.
 """
 
 from __future__ import annotations
