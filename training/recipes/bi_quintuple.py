@@ -73,7 +73,7 @@ class Settings:
         masked_bands: most neighbouring mel bands of a voice that are blanked out.
     """
 
-    epochs: int = 24
+    epochs: int = 20
     steps_per_epoch: int | None = 50
     people_per_batch: int = 96
     samples_per_person: int = 1

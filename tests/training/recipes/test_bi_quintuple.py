@@ -299,7 +299,7 @@ def test_progress_outside_the_training_is_refused() -> None:
     ("wrong", "told"),
     [
         ({"epochs": 0}, "epochs and steps, got 0"),
-        ({"steps_per_epoch": 0}, "epochs and steps, got 24 and 0"),
+        ({"steps_per_epoch": 0}, "epochs and steps, got 20 and 0"),
         ({"people_per_batch": 1}, "at least 2 people"),
         ({"samples_per_person": 0}, "96 with 0"),
         ({"margin": -0.1}, r"margin at least 0, .* -0\.1"),
