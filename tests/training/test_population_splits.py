@@ -41,7 +41,7 @@ def test_the_digest_tells_specifications_and_versions_of_the_generator_apart(mon
 
 @pytest.mark.parametrize("wrong", [{"test_people": 3}, {"validation_people": 3}, {"test_samples": 0}, {"films": -1}])
 def test_a_population_too_small_to_ask_about_is_refused(wrong: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="needs 4 to 20000 people|at least"):
+    with pytest.raises(ValueError, match=r"needs 4 to 20000 people|at least"):
         PopulationSpec(**wrong)
 
 
