@@ -25,7 +25,7 @@ from ingest.media import MEDIA_EXTENSIONS
 from search import metrics
 from search.evaluation import Sample, Samples, collect
 from search.probes import Prober
-from search.scores import Similarity, fit_calibration, pooled, similarity_matrix
+from search.scores import Similarity, equal_error_threshold, fit_calibration, pooled, similarity_matrix
 from search.store import MemoryStore
 
 IDENTITY = Path(__file__).resolve().parents[1] / "encoders" / "identity"
@@ -96,15 +96,6 @@ def trials(samples: Sequence[Sample], kind: Similarity) -> Trials:
     return Trials(np.array(own), np.concatenate(others), np.array(strangers), np.array(first))
 
 
-def operating_threshold(asked: Trials) -> float:
-    """Where a known person is missed as often as a stranger is named; the middle of the best stretch."""
-    edges = np.unique(np.concatenate([asked.own, asked.strangers]))
-    candidates = (edges[1:] + edges[:-1]) / 2
-    worst = np.array([max(np.mean(asked.own < t), np.mean(asked.strangers >= t)) for t in candidates])
-    best = candidates[worst == worst.min()]
-    return float((best[0] + best[-1]) / 2)
-
-
 def pairs(samples: Sequence[Sample], kind: Similarity) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Scores of all pairs of samples, of one person and of two: what ``verify`` and ``match`` see."""
     vectors = np.stack([sample.embedding.vector for sample in samples])
@@ -113,18 +104,6 @@ def pairs(samples: Sequence[Sample], kind: Similarity) -> tuple[NDArray[np.float
     scores = similarity_matrix(vectors, vectors, kind)[first, second]
     same = people[first] == people[second]
     return scores[same], scores[~same]
-
-
-def equal_error_threshold(genuine: NDArray[np.float64], impostor: NDArray[np.float64]) -> float:
-    """Where as large a share of genuine pairs lies below as of impostor pairs lies above."""
-    edges = np.unique(np.concatenate([genuine, impostor]))
-    candidates = (edges[1:] + edges[:-1]) / 2
-    low, high = np.sort(genuine), np.sort(impostor)
-    missed = np.searchsorted(low, candidates) / len(low)
-    taken = 1 - np.searchsorted(high, candidates) / len(high)
-    worst = np.maximum(missed, taken)
-    best = candidates[worst == worst.min()]
-    return float((best[0] + best[-1]) / 2)
 
 
 def verification(set_on: Sequence[Sample], measured_on: Sequence[Sample], kind: Similarity) -> dict[str, Any]:
@@ -165,7 +144,7 @@ def calibrate(set_on: Sequence[Sample], measured_on: Sequence[Sample]) -> dict[s
     numbers: dict[str, Any] = {"identify": {}, "verify": {}}
     for kind in Similarity:
         here, there = trials(set_on, kind), trials(measured_on, kind)
-        threshold = operating_threshold(here)
+        threshold = equal_error_threshold(here.own, here.strangers)
         slope = fit_calibration(here.own, here.others, threshold).slope
         numbers["verify"][str(kind)] = verification(set_on, measured_on, kind)
         numbers["identify"][str(kind)] = {

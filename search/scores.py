@@ -134,6 +134,25 @@ def fit_calibration(genuine: NDArray[np.floating], impostor: NDArray[np.floating
     return Calibration(threshold, max(float(coefficients[0]) / scale, 1e-3))
 
 
+def equal_error_threshold(genuine: NDArray[np.float64], impostor: NDArray[np.float64]) -> float:
+    """Where as large a share of genuine scores lies below as of impostor scores lies above.
+
+    Args:
+        genuine: (n,) scores, n ≥ 1.
+        impostor: (m,) scores, m ≥ 1.
+
+    Returns:
+        The middle of the best stretch between two scores that occur.
+    """
+    edges = np.unique(np.concatenate([genuine, impostor]))
+    candidates = (edges[1:] + edges[:-1]) / 2 if len(edges) > 1 else edges
+    missed = np.searchsorted(np.sort(genuine), candidates) / len(genuine)
+    taken = (len(impostor) - np.searchsorted(np.sort(impostor), candidates)) / len(impostor)
+    worst = np.maximum(missed, taken)
+    best = candidates[worst == worst.min()]
+    return float((best[0] + best[-1]) / 2)
+
+
 def similarity_matrix(
     probes: NDArray[np.floating], gallery: NDArray[np.floating], kind: Similarity = Similarity.COSINE
 ) -> NDArray[np.float64]:

@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 
 from encoders.space import Modality
 from search import metrics
-from search.scores import Calibration, Purpose, Similarity, fit_calibration, similarity_matrix
+from search.scores import (
+    Calibration,
+    Purpose,
+    Similarity,
+    equal_error_threshold,
+    fit_calibration,
+    similarity_matrix,
+)
 
 PAIR = f"{Modality.FACE}-{Modality.VOICE}"
 RULES = {
@@ -69,25 +76,6 @@ def calibrate(points: People) -> dict[str, Any]:
             }
         }
     return numbers
-
-
-def equal_error_threshold(genuine: NDArray[np.float64], impostor: NDArray[np.float64]) -> float:
-    """Where as large a share of genuine scores lies below as of impostor scores lies above.
-
-    Args:
-        genuine: (n,) scores, n ≥ 1.
-        impostor: (m,) scores, m ≥ 1.
-
-    Returns:
-        The middle of the best stretch between two scores that occur.
-    """
-    edges = np.unique(np.concatenate([genuine, impostor]))
-    candidates = (edges[1:] + edges[:-1]) / 2 if len(edges) > 1 else edges
-    missed = np.searchsorted(np.sort(genuine), candidates) / len(genuine)
-    taken = (len(impostor) - np.searchsorted(np.sort(impostor), candidates)) / len(impostor)
-    worst = np.maximum(missed, taken)
-    best = candidates[worst == worst.min()]
-    return float((best[0] + best[-1]) / 2)
 
 
 def _pairs(points: People, kind: Similarity) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

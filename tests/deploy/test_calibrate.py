@@ -4,30 +4,12 @@ import hashlib
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from deploy.calibrate import PEOPLE_LIST, Trials, equal_error_threshold, operating_threshold, people_of, split
+from deploy.calibrate import PEOPLE_LIST, people_of, split
 from encoders.encoder import Encoder, packaged_encoders
 from encoders.space import Modality
 from search.scores import Purpose, Similarity, calibration_for
-
-
-def trials(own: list[float], strangers: list[float]) -> Trials:
-    return Trials(np.array(own), np.array(strangers), np.array(strangers), np.ones(len(own), bool))
-
-
-def test_the_operating_threshold_lies_between_the_known_and_the_strangers() -> None:
-    assert operating_threshold(trials([0.9, 0.95], [0.5, 0.7])) == pytest.approx(0.8)
-
-
-def test_the_operating_threshold_misses_as_many_known_as_it_names_strangers() -> None:
-    threshold = operating_threshold(trials([0.6, 0.8, 0.9, 1.0], [0.2, 0.3, 0.4, 0.7]))
-    assert 0.6 < threshold < 0.8
-
-
-def test_the_equal_error_threshold_separates_what_can_be_separated() -> None:
-    assert equal_error_threshold(np.array([0.8, 0.9]), np.array([0.1, 0.4])) == pytest.approx(0.6)
 
 
 def test_the_split_takes_every_second_person_of_each_source() -> None:

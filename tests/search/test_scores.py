@@ -12,6 +12,7 @@ from search.scores import (
     Purpose,
     Similarity,
     calibration_for,
+    equal_error_threshold,
     fit_calibration,
     pooled,
     similarity,
@@ -86,3 +87,18 @@ def test_vectors_of_two_spaces_are_never_compared() -> None:
 def test_pooling_weighs_samples() -> None:
     centre = pooled([point(1, 0, 0), point(0, 1, 0)], [3.0, 1.0])
     assert centre.vector[:2] == pytest.approx(np.array([3, 1]) / math.sqrt(10), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("genuine", "impostor", "threshold"),
+    [
+        ([0.9, 0.8], [0.1, 0.2], 0.5),  # anything between does as well: the middle
+        ([0.9, 0.8, 0.3], [0.1, 0.2, 0.5], 0.45),  # one of three each, anywhere from 0.2 to 0.8
+        ([0.6, 0.8, 0.9, 1.0], [0.2, 0.3, 0.4, 0.7], 0.625),  # at worst one of four, from 0.4 to 0.8
+        ([0.7, 0.7], [0.7], 0.7),  # no score tells anything
+    ],
+)
+def test_the_threshold_makes_both_errors_equally_rare(
+    genuine: list[float], impostor: list[float], threshold: float
+) -> None:
+    assert equal_error_threshold(np.array(genuine), np.array(impostor)) == pytest.approx(threshold)

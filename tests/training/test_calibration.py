@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from encoders.space import Modality
 from search.scores import calibration_for
-from training.calibration import PAIR, People, calibrate, equal_error_threshold
+from training.calibration import PAIR, People, calibrate
 
 ACROSS = (Modality.FACE, Modality.VOICE)
 
@@ -23,20 +23,6 @@ def people(noise: float, count: int = 12, samples: int = 4) -> People:
 
 def unit(vectors: NDArray[np.floating]) -> NDArray[np.floating]:
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
-
-
-@pytest.mark.parametrize(
-    ("genuine", "impostor", "threshold"),
-    [
-        ([0.9, 0.8], [0.1, 0.2], 0.5),  # anything between does as well: the middle
-        ([0.9, 0.8, 0.3], [0.1, 0.2, 0.5], 0.45),  # one of three each, anywhere from 0.2 to 0.8
-        ([0.7, 0.7], [0.7], 0.7),  # no score tells anything
-    ],
-)
-def test_the_threshold_makes_both_errors_equally_rare(
-    genuine: list[float], impostor: list[float], threshold: float
-) -> None:
-    assert equal_error_threshold(np.array(genuine), np.array(impostor)) == pytest.approx(threshold)
 
 
 def test_verify_is_set_on_all_pairs_of_a_face_and_a_voice() -> None:
