@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 Network = TypeVar("Network", bound=torch.nn.Module)
+Preparation = TypeVar("Preparation")
 
 
 class UnusableReason(StrEnum):
@@ -68,6 +69,25 @@ class Backbone(Protocol):
     def own_weights(self) -> Mapping[str, torch.Tensor] | None:
         """The weights by name, or None where the network cannot give them away."""
         ...
+
+
+def read_preparation(network: str, made: Callable[..., Preparation], given: Mapping[str, Any]) -> Preparation:
+    """The preparation parameters of encoder.json, complete.
+
+    Args:
+        network: its name, for the message.
+        made: the frozen dataclass of its parameters.
+        given: those that encoder.json states.
+
+    Raises:
+        ValueError: one that the network does not have, or an impossible value.
+    """
+    known = {one.name for one in fields(made)}  # type: ignore[arg-type]
+    if unknown := sorted(set(given) - known):
+        raise ValueError(
+            f"{network} has no preparation parameter {', '.join(unknown)}; it has {', '.join(sorted(known))}"
+        )
+    return made(**given)
 
 
 def load_parameters(module: torch.nn.Module, path: Path) -> None:

@@ -12,7 +12,7 @@ import dlib
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.backbones.backbone import Unusable
+from encoders.backbones.backbone import Unusable, read_preparation
 from encoders.chips import usable_chip
 from encoders.face import FaceCrop
 
@@ -50,10 +50,7 @@ class DlibResnet:
     _BATCH = 32  # chips per call: bounds memory
 
     def __init__(self, weights: Path, preparation: Mapping[str, Any], device: str = "cpu") -> None:
-        unknown = set(preparation) - set(DlibResnetPreparation.__dataclass_fields__)
-        if unknown:
-            raise ValueError(f"dlib_resnet has no preparation parameter {', '.join(sorted(unknown))}")
-        self.preparation = DlibResnetPreparation(**preparation)
+        self.preparation = read_preparation("dlib_resnet", DlibResnetPreparation, preparation)
         try:
             self._network = dlib.face_recognition_model_v1(str(weights))
         except RuntimeError as error:

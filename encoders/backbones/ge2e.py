@@ -18,10 +18,11 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch.nn.functional import normalize
-from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from encoders.acoustics import MelBands, MelFrontEnd, sound_level
-from encoders.backbones.backbone import Unusable
+from encoders.backbones.backbone import Unusable, read_preparation
+from encoders.backbones.windows import embed_windows
 from encoders.voice import SAMPLE_RATE
 
 BANDS = 40
@@ -109,10 +110,7 @@ class GE2E:
     _BATCH = 128  # windows per call: 128 x 160 frames keep the LSTM's working memory below 0.5 GB
 
     def __init__(self, weights: Path, preparation: Mapping[str, Any], device: str = "cpu") -> None:
-        unknown = set(preparation) - set(GE2EPreparation.__dataclass_fields__)
-        if unknown:
-            raise ValueError(f"ge2e has no preparation parameter {', '.join(sorted(unknown))}")
-        self.preparation = GE2EPreparation(**preparation)
+        self.preparation = read_preparation("ge2e", GE2EPreparation, preparation)
         self._device = torch.device(device)
         self._mel = MelFrontEnd(MelBands(sample_rate=SAMPLE_RATE, bands=BANDS)).to(self._device).eval()
         self._network = GE2ENetwork()
@@ -138,7 +136,7 @@ class GE2E:
             for start in window_starts(len(mel), window, step):
                 pieces.append(mel[start : start + window])
                 owners.append(owner)
-        vectors = self._embed_windows(pieces).astype(np.float64)
+        vectors = embed_windows(self._network, pieces, dimension=HIDDEN, batch=self._BATCH).astype(np.float64)
         sums = np.zeros((len(prepared), HIDDEN))
         np.add.at(sums, owners, vectors)
         lengths = np.linalg.norm(sums, axis=1, keepdims=True)
@@ -149,19 +147,6 @@ class GE2E:
     def own_weights(self) -> Mapping[str, torch.Tensor]:
         """The network's parameters under their public names, on the CPU."""
         return {name: value.cpu().contiguous() for name, value in self._network.state_dict().items()}
-
-    def _embed_windows(self, pieces: Sequence[torch.Tensor]) -> NDArray[np.float32]:
-        """(windows, 256) in order; windows of like length share a batch, short ones keep their length."""
-        vectors = np.zeros((len(pieces), HIDDEN), dtype=np.float32)
-        order = sorted(range(len(pieces)), key=lambda place: len(pieces[place]))
-        for first in range(0, len(order), self._BATCH):
-            places = order[first : first + self._BATCH]
-            lengths = torch.tensor([len(pieces[place]) for place in places])
-            batch = pad_sequence([pieces[place] for place in places], batch_first=True)
-            same = bool((lengths == lengths[0]).all())
-            with torch.inference_mode():
-                vectors[places] = self._network(batch, None if same else lengths).cpu().numpy()
-        return vectors
 
 
 def _read_weights(path: Path, wanted: set[str]) -> dict[str, torch.Tensor]:

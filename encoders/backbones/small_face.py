@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from encoders.backbones.backbone import Unusable, folded, load_parameters
+from encoders.backbones.backbone import Unusable, folded, load_parameters, read_preparation
 from encoders.chips import usable_chip
 from encoders.face import FaceCrop
 
@@ -81,10 +81,7 @@ class SmallFace:
     _BATCH = 32  # chips per call: enough to fill the processor, few enough for its cache
 
     def __init__(self, weights: Path, preparation: Mapping[str, Any], device: str = "cpu") -> None:
-        unknown = set(preparation) - set(SmallFacePreparation.__dataclass_fields__)
-        if unknown:
-            raise ValueError(f"small_face has no preparation parameter {', '.join(sorted(unknown))}")
-        self.preparation = SmallFacePreparation(**preparation)
+        self.preparation = read_preparation("small_face", SmallFacePreparation, preparation)
         self._device = torch.device(device)
         self._network = SmallFaceNetwork(self.preparation.side)
         load_parameters(self._network, weights)

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from encoders.acoustics import MelBands, MelFrontEnd, sound_level
-from encoders.backbones.backbone import Unusable, folded, load_parameters
+from encoders.backbones.backbone import Unusable, folded, load_parameters, read_preparation
+from encoders.backbones.windows import embed_windows
 from encoders.voice import SAMPLE_RATE
 
 FEATURES = 128
@@ -117,10 +117,7 @@ class SmallVoice:
     _BATCH = 32  # windows per call: enough to fill the processor, few enough for its cache
 
     def __init__(self, weights: Path, preparation: Mapping[str, Any], device: str = "cpu") -> None:
-        unknown = set(preparation) - set(SmallVoicePreparation.__dataclass_fields__)
-        if unknown:
-            raise ValueError(f"small_voice has no preparation parameter {', '.join(sorted(unknown))}")
-        self.preparation = SmallVoicePreparation(**preparation)
+        self.preparation = read_preparation("small_voice", SmallVoicePreparation, preparation)
         self._device = torch.device(device)
         self._network = SmallVoiceNetwork(self.preparation.bands)
         load_parameters(self._network, weights)
@@ -139,7 +136,7 @@ class SmallVoice:
             pieces += [mel[start:end] for start, end in cut]
             owners += [owner] * len(cut)
         sums = np.zeros((len(prepared), FEATURES))
-        np.add.at(sums, owners, self._embed_windows(pieces))
+        np.add.at(sums, owners, embed_windows(self._served, pieces, dimension=FEATURES, batch=self._BATCH))
         features: NDArray[np.float32] = (sums / np.bincount(owners, minlength=len(prepared))[:, None]).astype(
             np.float32
         )
@@ -148,19 +145,6 @@ class SmallVoice:
     def own_weights(self) -> Mapping[str, Tensor]:
         """The network's parameters as they were loaded, on the CPU."""
         return self._network.state_dict()
-
-    def _embed_windows(self, pieces: Sequence[Tensor]) -> NDArray[np.float32]:
-        """(windows, 128) in order; windows of like length share a batch."""
-        features = np.zeros((len(pieces), FEATURES), dtype=np.float32)
-        order = sorted(range(len(pieces)), key=lambda place: len(pieces[place]))
-        for first in range(0, len(order), self._BATCH):
-            places = order[first : first + self._BATCH]
-            lengths = torch.tensor([len(pieces[place]) for place in places])
-            batch = pad_sequence([pieces[place] for place in places], batch_first=True)
-            same = bool((lengths == lengths[0]).all())
-            with torch.inference_mode():
-                features[places] = self._served(batch, None if same else lengths).cpu().numpy()
-        return features
 
 
 def prepare_mel(

@@ -2,7 +2,9 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from encoders.backbones.backbone import folded, load_parameters
+from encoders.backbones.backbone import folded, load_parameters, read_preparation
+from encoders.backbones.ge2e import GE2EPreparation
+from encoders.backbones.small_face import SmallFacePreparation
 
 
 def small_network():
@@ -55,3 +57,13 @@ def test_a_file_of_other_parameters_is_refused_by_its_name(tmp_path, content, me
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"(?s)weights\.safetensors " + message):
         load_parameters(torch.nn.Linear(2, 2), path)
+
+
+@pytest.mark.parametrize("preparation", [GE2EPreparation, SmallFacePreparation])
+def test_an_unknown_preparation_parameter_is_refused_with_those_that_exist(preparation):
+    with pytest.raises(ValueError, match=r"tiny has no preparation parameter colour; it has .*least_"):
+        read_preparation("tiny", preparation, {"colour": 3})
+
+
+def test_parameters_that_are_not_stated_have_their_defaults():
+    assert read_preparation("tiny", SmallFacePreparation, {"side": 96}) == SmallFacePreparation(side=96)
