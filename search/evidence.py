@@ -22,6 +22,7 @@ from PIL import Image, PngImagePlugin
 
 from encoders.face import FaceCrop
 from ingest.media import MediaError, read_flac, write_flac
+from ingest.samples import stored_face, stored_voice
 
 UNFINISHED_SECONDS = 3600.0
 _ID = re.compile(r"^[0-9a-f]{64}$")
@@ -29,20 +30,6 @@ _ID = re.compile(r"^[0-9a-f]{64}$")
 
 class EvidenceMissing(LookupError):
     """No evidence of that id is stored, or its file cannot be read."""
-
-
-def stored_face(crop: FaceCrop) -> FaceCrop:
-    """A crop as it would come back from the evidence: landmarks to a hundredth of a pixel.
-
-    A probe goes through this too, so that asking with a file that is in gives its very vectors.
-    """
-    return FaceCrop(crop.pixels, np.round(crop.landmarks, 2).astype(np.float32))
-
-
-def stored_voice(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A turn as it would come back from the evidence: (samples,) float32 in steps of 1/32768."""
-    steps = np.clip(np.round(np.asarray(waveform, np.float64) * 32768.0), -32768, 32767)
-    return (steps / 32768.0).astype(np.float32)
 
 
 class Evidence:

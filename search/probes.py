@@ -13,9 +13,9 @@ from pathlib import Path
 from encoders.encoder import Encoder, Unusable
 from encoders.face import FaceCrop
 from encoders.space import Embedding, Modality, Space
+from ingest.samples import stored_face, stored_voice
 from ingest.track import Extraction, FaceTrack, SpeechTurn
 from search.archive import largest_face, longest_speaker
-from search.evidence import stored_face, stored_voice
 from search.people import People
 from search.scores import Calibration, Purpose, Similarity, calibration_for, pooled, similarity
 from search.store import SHARED, Filter, Row, Store

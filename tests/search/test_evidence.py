@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from encoders.face import FaceCrop
-from search.evidence import Evidence, EvidenceMissing, stored_face, stored_voice
+from ingest.samples import stored_face, stored_voice
+from search.evidence import Evidence, EvidenceMissing
 
 
 @pytest.fixture
