@@ -36,7 +36,7 @@ from training.corpora import Manifest, Split, read_manifest
 from training.loop import Progress, RunSettings, TrainingData, train
 from training.population.protocol import write_protocol, write_training
 from training.population.splits import PopulationSpec, TrainingSpec
-from training.prepared import prepare
+from training.prepared import Prepared, prepare
 from training.publish import Origin, publish, read_report, record_report
 from training.reading import Preparation
 from training.recipe import Recipe, recipe_name
@@ -179,7 +179,7 @@ def _gather(home: Path, order: Order, population: Path, told: Told, workers: int
         population: read_manifest(population, Split.VALIDATION, test=tested),
     }
     preparation = Preparation(detector=FACE_DETECTOR)
-    prepared = [
+    training, validating = (
         prepare(
             manifest,
             folder / PREPARED,
@@ -188,18 +188,22 @@ def _gather(home: Path, order: Order, population: Path, told: Told, workers: int
             on_progress=partial(_tell_prepared, told, manifest.split),
         )
         for folder, manifest in manifests.items()
-    ]
+    )
     validation = manifests[population]
     origin = Origin(
         domain=validation.domain,
-        trained_on=f"{order.learned.people} {validation.domain}, {order.learned.samples} photos and as many "
-        f"utterances of each (population seed {order.learned.seed})",
-        validated_on=f"{order.measured.validation_people} other {validation.domain}, "
-        f"{order.measured.validation_samples} photos and as many utterances of each",
+        trained_on=f"{_counted(training, validation.domain)} (population seed {order.learned.seed})",
+        validated_on=_counted(validating, f"other {validation.domain}"),
         preparation=preparation,
         golden={modality: _golden(validation, modality, _readers()) for modality in Modality},
     )
-    return TrainingData(*prepared), origin
+    return TrainingData(training, validating), origin
+
+
+def _counted(prepared: Prepared, whom: str) -> str:
+    """How many could be used, which may be fewer than were invented."""
+    photos, utterances = len(prepared.face_people), len(prepared.voice_people)
+    return f"{len(prepared.identities)} {whom}, {photos} photos and {utterances} utterances of them"
 
 
 def invite_measured(opened: Installation, told: Told, measured: PopulationSpec = MEASURED) -> Path:

@@ -68,7 +68,7 @@ TOLD_EVERY = 1.0
 
 
 class Diverged(TrainingError):
-    """A loss is no longer a finite number."""
+    """A loss or a weight is no longer a finite number."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def train(
     Raises:
         RunMismatch: the folder's run has other settings or other people.
         RunHeld: another process trains there.
-        Diverged: a loss is not finite; the checkpoint before it is kept.
+        Diverged: a loss or a weight is not finite; the checkpoint before it is kept.
         CheckpointError: the folder's checkpoints are damaged.
     """
     run = run or RunSettings()
@@ -292,11 +292,21 @@ class _Loop:
         sums = {} if self._sums is None else dict(zip(self._names, self._sums.tolist(), strict=True))
         bad = [name for name, value in sums.items() if not math.isfinite(value)]
         if bad:
-            raise Diverged(
-                f"{', '.join(bad)} is not finite in epoch {self._state.epoch + 1}: lower the recipe's learning_rate "
-                f"(now {self._settings.learning_rate})"
-            )
+            raise Diverged(f"{', '.join(bad)} is not finite in epoch {self._state.epoch + 1}: {self._advice}")
         return sums
+
+    def _require_finite(self, weights: Mapping[str, Tensor]) -> None:
+        """The last step can ruin the weights without a loss that shows it."""
+        bad = [name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
+        if bad:
+            raise Diverged(
+                f"{len(bad)} of {len(weights)} weights are not finite in epoch {self._state.epoch + 1}, "
+                f"{bad[0]} the first: {self._advice}"
+            )
+
+    @property
+    def _advice(self) -> str:
+        return f"train with a learning_rate below {self._settings.learning_rate}, or on more people"
 
     def _losses(self) -> dict[str, float]:
         return {name: value / max(1, self._state.batch) for name, value in self._read_sums().items()}
@@ -321,6 +331,7 @@ class _Loop:
         line: dict[str, Any] = {"epoch": epoch, "learning_rate": rate, "losses": losses}
         if epoch % self._run.validate_every == 0 or epoch == self._settings.epochs:
             asked = time.monotonic()
+            self._require_finite(self._task.state_dict())
             validated = validate(self._task, self._data.validation, self._device)
             line["validation_seconds"] = round(time.monotonic() - asked, 3)
             state.last = line["validation"] = asdict(validated)
@@ -335,7 +346,9 @@ class _Loop:
 
     def _save(self) -> None:
         self._state.sums = self._read_sums()
-        checkpoint = Checkpoint(self._task.state_dict(), self._optimiser.state_dict(), asdict(self._state))
+        weights = self._task.state_dict()
+        self._require_finite(weights)
+        checkpoint = Checkpoint(weights, self._optimiser.state_dict(), asdict(self._state))
         write_checkpoint(self._folder / CHECKPOINTS, self._done, checkpoint)
 
 

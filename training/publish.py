@@ -37,6 +37,7 @@ from training.loop import Trained, TrainingData, read_best
 from training.prepared import Prepared
 from training.reading import Preparation
 from training.recipe import Recipe, Task, recipe_name
+from training.runs import held
 from training.validation import embed_prepared
 
 REPORT_FILE = "report.json"
@@ -96,10 +97,15 @@ def publish(
 
     Raises:
         EncoderError: a golden sample has no vector.
+        RunHeld: another process publishes or trains this run.
         PublishError: the head is of a kind that serving does not know.
     """
     task = rebuild(recipe, settings, data, trained)
-    with _staging(encoders / ".partial" / f"{recipe_name(recipe)}-{trained.folder.name}") as staging:
+    # the lock: another process that publishes this run would take the unfinished folder away
+    with (
+        held(trained.folder),
+        _staging(encoders / ".partial" / f"{recipe_name(recipe)}-{trained.folder.name}") as staging,
+    ):
         description = _description(task, recipe_name(recipe), origin, staging)
         digest = description.digest()
         place = encoders / f"{description.name}-{digest[:SHORT_DIGEST]}"

@@ -236,10 +236,26 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(tmp_path: Pa
             losses = super().losses(batch)
             return losses | ({"total": losses["total"] * torch.nan} if Diverging.calls == 6 else {})
 
-    with pytest.raises(
-        Diverged, match=r"total is not finite in epoch 2: lower the recipe's learning_rate \(now 0.05\)"
-    ):
+    with pytest.raises(Diverged, match=r"total is not finite in epoch 2: train with a learning_rate below 0.05"):
         train(changed_recipe(Diverging), SETTINGS, small_data(), tmp_path, RUN)
+    assert all(torch.isfinite(value).all() for value in final(tmp_path).values())
+
+
+def test_a_step_that_ruins_the_weights_is_never_saved_though_its_loss_looked_well(tmp_path: Path) -> None:
+    class Ruining(bi_quintuple.BiQuintupleTask):
+        calls = 0
+
+        def losses(self, batch: Batch) -> dict[str, Tensor]:
+            Ruining.calls += 1
+            losses = super().losses(batch)
+            if Ruining.calls == STEPS:  # nothing is trained after it that could tell
+                losses["total"].register_hook(lambda gradient: gradient * torch.nan)
+            return losses
+
+    with pytest.raises(
+        Diverged, match=r"of \d+ weights are not finite in epoch 3, .*: train with a learning_rate"
+    ):
+        train(changed_recipe(Ruining), SETTINGS, small_data(), tmp_path, RUN)
     assert all(torch.isfinite(value).all() for value in final(tmp_path).values())
 
 

@@ -24,6 +24,7 @@ from training.loop import Trained, read_best
 from training.publish import Origin, PublishError, publish, read_report, record_report
 from training.reading import Preparation
 from training.recipes import bi_quintuple
+from training.runs import RunHeld, held
 
 ORIGIN = Origin(
     domain="invented people",
@@ -51,6 +52,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory, trained: Trained) -> Path:
 
 def published(trained: Trained, encoders: Path, origin: Origin = ORIGIN) -> Path:
     return publish(bi_quintuple, SETTINGS, small_data(), trained, origin, encoders)
+
+
+def test_two_processes_cannot_publish_one_run_at_once(trained: Trained, tmp_path: Path) -> None:
+    with held(trained.folder), pytest.raises(RunHeld, match="another process"):
+        published(trained, tmp_path / "encoders")
 
 
 @pytest.fixture
