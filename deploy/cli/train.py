@@ -43,6 +43,7 @@ def train(
     if not population:
         raise UsageError("say whom to learn from: --population (people that are invented)")
     with errors_translated(), training_errors_translated("training"):
+        from deploy.models import serving_folder
         from deploy.training import order_population, train_population
         from deploy.wiring import installation
         from training.population.splits import TrainingSpec
@@ -53,6 +54,8 @@ def train(
             except ValueError as error:
                 raise UsageError(str(error)) from error
             outcome = train_population(opened, order, stages.told)
+            serving = serving_folder(opened.settings)
+            serves = serving is not None and serving.resolve() == outcome.encoder.resolve()
 
     if outcome.before:
         progress_console.print(f"this very model was published before: {outcome.encoder}")
@@ -62,7 +65,8 @@ def train(
 
         console.print(as_table(outcome.report))
         console.print(f"published: {outcome.encoder}")
-        console.print(f"it does not serve yet: visavox models use {outcome.encoder.name}")
+        if not serves:
+            console.print(f"it does not serve yet: visavox models use {outcome.encoder.name}")
 
     document = {"encoder": str(outcome.encoder), "report": outcome.report, "seconds": round(outcome.seconds, 3)}
     answer(document, json, show)

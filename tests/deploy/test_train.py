@@ -11,6 +11,7 @@ import pytest
 
 from deploy import training as trainings
 from deploy.cli import main
+from deploy.cli.train import PEOPLE, SAMPLES
 from deploy.models import list_models, serving_folder
 from deploy.settings import load_settings
 from deploy.training import Order, Outcome, measure, order_population, train_population
@@ -64,7 +65,10 @@ def test_it_ends_in_an_encoder_folder_that_can_serve(opened: Installation, outco
     encoder = Encoder.load(outcome.encoder)
     assert outcome.encoder.parent == opened.settings.home / "encoders" and not outcome.before
     assert encoder.domain == "invented people" and encoder.space.name == "shared"
-    assert encoder.trained_on.startswith("4 invented people, 1 photos") and "seed 0" in encoder.trained_on
+    assert (
+        encoder.trained_on.startswith("4 invented people, 4 photos and 4 utterances of them")
+        and "seed 0" in encoder.trained_on
+    )
     assert len(encoder.identities) == 4 and encoder.calibration is not None
     assert encoder.verify_golden() > 0.99999
 
@@ -189,6 +193,18 @@ def test_the_command_tells_people_how_to_let_it_serve(
     code, out, _ = run(capsys, "train", "bi_quintuple", "--population", "--epochs", "2")
     assert code == 0 and f"visavox models use {trained_before.encoder.name}" in out
     assert "A voice looks for the faces of its person" in out
+
+
+def test_a_model_that_serves_already_needs_no_advice(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, trained_before: Outcome
+) -> None:
+    monkeypatch.setenv("VISAVOX_MODEL", str(trained_before.encoder))
+    code, out, _ = run(capsys, "train", "bi_quintuple", "--population", "--epochs", "2")
+    assert code == 0 and f"published: {trained_before.encoder}" in out and "models use" not in out
+
+
+def test_the_command_learns_from_as_many_people_as_the_population_offers() -> None:
+    assert TrainingSpec() == TrainingSpec(PEOPLE, SAMPLES)
 
 
 def test_measuring_the_published_folder_gives_its_report_again_and_points_that_can_be_kept(
