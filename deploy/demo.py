@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -204,7 +204,7 @@ def _show_film(client: httpx.Client, media: InventedMedia, known: set[str]) -> N
     console.print(
         f"\nwho speaks when in {film.path.name}, beside the truth ({UNKNOWN} is right for who is not enrolled):"
     )
-    for turn in _who(client, film.path)["turns"]:
+    for turn in _posted(client, "/v1/who", film.path)["turns"]:
         truth = _spoken(film.truth, turn["start"], turn["end"])
         expected = ", ".join(name if name in known else f"{name}, not enrolled" for name in truth) or "nobody"
         console.print(f"  {turn['start']:5.1f} – {turn['end']:5.1f} s  {turn['answer']:<18} truth: {expected}")
@@ -270,12 +270,9 @@ def _show_leads(client: httpx.Client, media: InventedMedia) -> None:
         "\nvoices of people nobody enrolled look for faces (leads, to be checked; who is really there stands beside):"
     )
     for one in media.people[len(media.people) // 2 :]:
-        with one.clips[0].open("rb") as stream:
-            form = {"want": "face", "top": str(LEADS)}
-            response = client.post("/v1/search", files={"file": (one.clips[0].name, stream)}, data=form)
-        response.raise_for_status()
+        answer = _posted(client, "/v1/search", one.clips[0], {"want": "face", "top": str(LEADS)})
         console.print(f"  the voice of {one.person.name}")
-        for hit in response.json()["hits"]:
+        for hit in answer["hits"]:
             film = films.get(hit["media"])
             where = hit["person"] or "a photo"
             if film is not None:
@@ -291,7 +288,7 @@ def _asked(client: httpx.Client, questions: Sequence[Question]) -> dict[str, Any
     """Ask every question, show the answers beside the truth, and count."""
     answers = []
     for question in questions:
-        told = _judged(question, _who(client, question.clip)["turns"])
+        told = _judged(question, _posted(client, "/v1/who", question.clip)["turns"])
         answers.append(told)
         truth = question.speaker or "a stranger"
         right = told.answer == (question.speaker or UNKNOWN)
@@ -328,9 +325,10 @@ def _share(outcomes: Sequence[bool]) -> float:
     return round(sum(outcomes) / len(outcomes), 4) if outcomes else 0.0
 
 
-def _who(client: httpx.Client, clip: Path) -> dict[str, Any]:
+def _posted(client: httpx.Client, route: str, clip: Path, form: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Ask a route about a clip."""
     with clip.open("rb") as stream:
-        response = client.post("/v1/who", files={"file": (clip.name, stream)})
+        response = client.post(route, files={"file": (clip.name, stream)}, data=form)
     if response.status_code != httpx.codes.OK:
         raise DemoFailed(f"{clip}: the server answered {response.status_code}: {response.text}")
     answer: dict[str, Any] = response.json()
