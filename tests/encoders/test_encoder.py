@@ -138,9 +138,9 @@ def test_a_calibration_is_read_and_kept_but_is_no_part_of_the_space(voice_encode
     assert encoder.save(tmp_path / "saved").calibration == {"slope": 9.0}
 
 
-def test_a_model_card_may_be_edited(copied):
+def test_a_model_card_may_be_edited(copied, voice_encoder):
     (copied / "MODEL_CARD.md").write_text("# edited")
-    Encoder.load(copied)
+    assert Encoder.load(copied).space == voice_encoder.space
 
 
 def test_an_encoder_without_golden_samples_is_refused(voice_encoder, tmp_path):

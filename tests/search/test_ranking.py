@@ -80,9 +80,9 @@ def test_scores_that_cannot_be_ranked_are_refused(scores: list[list[float]]) -> 
 
 
 def test_judging_changes_nothing() -> None:
-    scores = np.array([[0.3, 0.1, 0.2]])
-    scores.setflags(write=False)
-    ranking.judge(scores, np.array([[True, False, False]]))
+    scores, relevant = np.array([[0.3, 0.1, 0.2]]), np.array([[True, False, False]])
+    ranking.judge(scores, relevant)
+    assert scores.tolist() == [[0.3, 0.1, 0.2]] and relevant.tolist() == [[True, False, False]]
 
 
 def test_ids_of_vectors_must_fit() -> None:
