@@ -252,9 +252,7 @@ def test_a_step_that_ruins_the_weights_is_never_saved_though_its_loss_looked_wel
                 losses["total"].register_hook(lambda gradient: gradient * torch.nan)
             return losses
 
-    with pytest.raises(
-        Diverged, match=r"of \d+ weights are not finite in epoch 3, .*: train with a learning_rate"
-    ):
+    with pytest.raises(Diverged, match=r"of \d+ weights are not finite in epoch 3, .*: train with a learning_rate"):
         train(changed_recipe(Ruining), SETTINGS, small_data(), tmp_path, RUN)
     assert all(torch.isfinite(value).all() for value in final(tmp_path).values())
 
