@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
+
+from ingest.limits import TRUSTED, in_force
 
 MEDIA_EXTENSIONS = frozenset({
     "mp4", "mkv", "webm", "mov", "avi", "mpg", "mpeg", "ts", "flv",
@@ -21,12 +22,13 @@ MEDIA_EXTENSIONS = frozenset({
 })  # fmt: skip
 """Extensions, without the dot, that make a file in a folder worth trying."""
 PICTURE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "bmp", "webp", "pgm", "tif", "tiff"})
-MOST_PIXELS = 8192 * 8192
-LONGEST_SECONDS = 6 * 3600.0
 # A stream that ends this much before its own header says was cut off. Seconds.
 TRUNCATED_SECONDS = 0.75
-PHOTO_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
+# A clock may stand still this long before that counts as endless. Seconds.
+CLOCK_SLACK_SECONDS = 5.0
 HEAD_BYTES = 4096
+# Each scan of a JPEG goes over the whole picture; encoders make a dozen, a hostile file hundreds of thousands.
+MOST_SCANS = 100
 # Sizes of the second header of a BMP: "BM" alone also begins many texts.
 _BMP_HEADERS = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
 _FILM_OR_SOUND = (
@@ -69,6 +71,9 @@ _DAMAGED = (
     Image.DecompressionBombError,
     Warning,  # where the process treats Pillow's warnings as errors
 )
+# Pillow only warns of a bomb at first; as an error it ends the reading before anything is decoded.
+Image.MAX_IMAGE_PIXELS = TRUSTED.picture_pixels
+warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 # Pillow's switch for truncated files is one for the whole process.
 _TRUNCATED_SWITCH = threading.Lock()
 
@@ -154,17 +159,37 @@ class Problems:
             warnings.append(f"the time stamps of the {what} jump in {self.missing_pieces} places")
 
 
-def refuse_huge(path: Path, width: int, height: int) -> None:
+def refuse_huge(path: Path, width: int, height: int, most: int) -> None:
     """Raise MediaError for pictures of more pixels than are read."""
-    if width * height > MOST_PIXELS:
-        raise MediaError(path, f"has pictures of {width} x {height} pixels, more than 8192 x 8192: scale it down")
+    if width * height > most:
+        raise MediaError(path, f"has pictures of {width} x {height} pixels, and at most {most} are read: scale it down")
 
 
 def refuse_long(path: Path, seconds: float) -> None:
-    """Raise MediaError for a film or sound that lasts longer than is read."""
-    if seconds > LONGEST_SECONDS:
-        hours = LONGEST_SECONDS / 3600
-        raise MediaError(path, f"lasts {seconds / 3600:.1f} hours, more than {hours:.0f}: cut it")
+    """Raise MediaError for a film or sound that lasts longer than is read, or no time that is a number."""
+    most = in_force().seconds
+    if not seconds <= most:
+        raise MediaError(path, f"lasts {seconds / 3600:.1f} hours, and at most {most / 3600:.1f} are read: cut it")
+
+
+def refuse_many(path: Path, streams: int) -> None:
+    """Raise MediaError for a container of more streams than are looked at."""
+    most = in_force().streams
+    if streams > most:
+        raise MediaError(path, f"holds more than {most} streams: convert it to one of pictures and one of sound")
+
+
+def refuse_endless(path: Path, frames: int, seconds: float) -> None:
+    """Raise MediaError for a film whose clock hardly moves while its pictures come and come.
+
+    Args:
+        path: the film.
+        frames: number decoded so far.
+        seconds: where its clock is by now.
+    """
+    rate = in_force().frames_per_second
+    if frames > rate * (seconds + CLOCK_SLACK_SECONDS):
+        raise MediaError(path, f"has {frames} pictures in {seconds:.1f} s, more than {rate:.0f} a second: convert it")
 
 
 def read_head(path: Path) -> bytes:
@@ -241,7 +266,7 @@ def is_cut_short(path: Path, head: bytes) -> bool:
 def photo_size(path: Path) -> tuple[int, int]:
     """Width and height in pixels as shown (EXIF orientation applied); raises MediaError."""
     try:
-        with Image.open(path, formats=PHOTO_FORMATS) as image:
+        with Image.open(path, formats=in_force().photo_formats) as image:
             turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
             width, height = image.size
     except _DAMAGED as error:
@@ -260,15 +285,13 @@ def read_photo(path: Path, warnings: list[str] | None = None) -> NDArray[np.uint
         (height, width, 3) uint8 RGB, turned as its EXIF orientation says, transparency on white.
 
     Raises:
-        MediaError: not such a photo, more than 8192 x 8192 pixels, or nothing of it decodes.
+        MediaError: not such a photo, more pixels than are read, or nothing of it decodes.
     """
     read_head(path)
     try:
-        with Image.open(path, formats=PHOTO_FORMATS) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise MediaError(
-                    path, f"has {image.width} x {image.height} pixels, more than 8192 x 8192: scale it down"
-                )
+        _refuse_many_scans(path)
+        with Image.open(path, formats=in_force().photo_formats) as image:
+            refuse_huge(path, image.width, image.height, in_force().picture_pixels)
             return _rgb(ImageOps.exif_transpose(image))
     except _DAMAGED as error:
         pixels = _read_truncated(path)
@@ -279,10 +302,23 @@ def read_photo(path: Path, warnings: list[str] | None = None) -> NDArray[np.uint
     return pixels
 
 
+def _refuse_many_scans(path: Path) -> None:
+    """Raise MediaError for a JPEG that would be decoded for hours."""
+    with path.open("rb") as stream:
+        if stream.read(2) != b"\xff\xd8":
+            return
+        scans, last = 0, b""
+        while block := stream.read(2**20):
+            scans += (last + block).count(b"\xff\xda")  # inside a scan 255 is always followed by 0
+            last = block[-1:]
+    if scans > MOST_SCANS:
+        raise MediaError(path, f"goes over its picture {scans} times, more than {MOST_SCANS}: save it again")
+
+
 def _unreadable(path: Path, error: BaseException) -> MediaError:
     """The refusal of a photo that begins like one but cannot be decoded."""
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
-        return MediaError(path, "has more than 8192 x 8192 pixels: scale it down")
+        return MediaError(path, f"has more than {in_force().picture_pixels} pixels: scale it down")
     return MediaError(path, "begins like a photo, but nothing of it decodes: it is damaged, copy it again")
 
 
@@ -291,8 +327,8 @@ def _read_truncated(path: Path) -> NDArray[np.uint8] | None:
     with _TRUNCATED_SWITCH:
         ImageFile.LOAD_TRUNCATED_IMAGES = True
         try:
-            with Image.open(path, formats=PHOTO_FORMATS) as image:
-                if image.width * image.height > MOST_PIXELS:
+            with Image.open(path, formats=in_force().photo_formats) as image:
+                if image.width * image.height > in_force().picture_pixels:
                     return None
                 pixels = _rgb(image)
         except _DAMAGED:
@@ -315,23 +351,3 @@ def _rgb(image: Image.Image) -> NDArray[np.uint8]:
         white = Image.new("RGBA", seen.size, "white")
         image = Image.alpha_composite(white, seen)
     return np.array(image.convert("RGB"), dtype=np.uint8)
-
-
-class _Nameless:
-    """An open file without its name, from which FFmpeg would guess a format."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self.read, self.seek, self.tell = stream.read, stream.seek, stream.tell
-
-
-@contextmanager
-def source_of(path: Path) -> Iterator[str | _Nameless]:
-    """What FFmpeg opens: a film named like a picture goes by its content alone, which is slower.
-
-    The rest is a URL, because a name such as "concat:a|b" would otherwise be taken for one.
-    """
-    if path.suffix.lower().lstrip(".") not in PICTURE_EXTENSIONS:
-        yield f"file:{path.absolute()}"
-        return
-    with path.open("rb") as stream:
-        yield _Nameless(stream)

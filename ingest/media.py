@@ -7,6 +7,7 @@ and writing share the one door to PyAV.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,7 +21,6 @@ from numpy.typing import NDArray
 
 from encoders.voice import SAMPLE_RATE
 from ingest.content import (
-    LONGEST_SECONDS,
     MEDIA_EXTENSIONS,
     MediaError,
     MediaInfo,
@@ -30,16 +30,17 @@ from ingest.content import (
     photo_size,
     read_head,
     read_photo,
+    refuse_endless,
     refuse_huge,
     refuse_long,
-    source_of,
+    refuse_many,
     why_not_media,
 )
+from ingest.limits import HIGHEST_RATE, LOWEST_RATE, in_force
 from ingest.track import Span
 from ingest.waveform import Waveform
 
 __all__ = [
-    "LONGEST_SECONDS",
     "MEDIA_EXTENSIONS",
     "SAMPLE_RATE",
     "MediaError",
@@ -54,11 +55,6 @@ __all__ = [
 ]
 
 
-# An allow-list: playlists and the like would let a file name other files or addresses to open.
-CONTAINERS = (
-    "mov,mp4,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,asf,mxf,h264,hevc,m4v,mjpeg,gif,ivf,"
-    "wav,w64,flac,mp3,aac,ogg,aiff,au,caf,amr,ac3,eac3"
-)
 # Stamps closer than this to the sound's own count of samples are jitter, not gaps. Seconds.
 JITTER_SECONDS = 0.1
 # Written files must not change with the FFmpeg version string or the number of cores.
@@ -77,13 +73,14 @@ class _Film:
         self.path = path
         self.problems = Problems(path, cut_short)
         self.container = container
+        refuse_many(path, len(container.streams))
         self.pictures = next((s for s in container.streams.video if _moves(s)), None)
         self.sound = next((s for s in container.streams.audio if _sounds(s)), None)
         for what, chosen, streams in (
             ("pictures", self.pictures, container.streams.video),
             ("sound", self.sound, container.streams.audio),
         ):
-            if chosen is None and any(stream.codec_context is None for stream in streams):
+            if chosen is None and any(not _decodable(stream) for stream in streams):
                 self.problems.unread.append(f"its {what} cannot be read, the codec is not known: convert it")
         self.used = [stream for stream in (self.pictures, self.sound) if stream is not None]
         if not self.used:
@@ -92,8 +89,9 @@ class _Film:
         starts = [s.start_time * s.time_base for s in self.used if s.start_time is not None and s.time_base]
         self.origin = min(starts, default=Fraction(0))
         if self.pictures is not None:
-            self.pictures.thread_type = "AUTO"
-            refuse_huge(path, self.pictures.codec_context.width, self.pictures.codec_context.height)
+            context = self.pictures.codec_context
+            context.thread_type, context.options = "AUTO", in_force().for_decoders()
+            refuse_huge(path, context.width, context.height, in_force().frame_pixels)
         refuse_long(path, self.seconds())
 
     def seconds(self, stream: av.VideoStream | av.AudioStream | None = None) -> float:
@@ -162,35 +160,48 @@ class _Film:
             yield from frames
 
 
+def _decodable(stream: av.VideoStream | av.AudioStream) -> bool:
+    """Whether a stream has a decoder that may be used; PyAV gives no context for a codec that FFmpeg does not know."""
+    allowed, context = in_force().decoders, stream.codec_context
+    return context is not None and (allowed is None or context.codec.name in allowed)
+
+
 def _moves(stream: av.VideoStream) -> bool:
     """Whether a video stream is a film and not a cover picture or something without a decoder."""
-    context = stream.codec_context  # PyAV gives None for a codec that FFmpeg does not know
     still = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
-    return context is not None and context.width > 0 and context.height > 0 and not stream.disposition & still
+    if not _decodable(stream) or stream.disposition & still:
+        return False
+    return stream.codec_context.width > 0 and stream.codec_context.height > 0
 
 
 def _sounds(stream: av.AudioStream) -> bool:
     """Whether a sound stream can be decoded."""
-    return stream.codec_context is not None and stream.codec_context.sample_rate > 0
+    return _decodable(stream) and LOWEST_RATE <= stream.codec_context.sample_rate <= HIGHEST_RATE
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[_Film]:
-    """Open a film or sound; translates what FFmpeg and the system raise into MediaError."""
+    """Open a film or sound; translates what FFmpeg and the system raise into MediaError.
+
+    FFmpeg is handed an open file, not a name: whatever the content says, it cannot open another one, and no name
+    or extension can choose how it is read.
+    """
     head = read_head(path)
     if is_photo(head):
         raise MediaError(path, "is a photo, it has no moving pictures and no sound")
     try:
-        with (
-            source_of(path) as source,
-            av.open(
-                source,
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            with av.open(
+                "fd:",
                 "r",
                 metadata_errors="replace",
-                container_options={"format_whitelist": CONTAINERS, "protocol_whitelist": "file"},
-            ) as container,
-        ):
-            yield _Film(path, container, cut_short=is_cut_short(path, head))
+                options=in_force().for_decoders(),
+                container_options=in_force().for_containers(descriptor),
+            ) as container:
+                yield _Film(path, container, cut_short=is_cut_short(path, head))
+        finally:
+            os.close(descriptor)
     except av.InvalidDataError as error:
         raise MediaError(path, why_not_media(head)) from error
     except (av.FFmpegError, OSError, ValueError, MemoryError, OverflowError) as error:
@@ -207,7 +218,7 @@ def probe(path: Path) -> MediaInfo:
     """
     if is_photo(read_head(path)):
         width, height = photo_size(path)
-        refuse_huge(path, width, height)
+        refuse_huge(path, width, height, in_force().picture_pixels)
         return MediaInfo("photo", 0.0, width, height, 0.0, has_sound=False, has_pictures=True)
     with _opened(path) as film:
         info = _info(film)
@@ -225,7 +236,7 @@ def _info(film: _Film) -> MediaInfo:
     rate = float(pictures.average_rate or pictures.guessed_rate or 0)
     width, height = pictures.codec_context.width, pictures.codec_context.height
     for frame in film.video_frames():  # only a frame knows how it is turned
-        height, width = _upright(frame, pictures).shape[:2]
+        height, width = _upright(film.path, frame, pictures).shape[:2]
         break
     return MediaInfo("film", seconds, width, height, rate, film.sound is not None, has_pictures=True)
 
@@ -245,7 +256,7 @@ def read_frames(
         Seconds on the media clock, rising, and (height, width, 3) uint8 RGB, upright, square pixels.
 
     Raises:
-        MediaError: not a film, or nothing of it decodes.
+        MediaError: not a film, nothing of it decodes, or more than is read.
     """
     if not fps > 0:
         raise ValueError(f"pictures per second must be above 0, got {fps}")
@@ -263,26 +274,25 @@ def read_frames(
             time = max(0.0, stamp) if stamp is not None else last + usual if last >= 0 else begin
             if span and time >= span.end:
                 break
+            refuse_long(path, time)
+            refuse_endless(path, film.problems.frames, max(time, last))
             if time <= last:
                 continue  # a clock that runs backwards
             last = time
             if time >= due - 1e-6:
                 due = max(due, begin + np.floor((time - begin) * fps + 1e-6) / fps) + 1 / fps
-                yield time, _upright(frame, film.pictures)
+                yield time, _upright(path, frame, film.pictures)
         else:
             if not (span and film.problems.frames == 0):
                 expected = 0.0 if span else film.seconds(film.pictures)
-                film.problems.report("pictures", _list(warnings), reached=last + usual, expected=expected)
+                told = [] if warnings is None else warnings
+                film.problems.report("pictures", told, reached=last + usual, expected=expected)
 
 
-def _list(warnings: list[str] | None) -> list[str]:
-    return [] if warnings is None else warnings
-
-
-def _upright(frame: av.VideoFrame, stream: av.VideoStream) -> NDArray[np.uint8]:
+def _upright(path: Path, frame: av.VideoFrame, stream: av.VideoStream) -> NDArray[np.uint8]:
     """A frame as it is meant to be shown: RGB, square pixels, turned."""
     width = max(1, round(frame.width * float(stream.sample_aspect_ratio or 1)))
-    refuse_huge(Path(stream.container.name), width, frame.height)
+    refuse_huge(path, width, frame.height, in_force().frame_pixels)
     pixels = frame.to_ndarray(format="rgb24", width=width, height=frame.height)
     quarter_turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(pixels, quarter_turns), dtype=np.uint8)
@@ -299,16 +309,17 @@ def read_audio(path: Path, span: Span | None = None) -> tuple[NDArray[np.float32
         (samples,) float32 within [-1, 1], finite, and sentences about what was odd.
 
     Raises:
-        MediaError: no sound stream, or nothing of it decodes.
+        MediaError: no sound stream, nothing of it decodes, or more than is read.
     """
     with _opened(path) as film:
         if film.sound is None:
             raise MediaError(path, "has no sound")
         warnings: list[str] = []
-        end = span.end if span else LONGEST_SECONDS
+        end = span.end if span else in_force().seconds
         clock = _SoundClock(max(film.seconds(film.sound), film.seconds()), end, film.problems)
         for frame in film.audio_frames():
             clock.add(film.time(frame), frame)
+            refuse_long(path, clock.now)
             if clock.now >= end + 1.0:  # beyond it by more than the resampler holds back
                 break
         if clock.now < end:
@@ -332,7 +343,7 @@ class _SoundClock:
 
     def __init__(self, latest: float, end: float, problems: Problems) -> None:
         self.now = 0.0  # where the sound added so far ends, seconds
-        self._latest = (latest or LONGEST_SECONDS) + 1.0  # a stamp after this is broken
+        self._latest = (latest or in_force().seconds) + 1.0  # a stamp after this is broken
         self._problems = problems
         self._waveform = Waveform(round((min(latest or UNKNOWN_SECONDS, end) + 2.0) * SAMPLE_RATE))
         self._resampler: av.AudioResampler | None = None

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ingest import content
 from ingest.content import MediaError, Problems, describe, is_photo, photo_size, read_head, read_photo
+from ingest.limits import MediaLimits, reading_within
 
 
 @pytest.fixture
@@ -142,10 +142,9 @@ def test_a_photo_of_which_nothing_decodes_is_refused(tmp_path):
         read_photo(tmp_path / "bad.png")
 
 
-def test_a_photo_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path, monkeypatch, picture):
+def test_a_photo_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path, picture):
     Image.fromarray(picture).save(tmp_path / "large.png")
-    monkeypatch.setattr(content, "MOST_PIXELS", 40 * 60 - 1)
-    with pytest.raises(MediaError, match="60 x 40 pixels"):
+    with reading_within(MediaLimits(picture_pixels=40 * 60 - 1)), pytest.raises(MediaError, match="60 x 40 pixels"):
         read_photo(tmp_path / "large.png")
 
 

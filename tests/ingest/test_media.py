@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ingest import content, media
+from ingest import media
+from ingest.limits import MediaLimits, reading_within
 from ingest.media import (
     MEDIA_EXTENSIONS,
     SAMPLE_RATE,
@@ -392,10 +393,9 @@ def test_a_film_whose_header_does_not_say_is_as_long_as_its_packets(tmp_path, fo
     assert probe(tmp_path / "live").duration == pytest.approx(2.0, abs=0.1)
 
 
-def test_a_film_whose_header_does_not_say_is_refused_beyond_the_longest(tmp_path, monkeypatch):
+def test_a_film_whose_header_does_not_say_is_refused_beyond_the_longest(tmp_path):
     write_live(tmp_path / "live", counting_frames(20), "webm")
-    monkeypatch.setattr(content, "LONGEST_SECONDS", 1.0)
-    with pytest.raises(MediaError, match="cut it"):
+    with reading_within(MediaLimits(seconds=1.0)), pytest.raises(MediaError, match="cut it"):
         probe(tmp_path / "live")
 
 
@@ -438,15 +438,13 @@ def test_a_strange_name_is_only_a_name(film, tmp_path, name):
     assert probe(tmp_path / name).kind == "film"
 
 
-def test_pictures_beyond_the_bound_are_refused(film, monkeypatch):
-    monkeypatch.setattr(content, "MOST_PIXELS", 64 * 48 - 1)
-    with pytest.raises(MediaError, match="64 x 48 pixels"):
+def test_pictures_beyond_the_bound_are_refused(film):
+    with reading_within(MediaLimits(frame_pixels=64 * 48 - 1)), pytest.raises(MediaError, match="64 x 48 pixels"):
         probe(film)
 
 
-def test_films_beyond_the_longest_are_refused(film, monkeypatch):
-    monkeypatch.setattr(content, "LONGEST_SECONDS", 1.0)
-    with pytest.raises(MediaError, match="cut it"):
+def test_films_beyond_the_longest_are_refused(film):
+    with reading_within(MediaLimits(seconds=1.0)), pytest.raises(MediaError, match="cut it"):
         probe(film)
 
 
