@@ -98,7 +98,7 @@ class SharedNetwork:
             self._waiting.put(request)
         return request.answer.result()
 
-    def own_weights(self) -> Mapping[str, torch.Tensor] | None:
+    def own_weights(self) -> Mapping[str, torch.Tensor]:
         """See Backbone.own_weights."""
         return self._backbone.own_weights()
 

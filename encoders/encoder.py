@@ -43,7 +43,7 @@ from encoders.weights import sha256_of
 
 __all__ = ["Encoder", "EncoderError", "Sample", "Unusable", "UnusableReason", "packaged_encoders"]
 
-NETWORKS: dict[str, Callable[[Path, Mapping[str, Any], str], Backbone]] = {
+NETWORKS: dict[str, Callable[[Path, Mapping[str, Any], str, str], Backbone]] = {
     "dlib_resnet": DlibResnet,
     "ge2e": GE2E,
     "small_face": SmallFace,
@@ -92,13 +92,15 @@ class Encoder:
         return self.description.trained_on
 
     @classmethod
-    def load(cls, folder: Path, *, device: str = "cpu", threads: int = 1) -> Encoder:
+    def load(cls, folder: Path, *, device: str = "cpu", threads: int = 1, precision: str = "float32") -> Encoder:
         """Load an encoder folder after checking every hash.
 
         Args:
             folder: an encoder folder.
             device: ``cpu``, ``cuda``, ``cuda:1`` ..., or ``auto`` for CUDA where there is one.
             threads: CPU threads that torch may use in this whole process.
+            precision: ``float32``, ``bfloat16``, or ``auto`` for what each network serves best in on this device: the
+                small networks bfloat16 where the processor multiplies it, the identity networks float32.
 
         Raises:
             EncoderError: the folder or the weights it names cannot be used; the message says why.
@@ -107,7 +109,7 @@ class Encoder:
         # (an LSTM over 15 s of sound took 0.09 s with one thread and 4.5 s with two, on two busy cores).
         torch.set_num_threads(threads)
         description = read_description(folder)
-        backbones, head = _load_networks(folder, description, device)
+        backbones, head = _load_networks(folder, description, device, precision)
         has_calibration = (folder / CALIBRATION_FILE).is_file()
         calibration = read_json(folder, CALIBRATION_FILE) if has_calibration else None
         identities = read_identities(folder, description)
@@ -135,7 +137,7 @@ class Encoder:
         Raises:
             EncoderError: weights or a further file cannot be used, or a golden sample has no vector.
         """
-        backbones, head = _load_networks(folder, description, "cpu")
+        backbones, head = _load_networks(folder, description, "cpu", "float32")
         encoder = cls(description.make_space(), folder, description, None, backbones, head)
         vectors = {modality: encoder._golden_vectors(modality, samples) for modality, samples in golden.items()}
         save_golden(folder / GOLDEN_FILE, golden, vectors)
@@ -155,7 +157,7 @@ class Encoder:
         another one, so is the space's digest.
 
         Raises:
-            EncoderError: the folder exists, or a network cannot give its weights away.
+            EncoderError: the folder exists.
         """
         try:
             folder.mkdir(parents=True)
@@ -244,11 +246,8 @@ class Encoder:
             return branch
         if not own_weights:
             return branch
-        state = self.backbones[modality].own_weights()
-        if state is None:
-            raise EncoderError(f"{branch.backbone} cannot give its weights away; save it without own_weights")
         path = folder / f"{modality}.safetensors"
-        path.write_bytes(save(dict(state)))
+        path.write_bytes(save(dict(self.backbones[modality].own_weights())))
         return replace(branch, weights=FolderFile(path.name, sha256_of(path)))
 
 
@@ -258,7 +257,9 @@ def packaged_encoders() -> dict[str, Path]:
     return {path.parent.name: path.parent for path in sorted(home.glob("*/encoder.json"))}
 
 
-def _load_networks(folder: Path, description: Description, device: str) -> tuple[dict[Modality, Backbone], Head | None]:
+def _load_networks(
+    folder: Path, description: Description, device: str, precision: str
+) -> tuple[dict[Modality, Backbone], Head | None]:
     """The network of each modality and the head, after every size was checked against the space's."""
     device = _device_name(device)
     head = None if description.head is None else _load_head(folder, description.head, device)
@@ -269,19 +270,19 @@ def _load_networks(folder: Path, description: Description, device: str) -> tuple
         )
     backbones = {}
     for modality, branch in description.branches.items():
-        backbones[modality], given = _load_backbone(folder, modality, branch, device)
+        backbones[modality], given = _load_backbone(folder, modality, branch, (device, precision))
         if given != expected:
             taker = f"the space has {expected}" if head is None else f"the head takes {expected}"
             raise EncoderError(f"{folder}: {branch.backbone} gives {given} components, {taker}")
     return backbones, head
 
 
-def _load_backbone(folder: Path, modality: Modality, branch: Branch, device: str) -> tuple[Backbone, int]:
-    """A network, and how many components it gives."""
+def _load_backbone(folder: Path, modality: Modality, branch: Branch, running: tuple[str, str]) -> tuple[Backbone, int]:
+    """A network that runs on a device in a precision, and how many components it gives."""
     path = weights_path(folder, branch.weights)
     try:
         row = backbone_row(modality, branch.backbone)
-        backbone = NETWORKS[row.network](path, branch.preparation, device)
+        backbone = NETWORKS[row.network](path, branch.preparation, *running)
     except (ValueError, TypeError) as error:
         raise EncoderError(f"{folder}: the {modality} network cannot be loaded: {error}") from error
     # A parameter left to its default would change the vectors, but not the digest, with the code.

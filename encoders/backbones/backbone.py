@@ -45,12 +45,30 @@ class Unusable:
     detail: str
 
 
+class ChannelScale(torch.nn.Module):
+    """A factor and an offset per channel: a batch normalisation whose training is over.
+
+    Args:
+        channels: how many.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(channels))
+        self.bias = torch.nn.Parameter(torch.zeros(channels))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """(n, channels, height, width) -> the same shape."""
+        return inputs * self.weight[:, None, None] + self.bias[:, None, None]
+
+
 class Backbone(Protocol):
     """A network with its preparation.
 
-    Its class is made with ``(weights, preparation, device)``: the checked weight file (the public one, or
-    the safetensors file that :meth:`own_weights` became), the preparation parameters of encoder.json, and
-    the device's name. ``preparation`` is a frozen dataclass of all those parameters.
+    Its class is made with ``(weights, preparation, device, precision)``: the checked weight file (the public one,
+    or the safetensors file that :meth:`own_weights` became), the preparation parameters of encoder.json, the
+    device's name, and one of ``serving.PRECISIONS``. ``preparation`` is a frozen dataclass of all those parameters.
+    It may be used by several threads at once.
     """
 
     @property
@@ -66,8 +84,8 @@ class Backbone(Protocol):
         """(samples, dimension) float32, in order; a row does not depend on its neighbours."""
         ...
 
-    def own_weights(self) -> Mapping[str, torch.Tensor] | None:
-        """The weights by name, or None where the network cannot give them away."""
+    def own_weights(self) -> Mapping[str, torch.Tensor]:
+        """The weights by name, on the CPU."""
         ...
 
 
@@ -103,19 +121,32 @@ def load_parameters(module: torch.nn.Module, path: Path) -> None:
 
 
 def folded(network: Network) -> Network:
-    """A copy for serving: every batch normalisation behind a convolution becomes part of it.
+    """A copy for serving: every normalisation or scale behind a convolution becomes part of it.
 
     The answers are the same to rounding; a small network takes about two thirds of the time.
 
     Args:
         network: its convolutions stand in ``torch.nn.Sequential`` directly before their normalisation.
     """
-    served = copy.deepcopy(network).eval()
-    for layer in [one for one in served.modules() if isinstance(one, torch.nn.Sequential)]:
+    copied = copy.deepcopy(network).eval()
+    for layer in [one for one in copied.modules() if isinstance(one, torch.nn.Sequential)]:
         for place in range(len(layer) - 1):
             first, second = layer[place], layer[place + 1]
-            if isinstance(first, torch.nn.Conv1d | torch.nn.Conv2d) and isinstance(
-                second, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d
-            ):
+            if not isinstance(first, torch.nn.Conv1d | torch.nn.Conv2d):
+                continue
+            if isinstance(second, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
                 layer[place], layer[place + 1] = fuse_conv_bn_eval(first, second), torch.nn.Identity()
-    return served
+            elif isinstance(second, ChannelScale):
+                layer[place], layer[place + 1] = _scaled(first, second), torch.nn.Identity()
+    return copied
+
+
+def _scaled(convolution: torch.nn.Conv1d | torch.nn.Conv2d, scale: ChannelScale) -> torch.nn.Conv1d | torch.nn.Conv2d:
+    """The convolution with the scale behind it."""
+    product = copy.deepcopy(convolution)
+    factor, offset = scale.weight.detach(), scale.bias.detach()
+    bias = torch.zeros_like(offset) if convolution.bias is None else convolution.bias.detach()
+    outermost = (-1, *(1,) * (convolution.weight.dim() - 1))
+    product.weight = torch.nn.Parameter(convolution.weight.detach() * factor.reshape(outermost))
+    product.bias = torch.nn.Parameter(bias * factor + offset)
+    return product

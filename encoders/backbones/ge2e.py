@@ -22,6 +22,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from encoders.acoustics import MelBands, MelFrontEnd, sound_level
 from encoders.backbones.backbone import Unusable, read_preparation
+from encoders.backbones.serving import check_precision
 from encoders.backbones.windows import embed_windows
 from encoders.voice import SAMPLE_RATE
 
@@ -102,14 +103,18 @@ class GE2E:
         weights: Resemblyzer's ``pretrained.pt``, or a safetensors file of :meth:`own_weights`.
         preparation: fields of :class:`GE2EPreparation`.
         device: a torch device.
+        precision: accepted for the sake of the interface; a recurrent network always computes in float32.
 
     Raises:
-        ValueError: an unknown or impossible preparation parameter, or weights of another network.
+        ValueError: an unknown or impossible preparation parameter, an unknown precision, or weights of another network.
     """
 
     _BATCH = 128  # windows per call: 128 x 160 frames keep the LSTM's working memory below 0.5 GB
 
-    def __init__(self, weights: Path, preparation: Mapping[str, Any], device: str = "cpu") -> None:
+    def __init__(
+        self, weights: Path, preparation: Mapping[str, Any], device: str = "cpu", precision: str = "float32"
+    ) -> None:
+        check_precision(precision)
         self.preparation = read_preparation("ge2e", GE2EPreparation, preparation)
         self._device = torch.device(device)
         self._mel = MelFrontEnd(MelBands(sample_rate=SAMPLE_RATE, bands=BANDS)).to(self._device).eval()

@@ -30,9 +30,12 @@ def embed_windows(
     order = sorted(range(len(pieces)), key=lambda place: len(pieces[place]))
     for first in range(0, len(order), batch):
         places = order[first : first + batch]
-        lengths = torch.tensor([len(pieces[place]) for place in places])
-        together = pad_sequence([pieces[place] for place in places], batch_first=True)
-        same = bool((lengths == lengths[0]).all())
+        some = [pieces[place] for place in places]
+        lengths = None
+        if len(some[0]) == len(some[-1]):
+            together = torch.stack(some)
+        else:
+            lengths, together = torch.tensor([len(one) for one in some]), pad_sequence(some, batch_first=True)
         with torch.inference_mode():
-            rows[places] = network(together, None if same else lengths).cpu().numpy()
+            rows[places] = network(together, lengths).cpu().numpy()
     return rows

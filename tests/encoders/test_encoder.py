@@ -125,9 +125,37 @@ def test_an_encoder_does_not_overwrite_a_folder(voice_encoder, tmp_path):
         voice_encoder.save(tmp_path)
 
 
-def test_dlibs_weights_cannot_be_given_away(face_encoder, tmp_path):
-    with pytest.raises(EncoderError, match="cannot give its weights away"):
-        face_encoder.save(tmp_path / "saved", own_weights=True)
+def test_dlibs_network_saved_as_safetensors_gives_the_same_vectors(face_encoder, tmp_path):
+    saved = face_encoder.save(tmp_path / "saved", own_weights=True)
+    assert (saved.folder / "face.safetensors").is_file() and saved.space.digest != face_encoder.space.digest
+    np.testing.assert_array_equal(
+        vectors(saved, Modality.FACE, some(Modality.FACE)), vectors(face_encoder, Modality.FACE, some(Modality.FACE))
+    )
+
+
+def test_the_face_space_is_the_one_of_vectors_stored_long_ago(face_encoder):
+    assert face_encoder.space.digest == "43ec1b2ab6c47bf0006284d2a00f9a4fb68c6db3fb6f657a5e6b89c33d9301a3"
+
+
+@pytest.mark.parametrize("precision", ["auto", "bfloat16"])
+def test_golden_vectors_come_out_in_every_precision(precision, shared_encoder):
+    folders = [shared_encoder.folder, *packaged_encoders().values()]
+    assert min(Encoder.load(folder, precision=precision).verify_golden() for folder in folders) >= 0.9999
+
+
+@pytest.mark.parametrize("modality", list(Modality))
+def test_a_vector_of_bfloat16_does_not_depend_on_what_else_is_in_the_batch(modality, shared_encoder):
+    quick = Encoder.load(shared_encoder.folder, precision="bfloat16")
+    together = vectors(quick, modality, some(modality))
+    alone = np.concatenate([vectors(quick, modality, [sample]) for sample in some(modality)])
+    assert (together * alone).sum(axis=1).min() >= 0.99999
+    exact = (together * vectors(shared_encoder, modality, some(modality))).sum(axis=1)
+    assert 0.9999 <= exact.min() < 0.99999999
+
+
+def test_an_unknown_precision_is_refused(shared_encoder):
+    with pytest.raises(EncoderError, match="no precision 'int4'; choose one of: auto, float32, bfloat16"):
+        Encoder.load(shared_encoder.folder, precision="int4")
 
 
 def test_a_calibration_is_read_and_kept_but_is_no_part_of_the_space(voice_encoder, copied, tmp_path):
