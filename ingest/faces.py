@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from encoders.face import DetectedFace, FaceCrop, FaceDetector
 from ingest.grouping import group_alike
+from ingest.mouths import MouthMotion, MouthTrace, Passing, motion_of
 from ingest.shots import Box, area, best_shots, face_quality, overlap, take_shot
 from ingest.track import FaceShot, FaceTrack, Span
 
@@ -72,6 +73,8 @@ class _Sighting:
     shots: list[FaceShot] = field(default_factory=list)
     glance: NDArray[np.float32] | None = None  # unit vector of one shot, for doubts about a cut
     vector: NDArray[np.float32] | None = None  # unit vector of the best shots, once it has ended
+    landmarks: NDArray[np.float32] | None = None  # of the last sight
+    mouths: list[MouthTrace] = field(default_factory=lambda: [MouthTrace()])  # one per sighting joined
 
 
 def find_photo_faces(
@@ -106,7 +109,19 @@ def find_face_tracks(
     settings: FaceSettings | None = None,
     until: float = np.inf,
 ) -> tuple[FaceTrack, ...]:
-    """Follow the faces of a film.
+    """Follow the faces of a film: see :func:`follow_faces`, whose tracks it gives."""
+    return follow_faces(pictures, detector, describe, settings, until)[0]
+
+
+def follow_faces(
+    pictures: Iterable[tuple[float, NDArray[np.uint8]]],
+    detector: FaceDetector,
+    describe: DescribeFaces | None = None,
+    settings: FaceSettings | None = None,
+    until: float = np.inf,
+    passing: Passing | None = None,
+) -> tuple[tuple[FaceTrack, ...], tuple[MouthMotion, ...]]:
+    """Follow the faces of a film and watch their mouths.
 
     Args:
         pictures: seconds, rising, and (height, width, 3) uint8 RGB, about ``settings.fps`` a second.
@@ -114,11 +129,13 @@ def find_face_tracks(
         describe: gives their vectors; without it no face is followed across a cut.
         settings: default :class:`FaceSettings`.
         until: end of the film in seconds, which no span passes.
+        passing: holds the pictures that went by since the one before, this one included; None: mouths are not
+            watched, and their motion is empty.
 
     Returns:
-        One track per face in order of first appearance.
+        One track per face in order of first appearance, and the motion of its mouth.
     """
-    follower = _Follower(detector, describe, settings or FaceSettings())
+    follower = _Follower(detector, describe, settings or FaceSettings(), passing)
     for time, picture in pictures:
         follower.look(time, picture)
     return follower.tracks(until)
@@ -127,10 +144,18 @@ def find_face_tracks(
 class _Follower:
     """Sightings while a film goes by, joined to tracks at its end."""
 
-    def __init__(self, detector: FaceDetector, describe: DescribeFaces | None, settings: FaceSettings) -> None:
+    def __init__(
+        self,
+        detector: FaceDetector,
+        describe: DescribeFaces | None,
+        settings: FaceSettings,
+        passing: Passing | None,
+    ) -> None:
         self._detector = detector
         self._describe = describe
         self._settings = settings
+        self._passing = passing
+        self._looked = -np.inf  # when the last picture was
         self._ended: list[_Sighting] = []
         self._joined = 0
         self._open: list[_Sighting] = []
@@ -153,7 +178,23 @@ class _Follower:
             if sighting is None:
                 sighting = _Sighting(face.box)
                 self._open.append(sighting)
+            if self._passing is not None:
+                self._watch(self._passing, sighting, time, face, maybe_cut=maybe_cut)
             self._add(sighting, time, picture, face)
+        self._looked = time
+        if self._passing is not None:
+            self._passing.forget()
+
+    def _watch(
+        self, passing: Passing, sighting: _Sighting, time: float, face: DetectedFace, *, maybe_cut: bool
+    ) -> None:
+        """Look at the mouth in the pictures since the last one, if the face was there and nothing cut between."""
+        before = None
+        if sighting.landmarks is not None and sighting.times[-1] == self._looked and not maybe_cut:
+            before = (self._looked, sighting.landmarks)
+        for moment, look in passing.looks(before, (time, face.landmarks)):
+            sighting.mouths[0].add(moment, look)
+        sighting.landmarks = face.landmarks
 
     def _differs(self, picture: NDArray[np.uint8]) -> bool:
         """Whether this picture differs from the last so much that a cut may lie between them."""
@@ -259,12 +300,13 @@ class _Follower:
             shot = take_shot(picture, face, time, quality)
             sighting.shots = [shot if one is promise else one for one in kept]
 
-    def tracks(self, until: float) -> tuple[FaceTrack, ...]:
+    def tracks(self, until: float) -> tuple[tuple[FaceTrack, ...], tuple[MouthMotion, ...]]:
         """Join the sightings of one person, leave out chance finds, number what remains."""
         self._end(self._open)
         self._join()
         kept = sorted((one for one in self._ended if self._believable(one)), key=lambda o: (o.times[0], o.box))
-        return tuple(self._track(index, one, until) for index, one in enumerate(kept))
+        tracks = tuple(self._track(index, one, until) for index, one in enumerate(kept))
+        return tracks, tuple(motion_of(one.mouths) for one in kept)
 
     def _end(self, ended: Sequence[_Sighting]) -> None:
         self._open = [one for one in self._open if one not in ended]
@@ -306,6 +348,7 @@ class _Follower:
             score=max(one.score for one in group),
             shots=best_shots(shots, self._settings.shots, self._settings.shot_spacing),
             vector=(total / np.linalg.norm(total)).astype(np.float32),
+            mouths=[trace for one in group for trace in one.mouths],
         )
 
     def _believable(self, one: _Sighting) -> bool:

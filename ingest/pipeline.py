@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -16,9 +16,11 @@ from encoders.encoder import Encoder, Sample
 from encoders.face import FaceDetector
 from encoders.space import Embedding, Modality
 from encoders.voice import SAMPLE_RATE, SpeechDetector
-from ingest.faces import FaceSettings, find_face_tracks, find_photo_faces
+from ingest.faces import FaceSettings, find_photo_faces, follow_faces
 from ingest.media import MediaError, MediaInfo, probe, read_audio, read_frames, read_photo
-from ingest.track import Extraction, FaceTrack, MediaId, SpeechTurn, media_id
+from ingest.mouths import MouthMotion, Passing
+from ingest.pairing import PairingSettings, judge_speaking, loudness
+from ingest.track import Extraction, FaceTrack, MediaId, Speaking, SpeechTurn, media_id
 from ingest.voices import VoiceSettings, find_speech_turns
 
 OnProgress = Callable[[float], None]
@@ -36,6 +38,7 @@ class ExtractionSettings:
 
     faces: FaceSettings = field(default_factory=FaceSettings)
     voices: VoiceSettings = field(default_factory=VoiceSettings)
+    pairing: PairingSettings = field(default_factory=PairingSettings)
 
     def digest(self) -> str:
         """SHA-256, 64 hex digits: equal for equal settings, so that a record can say which made it."""
@@ -105,51 +108,90 @@ class Extractor:
         warnings: list[str] = []
         refusals: list[MediaError] = []
         reached = 0.0
-        turns: tuple[SpeechTurn, ...] = ()
-        faces: tuple[FaceTrack, ...] = ()
+        heard, seen = _Heard(), _Seen()
         if info.has_sound:
             try:
-                turns, seconds = self._turns(path, warnings)
-                reached = max(reached, seconds)
+                heard = self._turns(path, warnings)
+                reached = max(reached, heard.seconds)
             except MediaError as error:
                 refusals.append(error)
         progress(1 - _SHARE_OF_FACES if info.has_pictures else 1.0)
         if info.has_pictures:
             try:
-                faces, seconds = self._faces(path, info, warnings, progress)
-                reached = max(reached, seconds)
+                seen = self._faces(path, info, bool(heard.turns), warnings, progress)
+                reached = max(reached, seen.seconds)
             except MediaError as error:
                 refusals.append(error)
         if len(refusals) == info.has_sound + info.has_pictures:
             raise refusals[-1]
         warnings += [error.reason for error in refusals]
-        return Extraction(media, info.kind, info.duration or reached, faces, turns, tuple(warnings))
+        speaking = self._speaking(heard, seen)
+        duration = info.duration or reached
+        return Extraction(media, info.kind, duration, seen.faces, heard.turns, tuple(warnings), speaking)
 
-    def _turns(self, path: Path, warnings: list[str]) -> tuple[tuple[SpeechTurn, ...], float]:
-        """Speech turns, and the second at which the sound ends."""
+    def _turns(self, path: Path, warnings: list[str]) -> _Heard:
         waveform, oddities = read_audio(path)
         warnings += oddities
         describe = _describer(self._voice_encoder, Modality.VOICE)
         turns = find_speech_turns(waveform, self._speech_detector, describe, self.settings.voices)
-        return turns, len(waveform) / SAMPLE_RATE
+        return _Heard(turns, loudness(waveform), len(waveform) / SAMPLE_RATE)
 
     def _faces(
-        self, path: Path, info: MediaInfo, warnings: list[str], progress: OnProgress
-    ) -> tuple[tuple[FaceTrack, ...], float]:
-        """Face tracks, and the second at which the pictures end."""
+        self, path: Path, info: MediaInfo, watch_mouths: bool, warnings: list[str], progress: OnProgress
+    ) -> _Seen:
         reached = [0.0]
+        passing = Passing() if watch_mouths else None
+        fps = self.settings.faces.fps
+        # A multiple, so that faces are looked for in the very pictures in which they would be without mouths.
+        rate = fps * np.ceil(self.settings.pairing.fps / fps) if watch_mouths else fps
 
         def watched() -> Iterator[tuple[float, NDArray[np.uint8]]]:
-            for time, picture in read_frames(path, self.settings.faces.fps, warnings=warnings):
+            for time, picture in read_frames(path, rate, warnings=warnings):
                 reached[0] = time
                 if info.duration > 0:
                     progress(1 - _SHARE_OF_FACES * (1 - min(1.0, time / info.duration)))
+                if passing is not None:
+                    passing.pass_by(time, picture)
                 yield time, picture
 
         describe = _describer(self._face_encoder, Modality.FACE)
         until = info.duration or np.inf
-        tracks = find_face_tracks(watched(), self._face_detector, describe, self.settings.faces, until)
-        return tracks, reached[0]
+        looked_at = every(watched(), fps)
+        tracks, mouths = follow_faces(looked_at, self._face_detector, describe, self.settings.faces, until, passing)
+        return _Seen(tracks, mouths, reached[0])
+
+    def _speaking(self, heard: _Heard, seen: _Seen) -> tuple[Speaking, ...]:
+        """Who speaks, if there were pictures to judge it from."""
+        if not seen.seconds and not seen.faces:
+            return ()
+        return judge_speaking(heard.turns, heard.loudness, seen.faces, seen.mouths, self.settings.pairing)
+
+
+@dataclass(frozen=True, eq=False)
+class _Heard:
+    """What the sound holds, and the second at which it ends."""
+
+    turns: tuple[SpeechTurn, ...] = ()
+    loudness: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What the pictures hold, and the second at which they end."""
+
+    faces: tuple[FaceTrack, ...] = ()
+    mouths: tuple[MouthMotion, ...] = ()
+    seconds: float = 0.0
+
+
+def every(pictures: Iterable[tuple[float, NDArray[np.uint8]]], fps: float) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+    """Of pictures with their seconds, the first at or after each 1 / fps: those that ``read_frames`` gives at fps."""
+    due = 0.0
+    for time, picture in pictures:
+        if time >= due - 1e-6:
+            due = max(due, np.floor(time * fps + 1e-6) / fps) + 1 / fps
+            yield time, picture
 
 
 def _describer(

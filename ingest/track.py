@@ -98,11 +98,35 @@ class SpeechTurn:
         span: where it lies.
         speaker: number of the speaker within this medium, by first turn.
         waveform: (samples,) float32 mono at 16 kHz, within [-1, 1].
+        overlaps: parts of the span during which another speaker speaks too, in order of time.
     """
 
     span: Span
     speaker: int
     waveform: NDArray[np.float32]
+    overlaps: tuple[Span, ...] = ()
+
+
+@dataclass(frozen=True)
+class Speaking:
+    """Which of the visible faces speaks during one turn, judged from mouths and sound.
+
+    Args:
+        track: place in :attr:`Extraction.faces` of the face that most likely speaks; None: no face is
+            visible during the turn.
+        probability: 0 to 1, that this face is the one that speaks.
+        off_screen: 0 to 1, that the speaker is not visible; 1 when no face is.
+    """
+
+    track: int | None
+    probability: float
+    off_screen: float
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.probability <= 1 and 0 <= self.off_screen <= 1):
+            raise ValueError(f"probabilities lie within 0 to 1, got {self.probability} and {self.off_screen}")
+        if self.track is not None and self.track < 0:
+            raise ValueError(f"a track is a place in the list of faces, got {self.track}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +140,10 @@ class Extraction:
         faces: face tracks.
         turns: speech turns in order of time.
         warnings: what was odd but did not stop the work (truncated file, ...), for people to read.
+        speaking: who speaks, one per turn in their order; empty where it was not judged (photos, sound).
+
+    Raises:
+        ValueError: it was judged for some turns only, or names a face that is not there.
     """
 
     media: MediaId
@@ -124,3 +152,10 @@ class Extraction:
     faces: tuple[FaceTrack, ...] = ()
     turns: tuple[SpeechTurn, ...] = ()
     warnings: tuple[str, ...] = field(default=())
+    speaking: tuple[Speaking, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.speaking and len(self.speaking) != len(self.turns):
+            raise ValueError(f"{len(self.speaking)} of {len(self.turns)} turns are judged: judge all or none")
+        if any(one.track is not None and one.track >= len(self.faces) for one in self.speaking):
+            raise ValueError(f"who speaks names a face beyond the {len(self.faces)} that were found")

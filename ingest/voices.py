@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encoders.voice import SAMPLE_RATE, SpeechDetector
 from ingest.grouping import group_alike
+from ingest.overlaps import DescribeVoices, OverlapSettings, find_overlaps
 from ingest.track import Span, SpeechTurn
-
-DescribeVoices = Callable[[Sequence[NDArray[np.float32]]], list[NDArray[np.float32] | None]]
-"""Unit vectors of sounds in order, None where a sound has none."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +32,7 @@ class VoiceSettings:
         least_speaking: a speaker who speaks less in all, and less than a tenth of what is spoken, is
             taken for the nearest other one, seconds.
         longest_join: a speaker's turns closer than this are one, if nobody speaks between them, seconds.
+        overlaps: how it is found where two speak at once.
     """
 
     speech_begins: float = 0.5
@@ -47,6 +46,7 @@ class VoiceSettings:
     same_speaker: float = 0.635
     least_speaking: float = 2.0
     longest_join: float = 0.8
+    overlaps: OverlapSettings = field(default_factory=OverlapSettings)
 
 
 # Windows shorter than this have vectors too uncertain to found a speaker on, seconds.
@@ -75,7 +75,8 @@ def find_speech_turns(
         settings: default :class:`VoiceSettings`.
 
     Returns:
-        Turns in order of time, speakers numbered by first turn; none if nobody speaks.
+        Turns in order of time, speakers numbered by first turn, with the parts in which another speaker speaks
+        too; none if nobody speaks.
     """
     settings = settings or VoiceSettings()
     probabilities = detector.probabilities(waveform)
@@ -83,9 +84,10 @@ def find_speech_turns(
     regions = [span for span in regions if _loudness(_cut(waveform, span)) >= settings.least_loudness]
     regions = _padded(regions, len(waveform) / SAMPLE_RATE, settings.padding)
     pieces = _told_apart(waveform, regions, describe, settings)
+    both = find_overlaps(waveform, pieces, describe, settings.overlaps) if describe else []
     numbers: dict[int, int] = {}
     return tuple(
-        SpeechTurn(span, numbers.setdefault(speaker, len(numbers)), _cut(waveform, span).copy())
+        SpeechTurn(span, numbers.setdefault(speaker, len(numbers)), _cut(waveform, span).copy(), _within(span, both))
         for span, speaker in _joined(pieces, settings.longest_join)
     )
 
@@ -124,6 +126,11 @@ def speech_regions(probabilities: NDArray[np.float32], frame_seconds: float, set
 
 def _cut(waveform: NDArray[np.float32], span: Span) -> NDArray[np.float32]:
     return waveform[round(span.start * SAMPLE_RATE) : round(span.end * SAMPLE_RATE)]
+
+
+def _within(span: Span, others: Sequence[Span]) -> tuple[Span, ...]:
+    """The parts of other spans that lie within one."""
+    return tuple(Span(max(span.start, one.start), min(span.end, one.end)) for one in others if span.overlap(one) > 1e-6)
 
 
 def _loudness(samples: NDArray[np.float32]) -> float:

@@ -11,10 +11,13 @@ from encoders.encoder import Encoder, EncoderError, packaged_encoders
 from encoders.face import DetectedFace, load_face_detector
 from encoders.voice import SAMPLE_RATE, load_speech_detector
 from ingest.faces import FaceSettings
-from ingest.media import MediaError, write_film, write_flac
-from ingest.pipeline import ExtractionSettings, Extractor
-from ingest.track import media_id
+from ingest.media import MediaError, read_frames, write_film, write_flac
+from ingest.overlaps import OverlapSettings
+from ingest.pairing import PairingSettings
+from ingest.pipeline import ExtractionSettings, Extractor, every
+from ingest.track import Speaking, media_id
 from ingest.voices import VoiceSettings
+from tests.ingest.drawn_faces import FixedFaces, draw_face
 
 
 class BrightSquare:
@@ -177,7 +180,66 @@ def test_equal_settings_have_one_digest_and_others_another():
     assert ExtractionSettings().digest() == ExtractionSettings(FaceSettings(), VoiceSettings()).digest()
     assert ExtractionSettings().digest() != ExtractionSettings(faces=FaceSettings(fps=2.0)).digest()
     assert ExtractionSettings().digest() != ExtractionSettings(voices=VoiceSettings(window=2.0)).digest()
+    assert ExtractionSettings().digest() != ExtractionSettings(pairing=PairingSettings(fps=12.0)).digest()
+    assert (
+        ExtractionSettings().digest()
+        != ExtractionSettings(voices=VoiceSettings(overlaps=OverlapSettings(step=0.3))).digest()
+    )
     assert len(ExtractionSettings().digest()) == 64
+
+
+PLACES = (20, 30, 70), (140, 30, 70)
+
+
+@pytest.fixture(scope="module")
+def dialogue(tmp_path_factory):
+    """Two drawn faces; the left one's mouth moves with the first two seconds of sound, the right one's with nothing."""
+    path = tmp_path_factory.mktemp("films") / "dialogue.mp4"
+    syllables = np.random.default_rng(0).integers(0, 2, 12)
+    beats = np.concatenate([np.repeat(syllables, 5), np.zeros(30, int), np.repeat(syllables, 5)])  # 25 a second
+    pictures = []
+    for number, beat in enumerate(beats):
+        picture = np.full((144, 240, 3), 60, np.uint8)
+        draw_face(picture, *PLACES[0], opening=beat * (number % 3) / 2 * (number < 60))
+        draw_face(picture, *PLACES[1])
+        pictures.append(picture)
+    loud = np.repeat(np.where(np.isin(np.arange(150), range(60, 90)), 0, 0.3 * beats + 0.03), SAMPLE_RATE // 25)
+    write_film(path, pictures, 25, (loud * np.sin(np.arange(len(loud)) * 0.2)).astype(np.float32))
+    return path
+
+
+def test_who_speaks_and_who_is_off_screen_is_judged_for_every_turn(dialogue):
+    found = Extractor(FixedFaces(*PLACES), LoudnessDetector(), None, None).extract(dialogue)
+    assert len(found.faces) == 2 and len(found.turns) == len(found.speaking) == 2
+    assert found.speaking[0].track == 0 and found.speaking[0].probability > 0.5
+    assert found.speaking[1].off_screen > 0.9
+
+
+def test_faces_are_looked_for_in_no_other_pictures_because_mouths_are_watched(dialogue, monkeypatch):
+    watching, blind = FixedFaces(*PLACES), FixedFaces(*PLACES)
+    one = Extractor(watching, LoudnessDetector(), None, None).extract(dialogue)
+    monkeypatch.setattr("ingest.pipeline.Passing", lambda: None)
+    other = Extractor(blind, LoudnessDetector(), None, None).extract(dialogue)
+    assert watching.looked == blind.looked == 30
+    assert [(track.span, track.seen) for track in one.faces] == [(track.span, track.seen) for track in other.faces]
+    assert {judged.probability for judged in other.speaking} != {judged.probability for judged in one.speaking}
+
+
+@pytest.mark.parametrize("fps", [5.0, 12.5, 24.0, 25.0, 29.97, 60.0])
+def test_of_more_pictures_those_are_looked_at_that_would_be_read_alone(tmp_path, fps):
+    write_film(tmp_path / "film.mp4", [np.zeros((32, 32, 3), np.uint8)] * round(2.5 * fps), fps, None)
+    alone = [time for time, _ in read_frames(tmp_path / "film.mp4", 5.0)]
+    assert [time for time, _ in every(read_frames(tmp_path / "film.mp4", 25.0), 5.0)] == alone
+
+
+def test_a_film_that_shows_nobody_has_its_speech_off_screen(extractor, tmp_path):
+    write_film(tmp_path / "dark.mp4", [np.zeros((120, 160, 3), np.uint8)] * 25, 25, tone(1.0))
+    assert extractor.extract(tmp_path / "dark.mp4").speaking == (Speaking(None, 0.0, 1.0),)
+
+
+def test_who_speaks_is_not_judged_where_there_is_nothing_to_see(extractor, tmp_path):
+    write_flac(tmp_path / "sound.flac", tone(1.0))
+    assert extractor.extract(tmp_path / "sound.flac").speaking == ()
 
 
 # -- with the real networks -------------------------------------------------------------------------

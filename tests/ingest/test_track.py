@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.track import Span, media_id
+from ingest.track import Extraction, Span, Speaking, SpeechTurn, media_id
 
 MOMENTS = st.floats(0, 1e5)
 SPANS = st.tuples(MOMENTS, MOMENTS).map(lambda pair: Span(min(pair), max(pair)))
@@ -56,3 +58,22 @@ def test_two_files_of_one_content_are_one_medium(tmp_path):
 def test_a_missing_file_has_no_hash(tmp_path):
     with pytest.raises(FileNotFoundError):
         media_id(tmp_path / "absent")
+
+
+def test_who_speaks_is_told_for_every_turn_or_for_none():
+    turns = (SpeechTurn(Span(0, 1), 0, np.zeros(0, np.float32)),) * 2
+    assert Extraction(media_id(Path(__file__)), "film", 2.0, (), turns).speaking == ()
+    with pytest.raises(ValueError, match="1 of 2 turns"):
+        Extraction(media_id(Path(__file__)), "film", 2.0, (), turns, (), (Speaking(None, 0.0, 1.0),))
+
+
+def test_who_speaks_is_a_face_that_was_found():
+    turns = (SpeechTurn(Span(0, 1), 0, np.zeros(0, np.float32)),)
+    with pytest.raises(ValueError, match="beyond the 0"):
+        Extraction(media_id(Path(__file__)), "film", 2.0, (), turns, (), (Speaking(0, 0.5, 0.5),))
+
+
+@pytest.mark.parametrize("wrong", [(0, 1.1, 0.0), (0, 0.5, -0.1), (-1, 0.5, 0.5), (0, float("nan"), 0.5)])
+def test_a_judgement_that_is_no_probability_or_no_track_is_refused(wrong):
+    with pytest.raises(ValueError, match=r"probabilities|track"):
+        Speaking(*wrong)
