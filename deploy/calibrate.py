@@ -1,7 +1,9 @@
 """Sets the operating thresholds of the identity encoders: ``python -m deploy.calibrate MEDIA``.
 
 Half of the people of a folder of real media set the numbers (the list is ``encoders/identity/calibration_people.txt``),
-the other half measures them; both go into each encoder's ``calibration.json``. Only plain numbers are kept.
+the other half measures them; both go into each encoder's ``calibration.json``. Only plain numbers are kept. How far
+the threshold must rise with the number of people enrolled is fitted and measured by the same halves, and the law that
+it follows is tried on more people where vectors of theirs lie beside the media (another network's: ``features/``).
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from encoders.space import Modality
 from ingest.media import MEDIA_EXTENSIONS
 from search import metrics
 from search.evaluation import Sample, Samples, collect
+from search.gallery import Asked, Gallery, Tail, by_size, likeness
 from search.probes import Prober
 from search.scores import Similarity, equal_error_threshold, fit_calibration, pooled, similarity_matrix
 from search.store import MemoryStore
@@ -36,6 +39,12 @@ SAME_PERSON = {
     "av/vox2_pcavs/vox2_u_00002": "av/vox2_pcavs/id05176",
 }
 SOURCES = ("voices/*/*", "faces/*/*", "av/*/*")
+# How many strangers in a hundred may be named, however many people are enrolled.
+OPERATING_LEVEL = 0.01
+LEVELS = (OPERATING_LEVEL, 0.001)
+GALLERY_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 1000)
+# Vectors of more people than the media show: beside the media folder.
+MORE_VOICES = Path("features") / "train_xvect.npz"
 
 
 @dataclass(frozen=True)
@@ -153,7 +162,53 @@ def calibrate(set_on: Sequence[Sample], measured_on: Sequence[Sample]) -> dict[s
             "set": figures(here, threshold),
             "measured": figures(there, threshold),
         }
+    numbers["identify"][str(Similarity.COSINE)]["gallery"] = by_gallery(
+        asked_of(set_on), asked_of(measured_on), alike(set_on)
+    )
     return numbers
+
+
+def asked_of(samples: Sequence[Sample]) -> Asked:
+    """Every sample asked of everybody."""
+    vectors = np.stack([sample.embedding.vector for sample in samples])
+    return Asked.of(vectors, np.array([sample.person for sample in samples]))
+
+
+def alike(samples: Sequence[Sample]) -> float | None:
+    """How alike the people are, each the mean of their samples."""
+    people = sorted({sample.person for sample in samples})
+    own = [[one.embedding for one in samples if one.person == person] for person in people]
+    return likeness(np.stack([pooled(points).vector for points in own]))
+
+
+def by_gallery(set_on: Asked, measured_on: Asked, likeness_set: float | None = None) -> dict[str, Any]:
+    """The threshold for every number of enrolled people, and how it does on people who had no part in it.
+
+    Args:
+        set_on: people whom the tail is fitted on.
+        measured_on: the other people.
+        likeness_set: how alike the people are whom it is fitted on.
+    """
+    tail = Tail.fit(set_on.others.ravel())
+    return Gallery(OPERATING_LEVEL, tail, likeness_set).to_json() | {
+        "rule": "a stranger is named with the probability `level`, however many people are enrolled",
+        "measured": by_size(measured_on, tail, LEVELS, GALLERY_SIZES),
+    }
+
+
+def by_gallery_elsewhere(vectors: Path) -> dict[str, Any]:
+    """The same on another network's vectors of many people: whether the law holds beyond the people of the media.
+
+    Args:
+        vectors: npz with ``x`` (n, dimension) and ``speaker`` (n,).
+    """
+    with np.load(vectors, allow_pickle=False) as stored:
+        points, people = np.asarray(stored["x"], np.float64), stored["speaker"]
+    chosen = np.isin(people, np.unique(people)[::2])
+    # x-vectors share a direction that tells nobody apart; the people who set the numbers give it
+    halves = [points[half] - points[chosen].mean(axis=0) for half in (chosen, ~chosen)]
+    set_on, measured_on = Asked.of(halves[0], people[chosen]), Asked.of(halves[1], people[~chosen])
+    return {"people": len(np.unique(people)), "samples": len(people)} | by_gallery(set_on, measured_on)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -166,11 +221,15 @@ def main(arguments: Sequence[str]) -> None:
     opened = Installation(load_settings({"VISAVOX_DEVICE": "cpu"}))
     prober = Prober(opened.extractor.extract, opened.encoders, MemoryStore(), opened.records.people)
     samples = collect(prober, files, on_sample=_show)
+    more = media.parent / MORE_VOICES
     for modality in Modality:
-        _write(modality, samples, chosen, opened)
+        elsewhere = {"x_vectors": by_gallery_elsewhere(more)} if modality is Modality.VOICE and more.is_file() else {}
+        _write(modality, samples, chosen, opened, elsewhere)
 
 
-def _write(modality: Modality, samples: Samples, chosen: set[str], opened: Installation) -> None:
+def _write(
+    modality: Modality, samples: Samples, chosen: set[str], opened: Installation, elsewhere: Mapping[str, Any]
+) -> None:
     mine = samples.of(modality)
     set_on = [sample for sample in mine if sample.person in chosen]
     measured_on = [sample for sample in mine if sample.person not in chosen]
@@ -182,8 +241,10 @@ def _write(modality: Modality, samples: Samples, chosen: set[str], opened: Insta
             "set_on": _described(set_on),
             "measured_on": _described(measured_on),
             "people_list_sha256": hashlib.sha256(PEOPLE_LIST.read_bytes()).hexdigest(),
+            "gallery_elsewhere": elsewhere,
             "rules": {
-                "identify": "a known person is missed as often as a stranger is named, asked of all in the half",
+                "identify": "a known person is missed as often as a stranger is named, asked of all in the half; "
+                "where people are asked for by who speaks, the threshold is that of `gallery`",
                 "verify": "as many genuine pairs are missed as impostor pairs are accepted (equal error)",
             },
         },

@@ -41,6 +41,10 @@ class FindAnswer:
 class EvidenceKinds:
     """Probabilities by kind of evidence; None where there is none of that kind.
 
+    ``voice`` is the turn's voice against the person's enrolled voices, ``face`` a face on screen against their
+    enrolled faces. Where it was judged which face speaks, only a face that may be speaking is evidence, and ``face``
+    is the probability that it is this person's *and* speaks.
+
     ``voice_to_face`` is the turn's voice against the person's enrolled faces in the shared space,
     ``face_to_voice`` the face on screen against their enrolled voices.
     """
@@ -62,13 +66,28 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class SpeakingFace:
+    """The face that most likely speaks: number of its track in the file, and the probability that it does."""
+
+    track: int
+    probability: float
+
+
+@dataclass(frozen=True)
 class WhoTurn:
-    """One speech turn: who it may be, best first, and the answer: a name or ``unknown``."""
+    """One speech turn: who it may be, best first, and the answer: a name or ``unknown``.
+
+    ``speaker`` is None where the speaker is not seen; it and ``off_screen`` are None where that was not judged, as
+    in sound without pictures. ``overlap`` lists the parts (start, end) during which somebody else speaks too.
+    """
 
     start: float
     end: float
     people: list[Candidate]
     answer: str
+    speaker: SpeakingFace | None = None
+    off_screen: bool | None = None
+    overlap: list[tuple[float, float]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,7 @@ class Engine:
         target = self._prober.encoder_for(want)
         calibration = self._prober.calibration(target.space.name, (want, want), Purpose.IDENTIFY)
         best: dict[Track, FoundHit] = {}
-        for person in self._prober.shortlist(probe):
+        for person in self._prober.shortlist(probe, among=self._prober.enrolled()):
             first = probability_of(person.log_odds)
             if first < LEAST_BRIDGE_PROBABILITY:
                 continue

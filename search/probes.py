@@ -10,18 +10,23 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from encoders.encoder import Encoder, Unusable
 from encoders.face import FaceCrop
 from encoders.space import Embedding, Modality, Space
 from ingest.samples import stored_face, stored_voice
 from ingest.track import Extraction, FaceTrack, SpeechTurn
 from search.archive import largest_face, longest_speaker
+from search.gallery import likeness
 from search.people import People
 from search.scores import Calibration, Purpose, Similarity, calibration_for, pooled, similarity
 from search.store import SHARED, Filter, Row, Store
 
 # Rows are grouped to tracks and people after the search, so more rows are asked for than hits wanted.
 OVERFETCH = 8
+# People whose likeness to each other is looked at; more would only tell it more exactly.
+MOST_LIKENED = 100
 # People looked at more closely, with all of their samples, when a probe asks for names.
 SHORTLIST = 20
 
@@ -123,7 +128,11 @@ class Prober:
         return _pool(outcomes, [max(turn.span.duration, 1e-3) for turn in turns])
 
     def shortlist(
-        self, probe: Embedding, also: Collection[str] = (), want: Modality | None = None
+        self,
+        probe: Embedding,
+        also: Collection[str] = (),
+        want: Modality | None = None,
+        among: Enrolled | None = None,
     ) -> list[PersonScore]:
         """Enrolled people nearest to a probe, best first: cosine to the mean of all of their samples.
 
@@ -131,6 +140,8 @@ class Prober:
             probe: what to compare with.
             also: ids of people to judge however far they are.
             want: modality of the samples; the probe's own by default, the other one in the shared space only.
+            among: all who are enrolled, where the probe is asked of everybody: the more they are, the nearer it must
+                be to one of them. None where two files are compared with each other, if only through the enrolled.
 
         Raises:
             NotCalibrated: somebody is near, and the encoder has no calibration for this comparison.
@@ -142,7 +153,9 @@ class Prober:
         near = list(dict.fromkeys([*near, *(person for person in also if person in names)]))
         if not near:
             return []
-        calibration = self.calibration(probe.space.name, (probe.modality, want), Purpose.IDENTIFY)
+        pair = (probe.modality, want)
+        space = probe.space
+        calibration = among.calibration(space, pair) if among else self.calibration(space.name, pair, Purpose.IDENTIFY)
         return ranked(probe, self.centres(probe.space, near, want), calibration)
 
     def centres(self, space: Space, people: Collection[str], modality: Modality) -> dict[str, Embedding]:
@@ -159,6 +172,28 @@ class Prober:
                 samples[row.person].append(row)
         return {person: centre(rows) for person, rows in samples.items() if rows}
 
+    def compare(
+        self, points: Mapping[int, Embedding], people: Collection[str], want: Modality, among: Enrolled
+    ) -> dict[int, dict[str, PersonScore]]:
+        """Points of one space and modality against the samples of some people, however far they are.
+
+        Args:
+            points: what to compare, by any number.
+            people: ids; who has no such samples is left out.
+            want: modality of the samples.
+            among: all who are enrolled.
+
+        Returns:
+            By the number of the point, the people best first, by id.
+        """
+        if not points or not people:
+            return {}
+        first = next(iter(points.values()))
+        centres = self.centres(first.space, people, want)
+        calibration = among.calibration(first.space, (first.modality, want))
+        near = {number: ranked(point, centres, calibration) for number, point in points.items()}
+        return {number: {one.person: one for one in scores} for number, scores in near.items()}
+
     def calibration(
         self,
         space: str,
@@ -168,6 +203,10 @@ class Prober:
     ) -> Calibration:
         """The calibration of comparisons between two modalities of a space. Raises NotCalibrated."""
         return calibration_for(self._encoders[space].calibration, pair, purpose, kind, space=space)
+
+    def enrolled(self) -> Enrolled:
+        """Everybody who is enrolled, as one question sees them."""
+        return Enrolled(self, self._people)
 
     def domains(self) -> set[str]:
         """Whom the identity encoders are for: one domain unless encoders of different domains serve together."""
@@ -190,6 +229,46 @@ class Prober:
         if name not in self._encoders:
             raise ProbeUnusable(f"no {name} encoder is installed")
         return self._encoders[name]
+
+
+class Enrolled:
+    """Everybody who is enrolled, as one question sees them: to be named among them, a probe must come nearer than
+    to one person alone, and nearer still if they are much alike. Each is looked up once, when first asked for.
+
+    Args:
+        prober: knows the samples and the calibrations.
+        people: the enrolled.
+    """
+
+    def __init__(self, prober: Prober, people: People) -> None:
+        self._prober = prober
+        self._people = people
+        self._known: dict[tuple[str, tuple[Modality, Modality]], Calibration] = {}
+
+    def calibration(self, space: Space, pair: tuple[Modality, Modality]) -> Calibration:
+        """The calibration to name somebody with among all of them.
+
+        Args:
+            space: where they are compared.
+            pair: modality of the probe, and of the enrolled samples.
+
+        Raises:
+            NotCalibrated: the space has none for this.
+        """
+        key = (space.digest, pair)
+        if key not in self._known:
+            alone = self._prober.calibration(space.name, pair, Purpose.IDENTIFY)
+            self._known[key] = alone if alone.gallery is None else self._among(alone, space, pair[1])
+        return self._known[key]
+
+    def _among(self, alone: Calibration, space: Space, want: Modality) -> Calibration:
+        people = sorted({person for sample, person in self._people.samples() if sample.modality == want})
+        if alone.gallery is None or alone.gallery.likeness is None:
+            return alone.among(len(people))
+        # ids are drawn at random, so the first of them are a fair sample
+        centres = self._prober.centres(space, people[:MOST_LIKENED], want).values()
+        alike = likeness(np.stack([point.vector for point in centres])) if centres else None
+        return alone.among(len(people), alike)
 
 
 def _pool(outcomes: Sequence[Embedding | Unusable], weights: Sequence[float]) -> Embedding | None:

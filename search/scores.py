@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.space import Embedding, Modality, require_same_space
+from search.gallery import Gallery
 
 # Log-odds are kept finite: a calibration knows nothing about odds beyond 1 in 100,000.
 LARGEST_LOG_ODDS = math.log(1e5)
@@ -55,15 +56,26 @@ class Calibration:
         threshold: the operating threshold, in units of the score.
         slope: log-odds per unit of score, positive.
         provenance: whom it was set on and how it did on others.
+        gallery: how the threshold rises with the people enrolled; None: it does not.
     """
 
     threshold: float
     slope: float
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    gallery: Gallery | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.threshold) and math.isfinite(self.slope) and self.slope > 0):
             raise ValueError(f"a calibration needs a finite threshold and a positive slope, got {self}")
+
+    def among(self, people: int, alike: float | None = None) -> Calibration:
+        """The same for a probe that is asked of many enrolled people: strangers have as many chances.
+
+        Args:
+            people: how many are enrolled.
+            alike: how alike they are (:func:`search.gallery.likeness`), if that is known.
+        """
+        return self if self.gallery is None else replace(self, threshold=self.gallery.threshold(people, alike))
 
     def log_odds(self, score: float) -> float:
         """Natural log-odds that the two are one person, within ±log(100,000)."""
@@ -90,7 +102,8 @@ def calibration_for(
     """Read one calibration out of an encoder's ``calibration.json``.
 
     Args:
-        stored: its parsed content: ``{"voice-voice": {"verify": {"cosine": {"threshold", "slope"}}}, "provenance"}``.
+        stored: its parsed content: ``{"voice-voice": {"verify": {"cosine": {"threshold", "slope"}}}, "provenance"}``,
+            perhaps with a ``gallery`` beside the threshold.
         pair: the two modalities compared.
         purpose: what the score is asked for.
         similarity: the kind of score.
@@ -102,7 +115,9 @@ def calibration_for(
     name = "-".join(sorted(str(modality) for modality in pair))
     try:
         numbers = (stored or {})[name][str(purpose)][str(similarity)]
-        return Calibration(float(numbers["threshold"]), float(numbers["slope"]), (stored or {}).get("provenance", {}))
+        gallery = Gallery.from_json(numbers["gallery"]) if "gallery" in numbers else None
+        provenance = (stored or {}).get("provenance", {})
+        return Calibration(float(numbers["threshold"]), float(numbers["slope"]), provenance, gallery)
     except (KeyError, TypeError) as error:
         raise NotCalibrated(f"{space} has no {similarity} calibration to {purpose} by {name} comparisons") from error
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from encoders.space import Modality
 from search import metrics
+from search.gallery import Gallery, NoTail, Tail
 from search.scores import (
     Calibration,
     Purpose,
@@ -24,8 +25,10 @@ PAIR = f"{Modality.FACE}-{Modality.VOICE}"
 RULES = {
     Purpose.VERIFY: "as many genuine face-voice pairs are missed as impostor pairs are accepted (equal error)",
     Purpose.IDENTIFY: "a sample is asked of every person's mean in the other modality: a known person is missed as "
-    "often as a stranger is named",
+    "often as a stranger is named; `gallery` names strangers as often however many people are enrolled",
 }
+# A space that tells little names nearly every stranger, or none: no threshold for another gallery follows from that.
+LEAST_LEVEL, MOST_LEVEL = 0.001, 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +78,18 @@ def calibrate(points: People) -> dict[str, Any]:
                 "strangers_unknown": float(np.mean(strangers < identify.threshold)),
             }
         }
+        if kind is Similarity.COSINE:
+            numbers[Purpose.IDENTIFY][str(kind)] |= _gallery(others, float(np.mean(strangers >= identify.threshold)))
     return numbers
+
+
+def _gallery(others: NDArray[np.float64], level: float) -> dict[str, Any]:
+    """What holds the share of strangers who are named, whoever is enrolled; nothing where no tail can be fitted."""
+    try:
+        tail = Tail.fit(others)
+    except NoTail:
+        return {}
+    return {"gallery": Gallery(min(MOST_LEVEL, max(LEAST_LEVEL, level)), tail).to_json()}
 
 
 def _pairs(points: People, kind: Similarity) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

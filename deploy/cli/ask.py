@@ -11,6 +11,7 @@ from deploy.cli.output import Json, NothingDone, UsageError, answer, console, er
 
 if TYPE_CHECKING:
     from deploy.wiring import Installation
+    from search.answers import WhoTurn
 
 Similarity = Annotated[str, typer.Option(help="cosine, euclidean or correlation.")]
 
@@ -85,11 +86,19 @@ def who(file: Annotated[Path, typer.Argument(help="Film or sound.")], json: Json
     def show() -> None:
         for turn in heard.turns:
             best = f" ({turn.people[0].name} {turn.people[0].probability:.0%})" if turn.people else ""
-            console.print(f"{turn.start:7.1f} – {turn.end:7.1f} s  {turn.answer}{best}")
+            console.print(f"{turn.start:7.1f} – {turn.end:7.1f} s  {turn.answer}{best}{_marks(turn)}")
         if not heard.turns:
             console.print("nobody speaks")
 
     answer(heard, json, show)
+
+
+def _marks(turn: WhoTurn) -> str:
+    """What is odd about a turn: its speaker is not seen, or somebody else speaks too."""
+    marks = ["off screen"] if turn.off_screen else []
+    if turn.overlap:
+        marks.append(f"somebody else too for {sum(end - start for start, end in turn.overlap):.1f} s")
+    return f"  [{', '.join(marks)}]" if marks else ""
 
 
 def verify(

@@ -7,6 +7,7 @@ import pytest
 
 from encoders.space import Embedding, Modality
 from ingest.track import Span
+from search.gallery import Gallery, Tail
 from search.probes import ProbeUnusable
 from search.scores import NotCalibrated
 from tests.search.small_world import ColoursAndTones, World, face, turn
@@ -67,3 +68,48 @@ def test_a_comparison_that_is_not_calibrated_is_named(world: World) -> None:
 
 def test_the_domains_are_those_of_the_identity_encoders(world: World) -> None:
     assert world.prober.domains() == {"small world"}
+
+
+GALLERY = Gallery(0.01, Tail(0.2, 0.9, 0.1, 0.0), likeness=0.3)
+
+
+def galleried(world: World) -> World:
+    """Ann, Bob and Cid by face, Dan by voice; the threshold of faces grows with the gallery."""
+    numbers = world.encoders["face_identity"].calibration["face-face"]["identify"]["cosine"]
+    stored = {"face-face": {"identify": {"cosine": {**numbers, "gallery": GALLERY.to_json()}}}}
+    world.encoders["face_identity"].calibration = stored
+    for name, colour in (("Ann", RED), ("Bob", GREEN), ("Cid", BLUE)):
+        world.archive.enrol(name, [world.file(f"{name}.jpg", [face(colour)])])
+    world.archive.enrol("Dan", [world.file("dan.wav", [], [turn(1)])])
+    return world
+
+
+def test_among_everybody_the_threshold_is_that_of_those_enrolled_with_the_modality(world: World) -> None:
+    prober, space = galleried(world).prober, world.encoders["face_identity"].space
+    assert prober.enrolled().calibration(space, (FACE, FACE)).threshold == pytest.approx(GALLERY.threshold(3))
+
+
+def test_people_who_are_alike_raise_it(world: World) -> None:
+    prober, space = galleried(world).prober, world.encoders["face_identity"].space
+    before = prober.enrolled().calibration(space, (FACE, FACE)).threshold
+    for number in range(3):  # 0.99 near to Ann and to each other
+        world.archive.enrol(f"Twin {number}", [world.file(f"{number}.jpg", [face((200, 30, 10 + number))])])
+    after = prober.enrolled().calibration(space, (FACE, FACE)).threshold
+    assert after > GALLERY.threshold(6) > before
+
+
+def test_two_files_compared_through_the_enrolled_are_not_asked_of_everybody(world: World) -> None:
+    prober = galleried(world).prober
+    red = Embedding.of(world.encoders["face_identity"].space, FACE, np.array([1.0, 0.2, 0.1]))
+    pair, asked = prober.shortlist(red)[0], prober.shortlist(red, among=prober.enrolled())[0]
+    assert pair.score == asked.score and pair.log_odds == pytest.approx(40.0 * (pair.score - 0.9))
+    assert asked.log_odds == pytest.approx(40.0 * (pair.score - GALLERY.threshold(3)))
+
+
+def test_points_are_compared_with_people_however_far_they_are(world: World) -> None:
+    prober, space = galleried(world).prober, world.encoders["face_identity"].space
+    ids = [world.records.people.find(name).id for name in ("Ann", "Cid", "Dan")]
+    points = {7: Embedding.of(space, FACE, np.array([0.0, 0.0, 1.0]))}
+    told = prober.compare(points, ids, FACE, prober.enrolled())
+    assert list(told) == [7] and list(told[7]) == [ids[1], ids[0]]
+    assert prober.compare({}, ids, FACE, prober.enrolled()) == prober.compare(points, [], FACE, prober.enrolled()) == {}

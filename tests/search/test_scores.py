@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from encoders.space import Embedding, Modality, Space, SpaceMismatch
+from search.gallery import Gallery, Tail
 from search.scores import (
     Calibration,
     NotCalibrated,
@@ -102,3 +103,25 @@ def test_the_threshold_makes_both_errors_equally_rare(
     genuine: list[float], impostor: list[float], threshold: float
 ) -> None:
     assert equal_error_threshold(np.array(genuine), np.array(impostor)) == pytest.approx(threshold)
+
+
+GALLERY = Gallery(0.01, Tail(0.2, 0.7, 0.09, -0.04), likeness=0.6)
+
+
+def test_among_more_people_a_score_is_worth_less() -> None:
+    alone = Calibration(0.7, 20.0, gallery=GALLERY)
+    assert [alone.among(size).threshold for size in (1, 50)] == [GALLERY.threshold(1), GALLERY.threshold(50)]
+    assert alone.among(1).log_odds(0.8) > alone.among(50).log_odds(0.8) > alone.among(50, 0.9).log_odds(0.8)
+    assert alone.threshold == 0.7
+
+
+def test_numbers_from_before_galleries_were_looked_at_hold_for_every_size() -> None:
+    old = {"voice-voice": {"identify": {"cosine": {"threshold": 0.7, "slope": 20.0}}}}
+    read = calibration_for(old, (Modality.VOICE,) * 2, Purpose.IDENTIFY, Similarity.COSINE, space="tiny")
+    assert read.gallery is None and read.among(1000, 2.0) == read
+
+
+def test_a_stored_gallery_is_read_back() -> None:
+    stored = {"voice-voice": {"identify": {"cosine": {"threshold": 0.7, "slope": 20.0, "gallery": GALLERY.to_json()}}}}
+    read = calibration_for(stored, (Modality.VOICE,) * 2, Purpose.IDENTIFY, Similarity.COSINE, space="tiny")
+    assert read.gallery == GALLERY

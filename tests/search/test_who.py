@@ -1,13 +1,14 @@
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ingest.track import Span
-from search.answers import WhoTurn
+from ingest.track import Extraction, FaceTrack, Span, Speaking, SpeechTurn
+from search.answers import SpeakingFace, WhoTurn
 from tests.search.small_world import ColoursAndTones, World, blend, face, turn
 
 RED, PINK, BLUE = (200, 10, 10), (200, 40, 40), (10, 10, 200)
@@ -222,3 +223,158 @@ def test_whom_a_voice_leads_to_is_listened_for_too(tmp_path: Path) -> None:
         world.archive.enrol(f"Person {number}", [world.file(f"{number}.wav", [], [blend(7, 5, 0.3, 0, 2 + number)])])
     (bob,) = (one for one in heard(world, [], [turn(5, 0, 2)]).people if one.name == "Bob")
     assert bob.evidence.voice is not None and bob.evidence.voice_to_face is not None
+
+
+# Who is seen to speak
+
+
+@dataclass
+class Talking(World):
+    """A world in whose films it is judged which face speaks: as the test says, in each turn alike."""
+
+    speaking: Speaking | None = None
+    judged: tuple[Speaking, ...] = ()  # of each turn by itself
+
+    def extract(self, path: Path) -> Extraction:
+        found = super().extract(path)
+        if self.judged:
+            return replace(found, speaking=self.judged)
+        if self.speaking is None or not found.faces:
+            return found
+        return replace(found, speaking=(self.speaking,) * len(found.turns))
+
+    def heard(
+        self, speaking: Speaking | None, faces: Sequence[FaceTrack], turns: Sequence[SpeechTurn] = (turn(2, 0, 2),)
+    ) -> WhoTurn:
+        self.speaking = speaking
+        told = self.engine.who(self.file("asked.mp4", faces, turns)).turns[0]
+        self.speaking = None
+        return told
+
+
+RED_SPEAKS, RED_IS_MUTE = Speaking(0, 0.9, 0.05), Speaking(1, 0.9, 0.05)
+NOBODY_SEEN, UNSURE = Speaking(0, 0.1, 0.9), Speaking(0, 0.5, 0.1)
+TWO_OTHERS = (face(GREEN, 0, span=Span(0.0, 9.0)), face((128, 128, 128), 1, span=Span(0.0, 9.0)))
+TWO = (face(RED, 0, span=SPAN), face(BLUE, 1, span=SPAN))
+
+
+@pytest.fixture
+def talking(tmp_path: Path) -> Talking:
+    """Ann by face (red), Bob by voice (band 6), Cid by both (blue, band 4)."""
+    world = Talking(tmp_path)
+    world.archive.enrol("Ann", [world.file("ann.jpg", [face(RED)])])
+    world.archive.enrol("Bob", [world.file("bob.wav", [], [turn(6, 0, 2)])])
+    world.archive.enrol("Cid", [world.file("cid.mp4", [face(BLUE, span=SPAN)], [turn(4, 0, 2)])])
+    return world
+
+
+def test_somebody_enrolled_by_face_alone_is_named_in_company_when_it_is_their_face_that_speaks(
+    talking: Talking,
+) -> None:
+    told = talking.heard(RED_SPEAKS, TWO)
+    assert told.answer == "Ann" and told.people[0].probability == pytest.approx(0.9, abs=0.02)
+    assert told.people[0].evidence.face == pytest.approx(0.9, abs=0.02) and told.people[0].evidence.voice is None
+    assert (told.speaker, told.off_screen) == (SpeakingFace(0, 0.9), False)
+
+
+def test_a_mute_face_counts_nothing(talking: Talking) -> None:
+    told = talking.heard(RED_IS_MUTE, TWO)
+    assert "Ann" not in [one.name for one in told.people]
+
+
+def test_a_speaker_who_is_not_seen_takes_no_evidence_from_faces(talking: Talking) -> None:
+    for speaking in (NOBODY_SEEN, Speaking(1, 0.4, 0.6)):
+        told = talking.heard(speaking, TWO)
+        assert (told.answer, told.speaker, told.off_screen) == ("unknown", None, True)
+        assert all(one.evidence.face is None for one in told.people)
+
+
+def test_somebody_enrolled_by_voice_alone_is_named_off_screen_and_on(talking: Talking) -> None:
+    for speaking in (NOBODY_SEEN, Speaking(None, 0.0, 1.0), RED_SPEAKS):
+        told = talking.heard(speaking, TWO, [turn(6, 0, 2)])
+        assert told.answer == "Bob" and told.people[0].evidence.face is None
+
+
+def test_a_face_that_speaks_counts_more_than_one_merely_on_screen(talking: Talking) -> None:
+    spoken = [blend(4, 5, 0.6, 0, 2)]
+    speaks, shown, mute = (talking.heard(one, TWO, spoken) for one in (RED_IS_MUTE, None, NOBODY_SEEN))
+    assert odds(speaks, "Cid") > odds(shown, "Cid") > odds(mute, "Cid")
+    assert odds(speaks, "Cid") / odds(mute, "Cid") == pytest.approx(4.055**0.9, rel=0.01)
+
+
+def test_somebody_elses_speaking_face_speaks_against_a_voice_but_does_not_overrule_it(talking: Talking) -> None:
+    surely, hardly = [turn(4, 0, 2)], [blend(4, 5, 0.45, 0, 2)]
+    assert talking.heard(NOBODY_SEEN, TWO, hardly).answer == "Cid"
+    assert talking.heard(Speaking(0, 0.9, 0.05), [face(GREEN, 0, span=SPAN)], hardly).answer == "unknown"
+    told = talking.heard(RED_SPEAKS, TWO, surely)
+    assert [one.name for one in told.people[:2]] == ["Cid", "Ann"]
+    (cid,) = (one.evidence for one in told.people if one.name == "Cid")
+    assert cid.voice is not None and cid.voice > 0.9 and cid.face is not None and cid.face < 0.01
+
+
+def test_whoever_is_heard_is_looked_for_in_the_speaking_face_though_others_are_nearer_to_it(
+    talking: Talking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.probes.SHORTLIST", 1)
+    nearest_to_ann = face((60, 200, 10), 0, span=SPAN)
+    told = talking.heard(RED_SPEAKS, [nearest_to_ann], [blend(4, 5, 0.45, 0, 2)])
+    (cid,) = (one.evidence.face for one in told.people if one.name == "Cid")
+    assert cid is not None and cid < 0.01 and told.answer == "unknown"
+
+
+def test_turns_of_one_speaker_that_two_faces_surely_speak_are_not_of_one_voice(talking: Talking) -> None:
+    def answers(*probabilities: float) -> list[str]:
+        judged = [Speaking(place, one, 0.0) for place, one in zip((1, 0, 1), probabilities, strict=True)]
+        talking.judged = (*judged, Speaking(None, 0.0, 1.0))
+        # the second turn sounds a little like Cid's; all four were taken for one speaker
+        spoken = [turn(4, 0, 2), replace(blend(4, 5, 0.8), span=Span(2.0, 3.0)), turn(4, 3, 5), turn(4, 5, 6)]
+        name = f"{probabilities}.mp4"
+        return [one.answer for one in talking.engine.who(talking.file(name, TWO_OTHERS, spoken)).turns]
+
+    assert answers(0.7, 0.7, 0.7) == ["Cid"] * 4
+    assert answers(0.9, 0.9, 0.9) == ["Cid", "unknown", "Cid", "Cid"]
+    assert answers(0.9, 0.9, 0.7) == ["Cid", "unknown", "Cid", "Cid"]
+
+
+def test_what_is_left_of_an_unsure_judgement_goes_to_the_others_on_screen(talking: Talking) -> None:
+    told = talking.heard(UNSURE, TWO, [blend(4, 5, 0.6, 0, 2)])
+    evidence = {one.name: one.evidence.face for one in told.people}
+    assert evidence["Ann"] == pytest.approx(0.5, abs=0.02) and evidence["Cid"] == pytest.approx(0.4, abs=0.02)
+
+
+def test_sound_without_pictures_is_not_judged(talking: Talking) -> None:
+    told = talking.heard(None, [], [turn(6, 0, 2)])
+    assert (told.speaker, told.off_screen, told.overlap) == (None, None, [])
+
+
+def test_overlaps_are_marked(talking: Talking) -> None:
+    both = replace(turn(6, 0, 2), overlaps=(Span(0.5, 1.00004),))
+    assert talking.heard(None, [], [both]).overlap == [(0.5, 1.0)]
+
+
+# How many are enrolled
+
+
+@pytest.mark.parametrize("modality", ["voice", "face"])
+def test_who_is_named_among_few_is_unknown_among_many(tmp_path: Path, modality: str) -> None:
+    world = Talking(tmp_path, speaking=Speaking(0, 0.9, 0.0))
+    encoder, pair = world.encoders[f"{modality}_identity"], f"{modality}-{modality}"
+    gallery = {"level": 0.01, "tail": {"share": 0.2, "start": 0.9, "scale": 0.2, "shape": 0.0}}
+    numbers = encoder.calibration[pair]["identify"]["cosine"] | {"gallery": gallery}
+    encoder.calibration = {pair: {"identify": {"cosine": numbers}}}
+
+    def enrol(name: str, colour: tuple[int, int, int], band: int) -> None:
+        files = {
+            "voice": world.file(f"{name}.wav", [], [turn(band)]),
+            "face": world.file(f"{name}.jpg", [face(colour)]),
+        }
+        world.archive.enrol(name, [files[modality]])
+
+    enrol("Ann", RED, 2)
+    # about 0.92 near to Ann in both modalities
+    asked = world.file("asked.mp4", [face((200, 80, 10), span=SPAN)], [blend(2, 3, 0.42, 0, 2)])
+    (few,) = world.engine.who(asked).turns
+    for number in range(4):
+        enrol(f"Person {number}", (10, 10, 200 + number), 4 + number)
+    (many,) = world.engine.who(asked).turns
+    assert (few.answer, many.answer) == ("Ann", "unknown")

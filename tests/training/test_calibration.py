@@ -67,6 +67,22 @@ def test_a_space_that_tells_nothing_can_be_calibrated_all_the_same() -> None:
     assert fitted.probability(1.0) == pytest.approx(0.5, abs=0.01)
 
 
+def test_the_threshold_for_other_galleries_names_strangers_as_often() -> None:
+    stored = calibrate(people(noise=1.0))
+    fitted = calibration_for({PAIR: stored}, ACROSS, "identify", "cosine", space="shared")  # type: ignore[arg-type]
+    assert fitted.gallery is not None
+    assert fitted.gallery.level == pytest.approx(1 - stored["identify"]["cosine"]["set"]["strangers_unknown"])
+    # eleven others are what a stranger was asked of when the threshold was set
+    assert fitted.among(11).threshold == pytest.approx(fitted.threshold, abs=0.1)
+    assert fitted.among(1).threshold < fitted.among(11).threshold < fitted.among(1000).threshold < 1
+
+
+def test_a_space_that_tells_nothing_has_no_threshold_for_other_galleries() -> None:
+    points = people(noise=1.0)
+    constant = People({one: np.ones_like(points.vectors[one]) for one in ACROSS}, points.people)
+    assert "gallery" not in calibrate(constant)["identify"]["cosine"]
+
+
 def test_people_of_one_modality_only_are_refused() -> None:
     points = people(noise=1.0)
     with pytest.raises(ValueError, match="12 with faces and 1 with voices"):
