@@ -1,7 +1,7 @@
-"""Requests over one connection to the index: batches, consistency, paging.
+"""Requests over one connection to the index: consistency, paging, ties.
 
 Works with a connected client as it is given, so it knows neither how one connects nor whose errors
-come out: both are search/milvus.py's.
+come out: both are search/milvus.py's. Every request says how long it may take.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
 from encoders.space import Embedding
+from search.capabilities import Capabilities
 from search.embedded import EmbeddedIndex
 from search.records import FIELDS, quoted, to_hits, to_row
 from search.store import MOST_HITS, Hit, Row
@@ -23,6 +24,8 @@ WIDE = 256  # hits per probe from which on answers carry keys only
 LEAST_EF = 192  # candidates kept in an HNSW search: recall against time, see tests/benchmarks
 SLOW_SECONDS = 120.0  # building, loading, flushing: slow is not dead
 LEAST_FLUSH_ROWS = 5_000  # fewer are compared one by one anyway, and each flush makes a segment
+OURS = {"retry_on_rate_limit": False}  # said with a request that the client would else repeat by itself
+NOT_FOUND = 100  # the code of an error about a collection that does not exist
 _BOUNDED_SECONDS = 6.0  # a little more than the 5 s by which the server's Bounded reads may lag
 _ASK_SECONDS = 2.0  # between questions whether the server's index is complete
 _HANDOVER_SECONDS = 15.0  # until a finished index is the one that answers
@@ -43,6 +46,8 @@ class Link:
 
     Args:
         client: a connected MilvusClient.
+        types: the client's names of field types.
+        can: what the index can do.
         timeout: seconds that an ordinary request may take.
         consistency: what reads see, ``Bounded`` or ``Strong``; see MilvusStore.
         index: the embedded index that the client talks to; None for a server.
@@ -50,6 +55,8 @@ class Link:
     """
 
     client: Any
+    types: Any
+    can: Capabilities
     timeout: float
     consistency: str
     index: EmbeddedIndex | None = None
@@ -60,25 +67,24 @@ class Link:
     _building: dict[str, float] = field(default_factory=dict)
 
     def write(self, name: str, records: Sequence[dict[str, Any]]) -> None:
-        """Write records, in batches."""
-        for start in range(0, len(records), BATCH_ROWS):
-            batch = list(records[start : start + BATCH_ROWS])
-            self.client.upsert(name, batch, timeout=self.timeout)
+        """Write records, not more than BATCH_ROWS."""
+        if records:
+            self.client.upsert(name, list(records), timeout=self.timeout, **OURS)
         self._written[name] = time.monotonic()
 
     def delete(self, name: str, keys: Sequence[str]) -> None:
-        """Delete by key, in batches."""
-        for start in range(0, len(keys), BATCH_KEYS):
-            self.client.delete(name, ids=list(keys[start : start + BATCH_KEYS]), timeout=self.timeout)
+        """Delete by key, not more than BATCH_KEYS."""
+        if keys:
+            self.client.delete(name, ids=list(keys), timeout=self.timeout, **OURS)
         self._deleted[name] = time.monotonic()
 
     def flush(self, name: str) -> None:
-        """Flush, except on a server that has few rows to gain by it: its acknowledged writes are durable."""
-        if self.index is None:
+        """Flush, except where few rows gain by it: a server's acknowledged writes are durable."""
+        if self.can.settles:
             growing = self.count(name, self.level(name)) - self._indexing(name)[1]
             if growing < LEAST_FLUSH_ROWS:
                 return
-        self.client.flush(name, timeout=SLOW_SECONDS)
+        self.client.flush(name, timeout=SLOW_SECONDS, **OURS)
 
     def level(self, name: str) -> str:
         """What to ask for, so that Bounded reads do not miss this store's own last seconds.
@@ -93,7 +99,7 @@ class Link:
 
     def nearest(self, name: str, probes: Sequence[Embedding], limit: int, expression: str) -> list[list[Hit]]:
         """Up to ``limit`` hits per probe, best first, in requests whose answers stay moderate."""
-        parameters: dict[str, float] = {} if self.index else {"ef": max(LEAST_EF, limit)}
+        parameters: dict[str, float] = {"ef": max(LEAST_EF, limit)} if self.can.index_type == "HNSW" else {}
         if self._incomplete(name):
             parameters |= _EVERYTHING_IN_REACH
         # Long answers to many probes hold the same rows again and again: their keys are asked for first.
@@ -112,6 +118,7 @@ class Link:
                 search_params={"metric_type": "COSINE", "params": parameters},
                 consistency_level=self.level(name),
                 timeout=self.timeout,
+                **OURS,
             )
             if wide:
                 keys = [[hit["entity"]["key"] for hit in answer] for answer in answers]
@@ -139,8 +146,21 @@ class Link:
             limit = min(limit * 4, MOST_HITS)
         return [hits[:top] for hits in found]
 
+    def collections(self) -> list[str]:
+        """The names of all collections, also of others."""
+        return list(self.client.list_collections(timeout=self.timeout, **OURS))
+
+    def described(self, name: str) -> dict[str, Any] | None:
+        """What the index knows of a collection or alias; None if it does not exist."""
+        try:
+            return dict(self.client.describe_collection(name, timeout=self.timeout))
+        except Exception as error:  # of the client's own class, which only search/milvus.py knows
+            if getattr(error, "code", None) == NOT_FOUND:
+                return None
+            raise
+
     def by_key(self, name: str, keys: Sequence[str]) -> list[dict[str, Any]]:
-        """Records by key, in batches."""
+        """Records by key."""
         found: list[dict[str, Any]] = []
         for start in range(0, len(keys), BATCH_KEYS):
             found += self.client.query(
@@ -149,13 +169,14 @@ class Link:
                 output_fields=FIELDS,
                 consistency_level=self.level(name),
                 timeout=self.timeout,
+                **OURS,
             )
         return found
 
     def count(self, name: str, level: str = "Strong") -> int:
         """Number of records; every acknowledged write is seen unless another level is asked for."""
         counted = self.client.query(
-            name, filter="", output_fields=["count(*)"], consistency_level=level, timeout=self.timeout
+            name, filter="", output_fields=["count(*)"], consistency_level=level, timeout=self.timeout, **OURS
         )
         return int(counted[0]["count(*)"])
 
@@ -170,7 +191,7 @@ class Link:
         While the real one is being built (half a minute for 50,000 rows) a stand-in answers that misses
         a third of the right rows. A search by range compares every row instead: slower, and exact.
         """
-        if self.index is not None:
+        if not self.can.settles:
             return False
         now = time.monotonic()
         if now - self._asked.get(name, float("-inf")) >= _ASK_SECONDS:
@@ -193,6 +214,7 @@ class Link:
             filter=expression,
             output_fields=list(fields),
             timeout=self.timeout,
+            **OURS,
         )
         return cast(RecordIterator, iterator)
 

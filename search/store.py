@@ -4,6 +4,7 @@ Errors::
 
     StoreError                 anything the index could not do
     ├── StoreUnavailable       no answer from the index: down, unreachable, timed out
+    ├── StoreFull              the index takes no more rows: its disk, memory or quota is used up
     └── StoreHeld              an embedded index is open in another process (names its owner)
 """
 
@@ -16,7 +17,7 @@ from typing import Protocol
 
 import numpy as np
 
-from encoders.space import Embedding, Modality, Space, require_same_space
+from encoders.space import Embedding, Modality, Space, SpaceMismatch, require_same_space
 
 
 class StoreError(Exception):
@@ -25,6 +26,10 @@ class StoreError(Exception):
 
 class StoreUnavailable(StoreError):
     """The index does not answer: down, unreachable or too slow."""
+
+
+class StoreFull(StoreError):
+    """The index takes no more rows until somebody makes room; it may still answer questions."""
 
 
 class StoreHeld(StoreError):
@@ -100,6 +105,17 @@ def row_key(media: str, modality: Modality, span_ms: tuple[int, int], evidence: 
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
+def require_one_shape(expected: Space, others: Sequence[Space]) -> None:
+    """Raise SpaceMismatch unless every other space has the digest and the dimension of the expected one."""
+    require_same_space(expected, *others)
+    for other in others:
+        if other.dimension != expected.dimension:
+            raise SpaceMismatch(
+                f"space {expected.name} ({expected.digest[:12]}) has {expected.dimension} dimensions, "
+                f"got vectors of {other.dimension}: one of the two encoders is damaged"
+            )
+
+
 class Store(Protocol):
     """An index of rows, one collection per space. Every call may raise StoreError."""
 
@@ -107,7 +123,11 @@ class Store(Protocol):
         """Make the space's collection if it does not exist."""
 
     def upsert(self, space: Space, rows: Sequence[Row]) -> None:
-        """Write rows; a row whose key exists is replaced. SpaceMismatch if a row is of another space."""
+        """Write rows; a row whose key exists is replaced.
+
+        SpaceMismatch if a row is of another space, or the space's collection of another dimension; that every
+        other call raises too.
+        """
 
     def delete(self, space: Space, keys: Sequence[str]) -> None:
         """Remove rows from every answer; unknown keys are ignored. May leave bytes in the files: see erase."""
@@ -142,6 +162,9 @@ class Store(Protocol):
     def drop(self, space: Space) -> None:
         """Remove the space's collection and everything in it."""
 
+    def spaces(self) -> list[Space]:
+        """Every space that has a collection, also an empty one, ordered by name and digest."""
+
     def drop_others(self, name: str, but: Space | None = None) -> int:
         """Drop the collections of all spaces of a name but one: what models that serve no more have left.
 
@@ -162,22 +185,22 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._spaces: dict[str, dict[str, Row]] = {}
-        self._names: dict[str, str] = {}
+        self._known: dict[str, Space] = {}
 
     def create(self, space: Space) -> None:
         """See Store.create."""
+        require_one_shape(self._known.setdefault(space.digest, space), [space])
         self._spaces.setdefault(space.digest, {})
-        self._names[space.digest] = space.name
 
     def upsert(self, space: Space, rows: Sequence[Row]) -> None:
         """See Store.upsert."""
-        require_same_space(space, *(row.embedding.space for row in rows))
+        require_one_shape(space, [row.embedding.space for row in rows])
         self.create(space)
         self._spaces[space.digest].update({row.key: row for row in rows})
 
     def delete(self, space: Space, keys: Sequence[str]) -> None:
         """See Store.delete."""
-        held = self._spaces.get(space.digest, {})
+        held = self._held(space)
         for key in keys:
             held.pop(key, None)
 
@@ -195,7 +218,7 @@ class MemoryStore:
         if not probes:
             return []
         space = probes[0].space
-        require_same_space(space, *(probe.space for probe in probes))
+        require_one_shape(space, [probe.space for probe in probes])
         rows = sorted(
             (row for row in self.rows(space, where) if row.embedding.modality is want),
             key=lambda row: row.key,
@@ -212,38 +235,47 @@ class MemoryStore:
 
     def get(self, space: Space, keys: Sequence[str]) -> list[Row]:
         """See Store.get."""
-        held = self._spaces.get(space.digest, {})
-        return [held[key] for key in keys if key in held]
+        held = self._held(space)
+        return [held[key] for key in dict.fromkeys(keys) if key in held]
 
     def rows(self, space: Space, where: Filter = EVERYTHING) -> Iterator[Row]:
         """See Store.rows."""
-        return (row for row in list(self._spaces.get(space.digest, {}).values()) if where.admits(row))
+        return (row for row in list(self._held(space).values()) if where.admits(row))
 
     def keys(self, space: Space) -> set[str]:
         """See Store.keys."""
-        return set(self._spaces.get(space.digest, {}))
+        return set(self._held(space))
 
     def count(self, space: Space) -> int:
         """See Store.count."""
-        return len(self._spaces.get(space.digest, {}))
+        return len(self._held(space))
 
     def drop(self, space: Space) -> None:
         """See Store.drop."""
         self._spaces.pop(space.digest, None)
-        self._names.pop(space.digest, None)
+        self._known.pop(space.digest, None)
+
+    def spaces(self) -> list[Space]:
+        """See Store.spaces."""
+        return sorted(self._known.values(), key=lambda space: (space.name, space.digest))
 
     def drop_others(self, name: str, but: Space | None = None) -> int:
         """See Store.drop_others."""
         keep = but.digest if but else ""
-        unused = [digest for digest, named in self._names.items() if named == name and digest != keep]
+        unused = [digest for digest, space in self._known.items() if space.name == name and digest != keep]
         for digest in unused:
-            del self._spaces[digest], self._names[digest]
+            del self._spaces[digest], self._known[digest]
         return len(unused)
 
     def close(self) -> None:
         """See Store.close."""
         self._spaces.clear()
-        self._names.clear()
+        self._known.clear()
+
+    def _held(self, space: Space) -> dict[str, Row]:
+        """The rows of a space by their keys."""
+        require_one_shape(self._known.get(space.digest, space), [space])
+        return self._spaces.get(space.digest, {})
 
 
 def keys_digest(keys: Iterable[str]) -> str:

@@ -17,13 +17,11 @@ from pymilvus import MilvusException
 
 from encoders.space import Embedding, Modality, Space, SpaceMismatch
 from search.milvus import MilvusStore
-from search.store import Filter, Row, StoreError, StoreHeld, StoreUnavailable, row_key
-from tests.search.real_milvus import real_milvus
+from search.store import Filter, Row, StoreError, StoreHeld, row_key
 
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = Space("voice_identity", 32, "c3" * 32)
 VOICE = Modality.VOICE
-DEAD = "http://somebody:secret@127.0.0.1:1"
 
 
 def make_row(number: int) -> Row:
@@ -220,7 +218,7 @@ def test_after_a_rewrite_that_failed_the_next_one_succeeds(
 
     for victims in (ROWS[:20], ROWS[20:40]):
         calls.clear()
-        monkeypatch.setattr("search.milvus.os.sync", fail)
+        monkeypatch.setattr("search.generations.os.sync", fail)
         with pytest.raises(StoreError, match="no space left"):
             store.erase(SPACE, [row.key for row in victims])
         monkeypatch.undo()
@@ -258,8 +256,8 @@ def test_dropped_spaces_are_gone_from_every_file(path: Path, store: MilvusStore)
 def test_a_drop_that_was_interrupted_is_finished_by_the_next_one(path: Path, store: MilvusStore) -> None:
     store.close()
     code = (
-        "from search import milvus\n"
-        "milvus._drop_generations = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "from search import generations\n"
+        "generations.drop_generations = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)\n"
         "store.drop_others(SPACE.name)"
     )
     assert finish(python("\n" + code, path))[0] == -signal.SIGKILL
@@ -312,46 +310,7 @@ def test_a_uri_of_another_form_is_refused_at_once(uri: str) -> None:
         MilvusStore(uri)
 
 
-# Servers that do not answer
-
-
-def test_a_dead_server_is_reported_in_bounded_time_without_its_password() -> None:
-    store = MilvusStore(DEAD, timeout=2)
-    started = time.monotonic()
-    with pytest.raises(StoreUnavailable) as caught:
-        store.count(SPACE)
-    assert time.monotonic() - started < 4
-    assert "http://127.0.0.1:1" in str(caught.value) and "secret" not in str(caught.value)
-    store.close()
-
-
-def test_callers_of_a_dead_server_do_not_queue_behind_each_other() -> None:
-    store = MilvusStore(DEAD, timeout=2)
-
-    def ask(_: int) -> str:
-        with pytest.raises(StoreUnavailable):
-            store.count(SPACE)
-        return "told"
-
-    started = time.monotonic()
-    with ThreadPoolExecutor(12) as pool:
-        assert set(pool.map(ask, range(24))) == {"told"}
-    assert time.monotonic() - started < 6
-
-
-def test_strong_reads_see_what_another_store_has_just_written(milvus_server: str) -> None:
-    writer, reader = (
-        MilvusStore(milvus_server, prefix="w"),
-        MilvusStore(milvus_server, prefix="w", consistency="Strong"),
-    )
-    reader.create(SPACE)
-    writer.upsert(SPACE, ROWS[:10])
-    assert len(reader.search([ROWS[0].embedding], 20, want=VOICE)[0]) == 10
-    writer.delete(SPACE, [ROWS[0].key])
-    assert reader.keys(SPACE) == {row.key for row in ROWS[1:10]}
-    writer.drop(SPACE)
-    for each in (writer, reader):
-        each.close()
+# Servers
 
 
 def test_two_stores_may_create_the_same_space_on_a_server_at_once(milvus_server: str) -> None:
@@ -361,25 +320,4 @@ def test_two_stores_may_create_the_same_space_on_a_server_at_once(milvus_server:
     assert [store.count(SPACE) for store in stores] == [5, 5, 5]
     stores[0].drop(SPACE)
     for store in stores:
-        store.close()
-
-
-@pytest.mark.long
-def test_a_store_recovers_when_the_server_comes_back(tmp_path: Path) -> None:
-    with real_milvus(tmp_path / "milvus") as server:
-        store = MilvusStore(server.uri, timeout=3)
-        store.upsert(SPACE, ROWS)
-        server.stop()
-        started = time.monotonic()
-        with pytest.raises(StoreUnavailable):
-            store.count(SPACE)
-        assert time.monotonic() - started < 9
-        server.start()
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                assert store.keys(SPACE) == KEYS
-                break
-            except StoreUnavailable:
-                assert time.monotonic() < deadline
         store.close()

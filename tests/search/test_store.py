@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -20,16 +20,22 @@ FACE, VOICE = Modality.FACE, Modality.VOICE
 
 
 @pytest.fixture(params=["memory", "embedded", "server"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    opened: Store
+def opening(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Store]:
+    """Opens one index again and again: the same rows are in each store that it gives."""
     if request.param == "memory":
-        opened = MemoryStore()
-    elif request.param == "embedded":
-        opened = MilvusStore(str(tmp_path / "index.db"))
-    else:
-        opened = MilvusStore(request.getfixturevalue("milvus_server"), prefix=f"t{uuid4().hex[:8]}")
+        memory = MemoryStore()
+        return lambda **_: memory
+    if request.param == "embedded":
+        return lambda **settings: MilvusStore(str(tmp_path / "index.db"), **settings)
+    uri, prefix = request.getfixturevalue("milvus_server"), f"t{uuid4().hex[:8]}"
+    return lambda **settings: MilvusStore(uri, prefix=prefix, **settings)
+
+
+@pytest.fixture
+def store(opening: Callable[..., Store]) -> Iterator[Store]:
+    opened = opening()
     yield opened
-    for space in (SPACE, OTHER, SHARED):
+    for space in opened.spaces():
         opened.drop(space)
     opened.close()
 
@@ -81,6 +87,22 @@ def test_all_stores_rank_alike_under_every_filter(store: Store) -> None:
                 [hit.score for hits in expected for hit in hits],
                 atol=1e-6,
             )
+
+
+def test_long_answers_to_several_probes_are_those_of_an_exact_store(store: Store) -> None:
+    rows, exact = crowd(400), MemoryStore()
+    for each in (store, exact):
+        each.upsert(SPACE, rows)
+    got, expected = (each.search([row.embedding for row in rows[:3]], 300, want=FACE) for each in (store, exact))
+    assert [[hit.row.key for hit in hits] for hits in got] == [[hit.row.key for hit in hits] for hits in expected]
+    assert [len(hits) for hits in got] == [300] * 3
+
+
+def test_evidence_may_have_any_name(store: Store) -> None:
+    row = make_row(1)
+    odd = Row(row.key, row.embedding, row.media, 0, (0, 1), """crops/Zoë's "best" %x% \\ 1.png""")
+    store.upsert(SPACE, [odd])
+    assert [back.evidence for back in (*store.get(SPACE, [row.key]), *store.rows(SPACE))] == [odd.evidence] * 2
 
 
 def test_a_row_comes_back_as_it_was_written(store: Store) -> None:
@@ -138,25 +160,50 @@ def test_deleted_rows_leave_every_answer_and_unknown_keys_are_ignored(store: Sto
 def test_erased_rows_are_gone_and_the_others_stay(store: Store) -> None:
     rows = crowd()
     store.upsert(SPACE, rows)
-    store.erase(SPACE, [row.key for row in rows[10:20]])
+    store.erase(SPACE, [*(row.key for row in rows[10:20]), "f" * 64, "no such key"])
     assert store.keys(SPACE) == {row.key for row in rows[:10] + rows[20:]}
     assert found(store, rows[2], top=1) == [rows[2].key]
     store.upsert(SPACE, rows[10:11])
     assert store.count(SPACE) == len(rows) - 9
 
 
-def test_rows_can_be_filtered(store: Store) -> None:
-    rows = crowd()
-    store.upsert(SPACE, rows)
-    where = Filter(persons=("p2",), exclude_media=("m0",))
-    assert {row.key for row in store.rows(SPACE, where)} == {row.key for row in rows if where.admits(row)}
-
-
-def test_more_rows_than_a_batch_are_all_written_and_listed(store: Store) -> None:
+def test_more_rows_than_a_batch_are_all_written_listed_and_deleted(store: Store) -> None:
     rows = [make_row(i) for i in range(9_000)]
     store.upsert(SPACE, rows)
+    store.flush(SPACE)
     assert keys_digest(store.keys(SPACE)) == keys_digest(row.key for row in rows)
-    assert len(store.get(SPACE, [row.key for row in rows])) == 9_000
+    assert len(store.get(SPACE, [row.key for row in rows])) == store.count(SPACE) == 9_000
+    store.delete(SPACE, [row.key for row in rows[:2_500]])
+    assert keys_digest(row.key for row in store.rows(SPACE)) == keys_digest(row.key for row in rows[2_500:])
+    assert found(store, rows[0], top=1) != [rows[0].key] and store.count(SPACE) == 6_500
+
+
+def test_every_filter_admits_the_same_rows_in_a_listing(store: Store) -> None:
+    rows = crowd()
+    store.upsert(SPACE, rows)
+    for persons in ((), ("p1", "nobody")):
+        for enrolled in (None, True, False):
+            for exclude in ((), ("m0", "m2")):
+                where = Filter(persons, enrolled, exclude)
+                assert {row.key for row in store.rows(SPACE, where)} == {r.key for r in rows if where.admits(r)}
+
+
+def test_reads_see_what_was_written_a_moment_ago_also_through_another_store(opening: Callable[..., Store]) -> None:
+    writer, reader = opening(), opening(consistency="Strong")
+    rows = crowd(3)
+    reader.create(SPACE)
+    for number, row in enumerate(rows, start=1):
+        writer.upsert(SPACE, [row])
+        for each in (writer, reader):
+            assert found(each, row, top=1, want=row.embedding.modality) == [row.key]
+            assert each.count(SPACE) == number
+    writer.delete(SPACE, [rows[1].key])
+    for each in (writer, reader):
+        assert found(each, rows[1], top=1) != [rows[1].key] and each.get(SPACE, [rows[1].key]) == []
+        assert each.keys(SPACE) == {rows[0].key, rows[2].key}
+    writer.drop(SPACE)
+    reader.close()
+    writer.close()
 
 
 def test_an_unknown_space_is_empty_and_nothing_fails(store: Store) -> None:
@@ -184,6 +231,35 @@ def test_spaces_of_one_name_and_different_digests_never_meet(store: Store) -> No
     stranger = Embedding(OTHER, FACE, make_row(1).embedding.vector)
     with pytest.raises(SpaceMismatch):
         store.search([make_row(1).embedding, stranger], 1, want=FACE)
+
+
+def test_vectors_of_another_dimension_are_refused_whoever_writes_or_asks(store: Store) -> None:
+    store.upsert(SPACE, [make_row(1)])
+    narrow = Space(SPACE.name, 8, SPACE.digest)
+    vector = Embedding.of(narrow, FACE, np.ones(8))
+    row = Row("f" * 64, vector, "film", 0, (0, 1), "crop")
+    for refused in (
+        lambda: store.upsert(narrow, [row]),
+        lambda: store.upsert(SPACE, [row]),
+        lambda: store.search([vector], 1, want=FACE),
+        lambda: store.search([make_row(1).embedding, vector], 1, want=FACE),
+        lambda: store.get(narrow, ["f" * 64]),
+        lambda: store.count(narrow),
+        lambda: store.delete(narrow, ["f" * 64]),
+        lambda: list(store.rows(narrow)),
+    ):
+        with pytest.raises(SpaceMismatch):
+            refused()
+    assert store.keys(SPACE) == {make_row(1).key}
+
+
+def test_every_space_that_has_a_collection_is_listed(store: Store) -> None:
+    assert store.spaces() == []
+    store.create(OTHER)
+    store.upsert(SPACE, [make_row(1)])
+    assert store.spaces() == [SPACE, OTHER]
+    store.drop(SPACE)
+    assert store.spaces() == [OTHER]
 
 
 def test_a_dropped_space_is_empty_and_can_be_used_again(store: Store) -> None:
