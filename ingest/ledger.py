@@ -2,12 +2,16 @@
 
 With the people's catalogue and the evidence it is the system of record; the index can be rebuilt from it.
 State of a medium: ``writing`` (tracks recorded, rows not yet all in the index) → ``done``; or ``failed``.
+
+It also keeps announcements: what somebody is about to write that no record rests on yet. Who is killed leaves
+them behind, and so the next one knows what to look for.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,6 +65,12 @@ def finding_columns() -> tuple[sql.Column[Any], ...]:
 
 
 _TRACKS = sql.Table("tracks", _METADATA, *finding_columns())
+_ANNOUNCED = sql.Table(
+    "announced",
+    _METADATA,
+    sql.Column("writer", sql.String(32), primary_key=True),
+    sql.Column("subject", sql.String(64), primary_key=True, index=True),
+)
 
 
 @dataclass(frozen=True)
@@ -100,6 +110,13 @@ class MediaRecord:
     warnings: tuple[str, ...]
 
 
+# What the databases say of the disk, and what to do about it.
+_ADVICE = (
+    (("full", "No space left"), "; make room there and do the same again, which goes on where this stopped"),
+    (("readonly", "unable to open"), "; check the folder, and that this user may write there"),
+)
+
+
 class RecordsError(Exception):
     """The database of the records cannot be opened, read or written; the message says what to look at."""
 
@@ -124,12 +141,13 @@ def open_database(url: str) -> Engine:
         raise RecordsError(f"VISAVOX_DATABASE_URL cannot be used: {error}") from error
 
     @event.listens_for(engine.dialect, "handle_error")
-    def _translate(context: ExceptionContext) -> None:
-        # a broken rule of the schema is the caller's business; everything else is the database's state
-        if not isinstance(context.sqlalchemy_exception, sql.exc.IntegrityError):
-            context.chained_exception = RecordsError(
-                f"the records in {engine.url.render_as_string()} cannot be used: {context.original_exception}"
-            )
+    def _translate(context: ExceptionContext) -> RecordsError | None:
+        # a broken rule of the schema is the caller's business, and a lost connection found in time the pool's;
+        # everything else is the database's state
+        met = context.sqlalchemy_exception
+        if met is None or isinstance(met, sql.exc.IntegrityError) or context.is_pre_ping:
+            return None
+        return RecordsError(_explanation(engine.url.render_as_string(), context.original_exception))
 
     if engine.dialect.name == "sqlite":
 
@@ -140,7 +158,7 @@ def open_database(url: str) -> Engine:
                 for pragma in ("busy_timeout=15000", "journal_mode=WAL", "secure_delete=ON", "synchronous=FULL"):
                     cursor.execute(f"PRAGMA {pragma}")
             except sqlite3.Error as error:
-                raise RecordsError(f"the records in {engine.url.database} cannot be used: {error}") from error
+                raise RecordsError(_explanation(str(engine.url.database), error)) from error
             finally:
                 cursor.close()
 
@@ -149,6 +167,11 @@ def open_database(url: str) -> Engine:
     except sql.exc.SQLAlchemyError as error:
         raise RecordsError(f"the records in {engine.url.render_as_string()} cannot be opened: {error}") from error
     return engine
+
+
+def _explanation(place: str, cause: BaseException) -> str:
+    advice = next((advice for signs, advice in _ADVICE if any(sign in str(cause) for sign in signs)), "")
+    return f"the records in {place} cannot be used: {cause}{advice}"
 
 
 def now() -> datetime:
@@ -232,6 +255,42 @@ class Ledger:
                 connection.execute(sql.select(sql.literal(1)).where(_TRACKS.c.evidence == evidence).limit(1)).first()
                 is not None
             )
+
+    def announce(self, writer: str, subjects: Collection[str]) -> None:
+        """Note what a writer is about to write, before it does.
+
+        Args:
+            writer: names one piece of work, 32 characters at most.
+            subjects: ids of 64 characters at most, none of them announced by this writer before.
+        """
+        announced = [{"writer": writer, "subject": subject} for subject in sorted(set(subjects))]
+        if announced:
+            with self._database.begin() as connection:
+                connection.execute(sql.insert(_ANNOUNCED), announced)
+
+    def announced(self) -> dict[str, set[str]]:
+        """What is announced, by writer."""
+        found: dict[str, set[str]] = {}
+        with self._database.connect() as connection:
+            for row in connection.execute(sql.select(_ANNOUNCED)):
+                found.setdefault(row.writer, set()).add(row.subject)
+        return found
+
+    @contextmanager
+    def striking_out(self, writer: str, subjects: Collection[str]) -> Iterator[set[str]]:
+        """Take back a writer's announcements when the block ends; until then nobody can announce anything.
+
+        Gives those of the subjects that nobody else announces: of them one can say now, and for the time of the
+        block, that no record rests on them, and remove them. If the block raises, the announcements stay.
+        """
+        mine = sql.and_(_ANNOUNCED.c.writer == writer, _ANNOUNCED.c.subject.in_(subjects))
+        with self._database.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(sql.text("LOCK TABLE announced IN SHARE ROW EXCLUSIVE MODE"))
+            # SQLite has one writer at a time, who is one from the first statement that writes
+            connection.execute(sql.delete(_ANNOUNCED).where(mine))
+            others = sql.select(_ANNOUNCED.c.subject).where(_ANNOUNCED.c.subject.in_(subjects))
+            yield set(subjects) - set(connection.scalars(others))
 
     def counts(self) -> tuple[int, int]:
         """Number of media that are in, and of files whose last attempt failed."""

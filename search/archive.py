@@ -1,8 +1,21 @@
 """The write side: tracks become evidence, vectors and rows; a person is enrolled and forgotten.
 
-The order of writes, stated here once: evidence → encoding → record (ledger or people) → rows in the
-index → "done" in the record. So the index never knows more than the records, the records never more
-than the evidence, and :meth:`Archive.mend` can always finish what was interrupted.
+The order of writes, stated here once. Whoever is killed between two of them leaves what the next run
+finishes or removes at once, so that it ends as if nothing had happened:
+
+* ``ingest``, each file: evidence announced → evidence → record of the medium and its tracks (``writing``) → rows →
+  rows of an earlier reading removed → evidence without a record removed, announcement struck out → ``done`` →
+  record of the file.
+* ``enrol``, each file: evidence announced → evidence → (a new person: announced → entered) → record of the samples →
+  evidence without a record removed, announcement struck out → rows.
+* ``forget``: person marked as leaving → rows → evidence → record of the samples and the person.
+* ``merge``: samples given to the other, person marked as merged → rows → record of the person.
+
+Encoding reads the evidence, and writes nothing. So the index never knows more than the records, the records
+never more than the evidence, and what the evidence knows beyond the records is announced. :meth:`Archive.mend`
+finishes the rest: forgettings that were begun, announcements whose writer is no more, rows that are missing,
+not named rightly, or that nobody knows. A medium that is not ``done`` is read again when its file is met. Only when
+all of a call's writes are flushed does it answer.
 """
 
 from __future__ import annotations
@@ -10,7 +23,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import Path
 
 from encoders.encoder import Encoder, Sample, Unusable
@@ -20,7 +33,8 @@ from encoders.voice import SAMPLE_RATE
 from ingest.jobs import FileReport
 from ingest.ledger import Finding, Ledger, MediaRecord
 from ingest.media import MediaError
-from ingest.track import Extraction, FaceTrack, MediaId, SpeechTurn, media_id
+from ingest.track import Extraction, FaceTrack, MediaId, SpeechTurn
+from search.announcements import Announcements
 from search.answers import (
     EnrolAnswer,
     ForgetAnswer,
@@ -29,8 +43,12 @@ from search.answers import (
     SpaceStatus,
     StatusAnswer,
 )
-from search.evidence import Evidence, EvidenceMissing
-from search.people import NameTaken, People, check_name
+from search.enrolment import enrolment_warnings
+from search.enrolment import largest_face as largest_face
+from search.enrolment import longest_speaker as longest_speaker
+from search.evidence import Evidence, EvidenceMissing, face_id, voice_id
+from search.intake import content_hash, read_steadily
+from search.people import NameTaken, People, Person, check_name
 from search.store import SHARED, Filter, Row, Store, keys_digest, named, row_key
 
 _LOG = logging.getLogger("visavox")
@@ -39,9 +57,6 @@ _LOG = logging.getLogger("visavox")
 NO_SPAN = (-1, -1)
 # Encoding reads evidence in batches of this many samples, so that memory stays bounded.
 BATCH = 64
-# Below these an enrolment still counts, with a warning.
-LEAST_ENROLMENT_SPEECH = 2.0
-LEAST_FACE_QUALITY = 0.25
 # Three seconds of speech describe a voice about as well as ten.
 FULL_QUALITY_SPEECH = 3.0
 
@@ -81,6 +96,7 @@ class Archive:
         self._ledger = records.ledger
         self._people = records.people
         self._evidence = records.evidence
+        self._announcements = Announcements(records.ledger, records.people, records.evidence)
 
     # ---- ingest -------------------------------------------------------------------------------
 
@@ -91,12 +107,12 @@ class Archive:
         """
         media: MediaId | None = None
         try:
-            media = _hash(path)
+            media = content_hash(path)
             known = self._ledger.medium(media)
             if known is not None and known.state == "done" and known.settings == self._settings:
                 self._ledger.record_file(path, media, archive)
                 return _report(path, "unchanged", known)
-            extraction = self._extract(path)
+            extraction = read_steadily(path, self._extract)
         except MediaError as error:
             self._ledger.record_file(path, media, archive, reason=error.reason)
             return FileReport(
@@ -109,19 +125,20 @@ class Archive:
 
     def _write(self, extraction: Extraction) -> MediaRecord:
         """Evidence, records, rows, done: in this order."""
-        findings = self._store_evidence(extraction.media, extraction.faces, extraction.turns)
-        rows = self._encode(findings)
-        usable = {row.evidence for held in rows.values() for row in held}
-        record = MediaRecord(
-            id=extraction.media, state="writing", kind=extraction.kind, seconds=extraction.duration,
-            faces=len(extraction.faces), voices=len(extraction.turns), settings=self._settings,
-            warnings=extraction.warnings,
-        )  # fmt: skip
-        stale = [finding for finding in self._ledger.findings(extraction.media) if finding not in findings]
-        self._ledger.begin(record, [finding for finding in findings if finding.evidence in usable])
-        self._upsert(rows)
-        self._remove([finding for finding in stale if not self._people.owner(finding)])
-        self._discard(findings)
+        found = _findings(extraction.media, extraction.faces, extraction.turns)
+        stale = [finding for finding in self._ledger.findings(extraction.media) if finding not in found]
+        with self._announcements.of({finding.evidence for finding in (*found, *stale)}):
+            self._store_evidence(extraction.faces, extraction.turns)
+            rows = self._encode(found)
+            usable = {row.evidence for held in rows.values() for row in held}
+            record = MediaRecord(
+                id=extraction.media, state="writing", kind=extraction.kind, seconds=extraction.duration,
+                faces=len(extraction.faces), voices=len(extraction.turns), settings=self._settings,
+                warnings=extraction.warnings,
+            )  # fmt: skip
+            self._ledger.begin(record, [finding for finding in found if finding.evidence in usable])
+            self._upsert(rows)
+            self._remove_rows([finding for finding in stale if not self._people.owner(finding)])
         self._ledger.finish(extraction.media)
         return record
 
@@ -142,15 +159,20 @@ class Archive:
         Returns:
             The number of rows that had to be written, renamed or removed, those of dropped spaces not counted.
         """
+        self._announcements.remove_abandoned()
         self.drop_unused()
         for encoder in self._encoders.values():
             self._store.create(encoder.space)
         for person in self._people.leaving():
             self._finish_forgetting(person)
+        merged = self._people.merging()
         changes = sum(self._mend_space(encoder, on_rows) for encoder in self._encoders.values())
         if changes:
-            self._evidence.sweep({finding.evidence for finding in self._recorded()})
+            recorded = {finding.evidence for finding in self._recorded()}
+            self._evidence.sweep(recorded.union(*self._ledger.announced().values()))
             self.flush()
+        for gone, _into in merged:
+            self._people.finish_merging(gone)
         return changes
 
     def drop_unused(self) -> int:
@@ -219,7 +241,7 @@ class Archive:
         warnings: list[str] = []
         for path in paths:
             try:
-                extraction = self._extract(path)
+                extraction = read_steadily(path, self._extract)
                 self._enrol_extraction(name, known, extraction)
             except MediaError as error:
                 refused.append(Refusal(str(path), error.reason))
@@ -227,7 +249,7 @@ class Archive:
                 refused.append(Refusal(str(path), str(error)))
             else:
                 added.append(str(path))
-                warnings += [f"{path}: {warning}" for warning in _enrolment_warnings(extraction)]
+                warnings += [f"{path}: {warning}" for warning in enrolment_warnings(extraction)]
         if added:
             self.flush()
         return EnrolAnswer(name, added, refused, warnings)
@@ -235,47 +257,69 @@ class Archive:
     def _enrol_extraction(self, name: str, known: str, extraction: Extraction) -> None:
         """Evidence, records, rows, for the person of id ``known``, else of that name, entered if need be."""
         face, turns = largest_face(extraction.faces), longest_speaker(extraction.turns)
-        findings = self._store_evidence(extraction.media, [face] if face else [], turns)
-        rows = self._encode(findings)
-        usable = {row.evidence for held in rows.values() for row in held}
-        samples = [finding for finding in findings if finding.evidence in usable]
-        try:
+        faces = [face] if face else []
+        found = _findings(extraction.media, faces, turns)
+        with self._announcements.of({finding.evidence for finding in found}) as announcement:
+            self._store_evidence(faces, turns)
+            rows = self._encode(found)
+            usable = {row.evidence for held in rows.values() for row in held}
+            samples = [finding for finding in found if finding.evidence in usable]
             if not samples:
                 raise _NothingUsable("no usable face and no usable speech found: choose another clip or photo")
             person = self._people.find(known) if known else self._people.named(name)
             if {self._people.owner(sample) for sample in samples} - {"", person.id if person else ""}:
                 raise NameTaken("this very sample is enrolled under another name: forget that person first")
-            owner = person or self._people.create(name)
+            owner = person or announcement.enter(name)
             self._people.add(owner, samples)
-        finally:
-            self._discard(findings)
         self._upsert({space: [named(row, owner.id) for row in held] for space, held in rows.items()})
+        if self._people.owner(samples[0]) != owner.id:
+            self._remove_rows(samples, erase=True)  # forgotten by another process before their rows came
 
-    def forget(self, name: str) -> ForgetAnswer:
+    def merge(self, name: str, into: str, version: int | None = None) -> Person:
+        """Give all samples of one person to another, who is returned, and let the first go.
+
+        ``version``, and what it raises: see :meth:`search.people.People.merge`; StoreError too. Interrupted, it is
+        finished when it is asked for again, by id, or by the next ``mend``.
+        """
+        gone, target = self._people.merge(name, into, version)
+        samples = [sample for sample, _ in self._people.samples(target.id)]
+        for encoder in self._encoders.values():
+            keys = [_key(sample, encoder) for sample in samples if Modality(sample.modality) in encoder.modalities]
+            rows = self._store.get(encoder.space, keys)
+            self._store.upsert(encoder.space, [named(row, target.id) for row in rows if row.person != target.id])
+        self.flush()
+        self._people.finish_merging(gone)
+        return target
+
+    def forget(self, name: str, version: int | None = None) -> ForgetAnswer:
         """Remove a person: samples, rows, evidence. What an archive's own film shows stays, unnamed.
 
-        Raises UnknownPerson, StoreError; interrupted, it is finished by the next ``mend``.
+        With a ``version``, only while their record is of that one: else PreconditionFailed.
+        Raises UnknownPerson, StoreError; interrupted, it is finished by the next ``forget`` or ``mend``.
         """
+        self._announcements.remove_abandoned()  # an enrolment that was interrupted may have left evidence of them
         for leaving in self._people.leaving():
             self._finish_forgetting(leaving)  # one that was interrupted
         person = self._people.find(name)
-        self._people.begin_forgetting(person)
+        self._people.begin_forgetting(person, version)
         self.drop_unused()
         samples, rows, evidence = self._finish_forgetting(person.id)
         return ForgetAnswer(person.name, samples, rows, evidence)
 
     def _finish_forgetting(self, person: str) -> tuple[int, int, int]:
+        """Rows, evidence, record of somebody who leaves; the number of samples, rows and pieces removed."""
         samples = [sample for sample, _ in self._people.samples(person)]
-        rows, evidence = self._remove(samples, besides=person)
+        rows = self._remove_rows(samples, erase=True)
+        evidence = self._announcements.discard({sample.evidence for sample in samples}, besides=person)
         self._people.finish_forgetting(person)
         return len(samples), rows, evidence
 
-    def _remove(self, findings: Sequence[Finding], besides: str = "") -> tuple[int, int]:
-        """Remove rows and evidence of samples, but for what the archive's own media still show.
+    def _remove_rows(self, findings: Sequence[Finding], *, erase: bool = False) -> int:
+        """Remove rows of samples, or their name where the archive's own media still show them; the number removed.
 
-        With ``besides``, the id of a person who is being forgotten, the rows' bytes are erased too.
+        With ``erase`` their bytes go too, as those of somebody who is being forgotten must.
         """
-        remove = self._store.erase if besides else self._store.delete
+        remove = self._store.erase if erase else self._store.delete
         kept = {_place(f) for media in {f.media for f in findings} for f in self._ledger.findings(media)}
         rows = 0
         for encoder in self._encoders.values():
@@ -285,16 +329,7 @@ class Archive:
             remove(encoder.space, gone)
             self._store.upsert(encoder.space, [named(row, "") for row in self._store.get(encoder.space, unnamed)])
             rows += len(gone)
-        return rows, self._discard(findings, besides)
-
-    def _discard(self, findings: Sequence[Finding], besides: str = "") -> int:
-        """Delete evidence that no record rests on, but for the records of one person; the number deleted."""
-        unused = {
-            evidence
-            for evidence in {finding.evidence for finding in findings}
-            if not self._ledger.uses_evidence(evidence) and not self._people.uses_evidence(evidence, besides=besides)
-        }
-        return sum(self._evidence.delete(evidence) for evidence in unused)
+        return rows
 
     def people(self) -> PeopleAnswer:
         """Everyone enrolled, with the number of their face and voice samples."""
@@ -311,18 +346,12 @@ class Archive:
 
     # ---- evidence and rows --------------------------------------------------------------------
 
-    def _store_evidence(self, media: str, faces: Sequence[FaceTrack], turns: Sequence[SpeechTurn]) -> list[Finding]:
-        findings = []
+    def _store_evidence(self, faces: Sequence[FaceTrack], turns: Sequence[SpeechTurn]) -> None:
         for face in faces:
-            span = face.span.milliseconds() if face.span else NO_SPAN
             for shot in face.shots:
-                identity = self._evidence.put_face(FaceCrop(shot.pixels, shot.landmarks))
-                findings.append(Finding(media, Modality.FACE, identity, *span, face.index, float(shot.quality)))
+                self._evidence.put_face(FaceCrop(shot.pixels, shot.landmarks))
         for turn in turns:
-            identity = self._evidence.put_voice(turn.waveform)
-            quality = min(1.0, len(turn.waveform) / SAMPLE_RATE / FULL_QUALITY_SPEECH)
-            findings.append(Finding(media, Modality.VOICE, identity, *turn.span.milliseconds(), turn.speaker, quality))
-        return findings
+            self._evidence.put_voice(turn.waveform)
 
     def _encode(self, findings: Sequence[Finding], only: Encoder | None = None) -> dict[str, list[Row]]:
         """Rows by space, encoded from the stored evidence; what no encoder can use gives no row."""
@@ -372,36 +401,19 @@ class _NothingUsable(ValueError):
     """A file to enrol shows no usable face and holds no usable speech."""
 
 
-def largest_face(faces: Sequence[FaceTrack]) -> FaceTrack | None:
-    """The face that takes most room, or None."""
-    return max(faces, key=lambda face: face.area, default=None)
-
-
-def longest_speaker(turns: Sequence[SpeechTurn]) -> list[SpeechTurn]:
-    """All turns of the speaker who speaks longest in all; empty without speech."""
-    ordered = sorted(turns, key=lambda turn: turn.speaker)
-    groups = [list(group) for _, group in groupby(ordered, key=lambda turn: turn.speaker)]
-    return max(groups, key=lambda group: sum(turn.span.duration for turn in group), default=[])
-
-
-def _enrolment_warnings(extraction: Extraction) -> list[str]:
-    warnings = list(extraction.warnings)
-    face, turns = largest_face(extraction.faces), longest_speaker(extraction.turns)
-    speech = sum(turn.span.duration for turn in turns)
-    if turns and speech < LEAST_ENROLMENT_SPEECH:
-        warnings.append(f"only {speech:.1f} s of speech: {LEAST_ENROLMENT_SPEECH:.0f} s or more identify better")
-    if face and face.shots[0].quality < LEAST_FACE_QUALITY:
-        warnings.append("the face is small, blurred or turned away: a clearer picture identifies better")
-    if len(extraction.faces) > 1 and extraction.kind == "photo":
-        warnings.append(f"{len(extraction.faces)} faces: the largest was taken")
-    return warnings
-
-
-def _hash(path: Path) -> MediaId:
-    try:
-        return media_id(path)
-    except OSError as error:
-        raise MediaError(path, f"cannot be read: {error.strerror or error}") from error
+def _findings(media: str, faces: Sequence[FaceTrack], turns: Sequence[SpeechTurn]) -> list[Finding]:
+    """What the records will say of faces and turns once their evidence is stored."""
+    findings = []
+    for face in faces:
+        span = face.span.milliseconds() if face.span else NO_SPAN
+        for shot in face.shots:
+            identity = face_id(FaceCrop(shot.pixels, shot.landmarks))
+            findings.append(Finding(media, Modality.FACE, identity, *span, face.index, float(shot.quality)))
+    for turn in turns:
+        quality = min(1.0, len(turn.waveform) / SAMPLE_RATE / FULL_QUALITY_SPEECH)
+        identity = voice_id(turn.waveform)
+        findings.append(Finding(media, Modality.VOICE, identity, *turn.span.milliseconds(), turn.speaker, quality))
+    return findings
 
 
 def _key(finding: Finding, encoder: Encoder) -> str:

@@ -2,56 +2,32 @@
 
 With the ledger and the evidence this is the system of record. A person being forgotten is marked
 first and vanishes from every answer at once; their rows and evidence go next, their record last, so
-that a forgetting that was interrupted is finished by the next one.
+that a forgetting that was interrupted is finished by the next one. Merging is likewise: one transaction
+gives the samples to their new owner and marks who had them, the rows of the index follow, the mark goes last.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sql
 from sqlalchemy.engine import Engine
 
-from ingest.ledger import Finding, finding_columns, now
+from ingest.ledger import Finding, now
+from search import idempotency, people_tables
 from search.answers import PeopleAnswer, PersonSummary
+from search.idempotency import Claim, Replies
+from search.people_tables import AUDIT as _AUDIT
+from search.people_tables import PEOPLE as _PEOPLE
+from search.people_tables import SAMPLES as _SAMPLES
 
 UNKNOWN = "unknown"
-_METADATA = sql.MetaData()
-
-_PEOPLE = sql.Table(
-    "people",
-    _METADATA,
-    sql.Column("id", sql.String(32), primary_key=True),
-    sql.Column("name", sql.Text, nullable=False),
-    sql.Column("leaving", sql.Boolean, nullable=False),
-    sql.Column("created", sql.DateTime, nullable=False),
-)
-# a name is free again as soon as its bearer is being forgotten
-sql.Index(
-    "people_name",
-    _PEOPLE.c.name,
-    unique=True,
-    sqlite_where=sql.not_(_PEOPLE.c.leaving),
-    postgresql_where=sql.not_(_PEOPLE.c.leaving),
-)
-_SAMPLES = sql.Table(
-    "samples",
-    _METADATA,
-    *finding_columns(),
-    sql.Column("person", sql.String(32), nullable=False, index=True),
-)
-_AUDIT = sql.Table(
-    "audit",
-    _METADATA,
-    sql.Column("id", sql.Integer, primary_key=True),
-    sql.Column("moment", sql.DateTime, nullable=False),
-    sql.Column("action", sql.String(32), nullable=False),
-    sql.Column("person", sql.String(32), nullable=False),
-    sql.Column("detail", sql.Text, nullable=False),
-)
+# Counting samples of more people than this at a time, all are counted: a statement takes only so many values.
+MOST_NAMED = 1000
 _FINDING_FIELDS = ("media", "modality", "evidence", "start_ms", "end_ms", "track", "quality")
 
 
@@ -63,51 +39,103 @@ class NameTaken(ValueError):
     """Somebody else bears that name already."""
 
 
+class NameRefused(ValueError):
+    """Nobody can have that name."""
+
+
+class SamePerson(ValueError):
+    """Somebody was to be merged into themselves."""
+
+
+class PreconditionFailed(ValueError):
+    """Somebody was changed since the version that the caller knows."""
+
+
 @dataclass(frozen=True)
 class Person:
-    """An enrolled person: a random id, and the name people know them by."""
+    """An enrolled person: a random id, the name people know them by, and the version of their record (from 1)."""
 
     id: str
     name: str
     created: datetime
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class PersonEntry(PersonSummary):
+    """One enrolled person, and the version of their record."""
+
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class PeoplePage:
+    """Some of the people, by name and id, and whether there are more after them."""
+
+    people: list[PersonEntry]
+    more: bool
 
 
 def check_name(name: str) -> None:
-    """Raise ValueError unless a name can be a person's: 1 to 200 printable characters, and not ``unknown``."""
+    """Raise NameRefused unless a name can be a person's: 1 to 200 printable characters, and not ``unknown``."""
     if not name.strip() or len(name) > 200 or not name.isprintable():
-        raise ValueError("a person's name has 1 to 200 characters, all of them printable")
+        raise NameRefused("a person's name has 1 to 200 characters, all of them printable")
     if name.strip().casefold() == UNKNOWN:
-        raise ValueError(f"nobody can be called {name!r}: it is the answer for who is not known")
+        raise NameRefused(f"nobody can be called {name!r}: it is the answer for who is not known")
 
 
 class People:
-    """The catalogue of enrolled people. Every method is one transaction."""
+    """The catalogue of enrolled people. Every method is one transaction.
+
+    Args:
+        database: of the records; one that an earlier version wrote is brought up to date.
+
+    Attributes:
+        replies: answers of writes by the keys of their callers; what they tell of somebody goes with them.
+    """
 
     def __init__(self, database: Engine) -> None:
         self._database = database
-        _METADATA.create_all(database)
+        people_tables.prepare(database)
+        self.replies = Replies(database)
 
     def find(self, name_or_id: str) -> Person:
         """The person of that name, or of that id. Raises UnknownPerson."""
         query = sql.select(_PEOPLE).where(
             sql.or_(_PEOPLE.c.name == name_or_id, _PEOPLE.c.id == name_or_id), sql.not_(_PEOPLE.c.leaving)
         )
-        with self._database.connect() as connection:
-            rows = connection.execute(query).mappings().all()
+        rows: Sequence[Mapping[Any, Any]] = ()
+        if name_or_id.isprintable():  # nobody is called anything else, and not every database takes it
+            with self._database.connect() as connection:
+                rows = connection.execute(query).mappings().all()
         if not rows:
             raise UnknownPerson(f"nobody called {name_or_id!r} is enrolled: `visavox people` lists who is")
         # an id is nobody else's, while anybody may be given a name that looks like one
-        row = next((row for row in rows if row["id"] == name_or_id), rows[0])
-        return Person(row["id"], row["name"], row["created"])
+        return _person(next((row for row in rows if row["id"] == name_or_id), rows[0]))
 
-    def create(self, name: str) -> Person:
-        """Enter a person. Raises NameTaken, or ValueError for an empty name."""
+    def create(self, name: str, claim: Claim | None = None) -> Person:
+        """Enter a person.
+
+        Args:
+            name: what they are known by.
+            claim: of the request that asks for it; the person is entered only while the claim holds, and one that
+                an earlier attempt of the request has entered is given instead.
+
+        Raises:
+            NameTaken: somebody else has the name.
+            NameRefused: nobody can have it.
+            RequestRunning: another attempt took the claim over.
+        """
         check_name(name)
+        if claim is not None and claim.person:
+            return self.find(claim.person)
         person = Person(uuid.uuid4().hex, name, now())
         try:
             with self._database.begin() as connection:
                 connection.execute(sql.insert(_PEOPLE).values(**vars(person), leaving=False))
                 _note(connection, "create", person.id, "")
+                if claim is not None:
+                    idempotency.bind(connection, claim, person.id)
         except sql.exc.IntegrityError as error:
             raise NameTaken(f"somebody is enrolled as {name!r} already") from error
         return person
@@ -116,38 +144,82 @@ class People:
         """The person of that name, or None."""
         return next((person for person in self.everyone() if person.name == name), None)
 
-    def rename(self, name_or_id: str, name: str) -> Person:
-        """Give a person another name. Raises UnknownPerson, NameTaken, ValueError."""
+    def rename(self, name_or_id: str, name: str, version: int | None = None) -> Person:
+        """Give a person another name.
+
+        Args:
+            name_or_id: whom.
+            name: the new one.
+            version: of the record to change; None for any.
+
+        Raises:
+            UnknownPerson: there is nobody like that.
+            NameTaken: somebody else has the name.
+            NameRefused: nobody can have it.
+            PreconditionFailed: the record is of another version.
+        """
         person = self.find(name_or_id)
         check_name(name)
         try:
             with self._database.begin() as connection:
+                _hold(connection, person.id, version)
                 connection.execute(sql.update(_PEOPLE).where(_PEOPLE.c.id == person.id).values(name=name))
+                changed = _raise_version(connection, person.id)
                 _note(connection, "rename", person.id, "")
         except sql.exc.IntegrityError as error:
             raise NameTaken(f"somebody is enrolled as {name!r} already") from error
-        return Person(person.id, name, person.created)
+        return Person(person.id, name, person.created, changed)
 
     def everyone(self) -> list[Person]:
         """Everyone enrolled, by name."""
         query = sql.select(_PEOPLE).where(sql.not_(_PEOPLE.c.leaving)).order_by(_PEOPLE.c.name)
         with self._database.connect() as connection:
-            return [Person(row.id, row.name, row.created) for row in connection.execute(query)]
+            return [_person(row) for row in connection.execute(query).mappings()]
 
     def summary(self) -> PeopleAnswer:
         """Everyone enrolled, with the number of their face and voice samples."""
-        counts: dict[tuple[str, str], int] = {}
-        for sample, person in self.samples():
-            counts[person, sample.modality] = counts.get((person, sample.modality), 0) + 1
-        return PeopleAnswer(
-            [
-                PersonSummary(
-                    person.id, person.name, counts.get((person.id, "face"), 0), counts.get((person.id, "voice"), 0),
-                    f"{person.created.isoformat(timespec='seconds')}Z",
-                )
-                for person in self.everyone()
-            ]
-        )  # fmt: skip
+        return PeopleAnswer([*self._summaries(self.everyone())])
+
+    def describe(self, name_or_id: str) -> PersonEntry:
+        """One person, with the number of their face and voice samples. Raises UnknownPerson."""
+        return self._summaries([self.find(name_or_id)])[0]
+
+    def page(self, limit: int, after: tuple[str, str] | None = None) -> PeoplePage:
+        """Some of those enrolled, by name and id.
+
+        Args:
+            limit: how many, 1 or more.
+            after: name and id of the last one of the page before, who may be gone meanwhile; None for the first.
+        """
+        if limit < 1:
+            raise ValueError(f"a page has 1 person or more, got {limit}")
+        query = sql.select(_PEOPLE).where(sql.not_(_PEOPLE.c.leaving)).order_by(_PEOPLE.c.name, _PEOPLE.c.id)
+        if after is not None:
+            name, identity = after
+            same_name = sql.and_(_PEOPLE.c.name == name, _PEOPLE.c.id > identity)
+            query = query.where(sql.or_(_PEOPLE.c.name > name, same_name))
+        with self._database.connect() as connection:
+            rows = connection.execute(query.limit(limit + 1)).mappings().all()
+        return PeoplePage(self._summaries([_person(row) for row in rows[:limit]]), len(rows) > limit)
+
+    def _summaries(self, people: Sequence[Person]) -> list[PersonEntry]:
+        counts = self._counts([person.id for person in people])
+        return [
+            PersonEntry(
+                person.id, person.name, counts.get((person.id, "face"), 0), counts.get((person.id, "voice"), 0),
+                f"{person.created.isoformat(timespec='seconds')}Z", person.version,
+            )
+            for person in people
+        ]  # fmt: skip
+
+    def _counts(self, people: Collection[str]) -> dict[tuple[str, str], int]:
+        """Number of samples by person and modality."""
+        query = sql.select(_SAMPLES.c.person, _SAMPLES.c.modality, sql.func.count())
+        if len(people) <= MOST_NAMED:
+            query = query.where(_SAMPLES.c.person.in_(people))
+        with self._database.connect() as connection:
+            rows = connection.execute(query.group_by(_SAMPLES.c.person, _SAMPLES.c.modality)).all()
+        return {(person, modality): number for person, modality, number in rows}
 
     def names(self) -> dict[str, str]:
         """Names by id."""
@@ -158,15 +230,76 @@ class People:
 
         Raises:
             NameTaken: one of them is enrolled under somebody else's name.
+            UnknownPerson: the person was forgotten or merged meanwhile.
         """
         with self._database.begin() as connection:
+            _hold(connection, person.id)
+            added = 0
             for sample in samples:
                 owner = connection.scalar(sql.select(_SAMPLES.c.person).where(_is(sample)))
                 if owner is None:
                     connection.execute(sql.insert(_SAMPLES).values(**vars(sample), person=person.id))
+                    added += 1
                 elif owner != person.id:
                     raise NameTaken("this very sample is enrolled under another name: forget that person first")
+            if added:
+                _raise_version(connection, person.id)
             _note(connection, "enrol", person.id, f"{len(samples)} samples")
+
+    def merge(self, name_or_id: str, into: str, version: int | None = None) -> tuple[str, Person]:
+        """Give all samples of one person to another, and let the first go.
+
+        Rows of the index still say the first one's id: whoever calls this renames them, which is quick since
+        they are those of the samples of the second, and then calls ``finish_merging``. Asking again does no harm.
+
+        Args:
+            name_or_id: whose samples; after the first time by id only, since the name is free.
+            into: name or id of who gets them.
+            version: of the first one's record; None for any.
+
+        Returns:
+            The id of the one, and the other.
+
+        Raises:
+            UnknownPerson: there is nobody like that.
+            SamePerson: both are one.
+            PreconditionFailed: the record is of another version.
+        """
+        target = self.find(into)
+        if (name_or_id, target.id) in self.merging():
+            return name_or_id, target
+        person = self.find(name_or_id)
+        if person.id == target.id:
+            raise SamePerson("nobody can be merged into themselves: name two people")
+        gone = {"leaving": True, "name": "", "merged_into": target.id}
+        with self._database.begin() as connection:
+            # in the order of their ids, so that two that are merged into each other do not wait for ever
+            for identity in sorted((person.id, target.id)):
+                _hold(connection, identity, version if identity == person.id else None)
+            mine = _SAMPLES.c.person == person.id
+            moved = connection.execute(sql.update(_SAMPLES).where(mine).values(person=target.id)).rowcount
+            connection.execute(sql.update(_PEOPLE).where(_PEOPLE.c.id == person.id).values(**gone))
+            if moved:
+                _raise_version(connection, target.id)
+            # who was merged into this one before, and is not finished, follows
+            before = _PEOPLE.c.merged_into == person.id
+            connection.execute(sql.update(_PEOPLE).where(before).values(merged_into=target.id))
+            idempotency.hand_over(connection, person.id, target.id)
+            _note(connection, "merge", person.id, f"{moved} samples into {target.id}")
+        return person.id, self.find(target.id)
+
+    def merging(self) -> list[tuple[str, str]]:
+        """Ids of people who were merged, each with whom into, whose rows in the index may not all follow yet."""
+        query = sql.select(_PEOPLE.c.id, _PEOPLE.c.merged_into).where(_PEOPLE.c.merged_into != "")
+        with self._database.connect() as connection:
+            return [(row.id, row.merged_into) for row in connection.execute(query)]
+
+    def finish_merging(self, person: str) -> None:
+        """Remove the mark of somebody who was merged: their rows in the index have followed."""
+        with self._database.begin() as connection:
+            merged = sql.and_(_PEOPLE.c.id == person, _PEOPLE.c.merged_into != "")
+            if connection.execute(sql.delete(_PEOPLE).where(merged)).rowcount:
+                _note(connection, "merge", person, "done")
 
     def samples(self, person: str | None = None) -> list[tuple[Finding, str]]:
         """Samples with the id of their person: of one person, or of everyone (leaving people left out)."""
@@ -195,22 +328,36 @@ class People:
         with self._database.connect() as connection:
             return connection.execute(query.limit(1)).first() is not None
 
-    def begin_forgetting(self, person: Person) -> None:
-        """Mark a person as leaving: gone from every answer from here on."""
+    def begin_forgetting(self, person: Person, version: int | None = None) -> None:
+        """Mark a person as leaving: gone from every answer from here on, kept answers of writes included.
+
+        Raises:
+            UnknownPerson: they are gone already.
+            PreconditionFailed: their record is of another version than the given.
+        """
         with self._database.begin() as connection:
+            _hold(connection, person.id, version)
             connection.execute(sql.update(_PEOPLE).where(_PEOPLE.c.id == person.id).values(leaving=True, name=""))
+            idempotency.forget(connection, person.id)
             _note(connection, "forget", person.id, "begun")
+
+    def check_version(self, person: str, version: int | None) -> None:
+        """Raise PreconditionFailed unless a person's record is of a version (None for any), or UnknownPerson."""
+        with self._database.begin() as connection:
+            _hold(connection, person, version)
 
     def leaving(self) -> list[str]:
         """Ids of people whose forgetting was begun and not finished."""
+        query = sql.select(_PEOPLE.c.id).where(_PEOPLE.c.leaving, _PEOPLE.c.merged_into == "")
         with self._database.connect() as connection:
-            return list(connection.scalars(sql.select(_PEOPLE.c.id).where(_PEOPLE.c.leaving)))
+            return list(connection.scalars(query))
 
     def finish_forgetting(self, person: str) -> None:
-        """Remove the record of a person and of their samples."""
+        """Remove the record of a person and of their samples, and of those who were merged into them."""
         with self._database.begin() as connection:
             connection.execute(sql.delete(_SAMPLES).where(_SAMPLES.c.person == person))
-            connection.execute(sql.delete(_PEOPLE).where(_PEOPLE.c.id == person))
+            mine = sql.or_(_PEOPLE.c.id == person, _PEOPLE.c.merged_into == person)
+            connection.execute(sql.delete(_PEOPLE).where(mine))
             _note(connection, "forget", person, "done")
 
 
@@ -223,6 +370,27 @@ def _is(sample: Finding) -> sql.ColumnElement[bool]:
         _SAMPLES.c.start_ms == sample.start_ms,
         _SAMPLES.c.end_ms == sample.end_ms,
     )
+
+
+def _person(row: Mapping[Any, Any]) -> Person:
+    return Person(row["id"], row["name"], row["created"], row["version"])
+
+
+def _hold(connection: sql.Connection, person: str, version: int | None = None) -> None:
+    """Keep a person as they are until the transaction ends. Raises UnknownPerson, PreconditionFailed."""
+    here = sql.and_(_PEOPLE.c.id == person, sql.not_(_PEOPLE.c.leaving))
+    # a write of nothing, because SQLite lets nobody else write only from the first write on
+    if not connection.execute(sql.update(_PEOPLE).where(here).values(version=_PEOPLE.c.version)).rowcount:
+        raise UnknownPerson("this person was forgotten or merged a moment ago")
+    found = connection.scalar(sql.select(_PEOPLE.c.version).where(here))
+    if version is not None and found != version:
+        raise PreconditionFailed(f"this is version {found} of the person, not {version}: read it again, then decide")
+
+
+def _raise_version(connection: sql.Connection, person: str) -> int:
+    mine = _PEOPLE.c.id == person
+    connection.execute(sql.update(_PEOPLE).where(mine).values(version=_PEOPLE.c.version + 1))
+    return int(connection.scalar(sql.select(_PEOPLE.c.version).where(mine)) or 0)
 
 
 def _note(connection: sql.Connection, action: str, person: str, detail: str) -> None:

@@ -33,7 +33,7 @@ def enrol(
 ) -> None:
     """Make a person known by samples of their face and voice."""
     _check(name)
-    if not any(path.exists() for path in files):
+    if all(_is_absent(path) for path in files):
         raise NothingDone("not_found", f"{files[0]}: there is no such file")
     with errors_translated():
         from deploy.wiring import installation
@@ -50,6 +50,17 @@ def enrol(
             console.print(f"refused: {refusal.path}: {refusal.reason}")
 
     answer(outcome, json, show, code=WITH_FAILURES if outcome.refused else DONE)
+
+
+def _is_absent(path: Path) -> bool:
+    """Whether there is no such file; of one that is out of reach, reading it says why."""
+    try:
+        path.stat()
+    except PermissionError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 def _check(name: str) -> None:

@@ -59,12 +59,17 @@ def ingest(
 
 @dataclass
 class Walk:
-    """Media found under the given paths, in order; paths that do not exist; files of no media extension."""
+    """Media found under the given paths, in order; what is missing or cannot be read; files of no media extension."""
 
     media: list[Path] = field(default_factory=list)
     missing: list[Path] = field(default_factory=list)
     unnameable: list[Path] = field(default_factory=list)
+    unreadable: dict[str, str] = field(default_factory=dict)
     ignored: int = 0
+
+    def note(self, path: Path | str, error: OSError) -> None:
+        """Remember what keeps a path from being looked at."""
+        self.unreadable[_as_text(path)] = f"cannot be read: {error.strerror or error}: check who may read it"
 
 
 def walk_media(paths: list[Path], home: Path | None = None) -> Walk:
@@ -79,10 +84,15 @@ def walk_media(paths: list[Path], home: Path | None = None) -> Walk:
 
     walk, seen = Walk(), set()
     for path in paths:
-        if not path.exists() and not path.is_symlink():
+        try:
+            path.lstat()
+        except PermissionError as error:
+            walk.note(path, error)
+            continue
+        except OSError:
             walk.missing.append(path)
             continue
-        for file in _files(path, home) if path.is_dir() else [path]:
+        for file in _files(path, home, walk) if os.path.isdir(path) else [path]:
             if file.absolute() in seen:
                 continue
             seen.add(file.absolute())
@@ -93,14 +103,14 @@ def walk_media(paths: list[Path], home: Path | None = None) -> Walk:
                 walk.media.append(file.absolute())
             else:
                 walk.ignored += 1
-    if walk.missing and not walk.media and not walk.ignored:
+    if walk.missing and not walk.media and not walk.ignored and not walk.unreadable:
         raise NothingDone("not_found", f"{walk.missing[0]}: there is no such file or folder")
     return walk
 
 
-def _files(folder: Path, home: Path | None) -> Iterator[Path]:
-    """Files below a folder in order of name, but for those of an installation."""
-    for place, folders, files in os.walk(folder):
+def _files(folder: Path, home: Path | None, walk: Walk) -> Iterator[Path]:
+    """Files below a folder in order of name, but for those of an installation; what cannot be read is noted."""
+    for place, folders, files in os.walk(folder, onerror=lambda error: walk.note(error.filename, error)):
         here = Path(place)
         kept = [name for name in sorted(folders) if not _is_home(here / name, home)]
         folders[:] = kept
@@ -108,7 +118,7 @@ def _files(folder: Path, home: Path | None) -> Iterator[Path]:
 
 
 def _is_home(folder: Path, home: Path | None) -> bool:
-    return (home is not None and folder.resolve() == home.resolve()) or (folder / HOME_MARK).is_file()
+    return (home is not None and folder.resolve() == home.resolve()) or os.path.isfile(folder / HOME_MARK)
 
 
 def _is_text(path: Path) -> bool:
@@ -118,6 +128,11 @@ def _is_text(path: Path) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _as_text(path: Path | str) -> str:
+    """A path that can be printed, whatever bytes it consists of."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 @dataclass
@@ -181,10 +196,8 @@ class Tally:
 def _run(opened: Installation, walk: Walk, archive: str, wait: bool) -> Tally:
     tally = Tally(ignored=walk.ignored)
     tally.failed += [{"path": str(path), "reason": "there is no such file or folder"} for path in walk.missing]
-    tally.failed += [
-        {"path": os.fsencode(path).decode("utf-8", "backslashreplace"), "reason": "its name is not UTF-8: rename it"}
-        for path in walk.unnameable
-    ]
+    tally.failed += [{"path": _as_text(path), "reason": "its name is not UTF-8: rename it"} for path in walk.unnameable]
+    tally.failed += [{"path": path, "reason": reason} for path, reason in walk.unreadable.items()]
     queue = opened.queue(notice=lambda message: progress_console.print(message))
     if opened.settings.broker_url:
         if not wait:

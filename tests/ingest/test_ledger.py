@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import contextlib
+import sqlite3
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sqlalchemy as sql
 
 from ingest.ledger import Finding, Ledger, MediaRecord, RecordsError, open_database
 from ingest.track import MediaId
@@ -74,3 +79,58 @@ def test_a_file_that_is_no_database_says_so(tmp_path: Path) -> None:
     (tmp_path / "records.sqlite").write_bytes(b"not a database at all" * 100)
     with pytest.raises(RecordsError, match=r"records\.sqlite"):
         Ledger(open_database(f"sqlite:///{tmp_path / 'records.sqlite'}"))
+
+
+def test_what_is_announced_stays_until_it_is_struck_out(ledger: Ledger) -> None:
+    ledger.announce("first", ["a", "b"])
+    ledger.announce("second", ["b"])
+    with ledger.striking_out("first", ["a", "b"]) as free:
+        assert free == {"a"}
+    assert ledger.announced() == {"second": {"b"}}
+
+
+def test_an_announcement_stays_when_striking_it_out_fails(ledger: Ledger) -> None:
+    ledger.announce("first", ["a"])
+    with pytest.raises(OSError, match="busy"), ledger.striking_out("first", ["a"]):
+        raise OSError("busy")
+    assert ledger.announced() == {"first": {"a"}}
+
+
+def test_nobody_can_announce_while_somebody_looks_what_is_free(tmp_path: Path) -> None:
+    one, two = (Ledger(open_database(f"sqlite:///{tmp_path / 'records.sqlite'}")) for _ in range(2))
+    announced = threading.Event()
+
+    def announce() -> None:
+        two.announce("second", ["a"])
+        announced.set()
+
+    with one.striking_out("first", ["a"]) as free:
+        writer = threading.Thread(target=announce)
+        writer.start()
+        assert free == {"a"} and not announced.wait(0.3)
+    writer.join()
+    assert announced.is_set()
+
+
+def test_a_full_disk_says_what_to_do_and_leaves_the_records_whole(tmp_path: Path) -> None:
+    database = open_database(f"sqlite:///{tmp_path / 'records.sqlite'}")
+    ledger = Ledger(database)
+    ledger.begin(record(), [finding("1")])
+    with database.connect() as connection:
+        pages = connection.scalar(sql.text("PRAGMA page_count"))
+
+    @sql.event.listens_for(database, "checkout")
+    def no_room(connection: Any, *_: object) -> None:
+        connection.execute(f"PRAGMA max_page_count={pages}")  # as SQLite meets a full disk
+
+    with pytest.raises(RecordsError, match=r"full; make room there"):
+        ledger.begin(record(), [Finding(MEDIA, "face", f"{number:064}", 0, 1000, 0, 0.9) for number in range(500)])
+    assert ledger.findings(MEDIA) == [finding("1")]
+
+
+def test_records_that_break_while_they_are_used_say_so(tmp_path: Path) -> None:
+    ledger = Ledger(open_database(f"sqlite:///{tmp_path / 'records.sqlite'}"))
+    with contextlib.closing(sqlite3.connect(tmp_path / "records.sqlite")) as database:
+        database.execute("DROP TABLE media")
+    with pytest.raises(RecordsError, match=r"records\.sqlite.*no such table"):
+        ledger.medium(MEDIA)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -250,6 +251,19 @@ def test_a_name_that_would_mislead_is_refused(world: World, name: str) -> None:
 def test_a_pipe_with_a_films_name_is_a_report_and_does_not_hang(world: World) -> None:
     os.mkfifo(world.folder / "pipe.wav")
     assert "not a regular file" in (world.archive.ingest_file(world.folder / "pipe.wav", "default").reason or "")
+
+
+def test_somebody_forgotten_between_their_record_and_their_rows_has_no_rows(world: World) -> None:
+    before, upsert = world.keys(), world.store.upsert
+
+    def forget_first(*arguments: Any) -> None:
+        world.store.upsert = upsert  # type: ignore[method-assign]
+        world.archive.forget("Ann")
+        upsert(*arguments)
+
+    world.store.upsert = forget_first  # type: ignore[method-assign]
+    world.archive.enrol("Ann", [world.file("ann.wav", [], [turn(5)])])
+    assert world.keys() == before
 
 
 def test_the_next_forgetting_finishes_one_that_was_interrupted(world: World) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from encoders.face import FaceCrop
 from ingest.samples import stored_face, stored_voice
-from search.evidence import Evidence, EvidenceMissing
+from search.evidence import Evidence, EvidenceMissing, face_id, voice_id
 
 
 @pytest.fixture
@@ -60,10 +61,37 @@ def test_a_write_that_fails_leaves_nothing(evidence: Evidence, tmp_path: Path, m
     def full_disk(*_arguments: object, **_options: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("search.evidence.write_flac", full_disk)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr("os.fsync", full_disk)
+    with pytest.raises(OSError, match=r"No space left on device: make room there .*\.flac") as failed:
         evidence.put_voice(np.zeros(1600, np.float32))
+    assert failed.value.errno == errno.ENOSPC
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_the_id_is_known_before_anything_is_written(evidence: Evidence) -> None:
+    sound = np.random.default_rng(1).uniform(-1, 1, 1600).astype(np.float32)
+    assert (face_id(crop()), voice_id(sound)) == (evidence.put_face(crop()), evidence.put_voice(sound))
+
+
+def test_deleting_removes_what_was_left_half_written_and_half_removed(evidence: Evidence, tmp_path: Path) -> None:
+    identity = evidence.put_face(crop())
+    for left in (f".{identity}.gone.png", f".{identity}.0123.png"):
+        evidence.file(identity).with_name(left).write_bytes(b"half")
+    assert evidence.delete(identity) and not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_removal_that_stops_on_the_way_leaves_no_damaged_piece(
+    evidence: Evidence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(_path: Path) -> None:
+        raise KeyboardInterrupt
+
+    identity = evidence.put_face(crop())
+    monkeypatch.setattr("search.evidence._overwrite", stop)
+    with pytest.raises(KeyboardInterrupt):
+        evidence.delete(identity)
+    assert evidence.put_face(crop()) == identity
+    assert np.array_equal(evidence.face(identity).pixels, crop().pixels)
 
 
 def test_sweeping_removes_only_what_is_unknown_and_old(evidence: Evidence, tmp_path: Path) -> None:
