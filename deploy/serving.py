@@ -2,55 +2,143 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 import uvicorn
 
+from deploy.keys import open_keys
+from deploy.logs import LogFormat, log, start_logging
+from deploy.stopping import StoppableServer, ended_in_time
 from deploy.wiring import Installation, installation
 from encoders.encoder import EncoderError
 from ingest.jobs import JobBoard
-from search.api.app import create_app
+from ingest.ledger import RecordsError
+from search.api.app import create_app, product_version
+from search.api.hosts import LOOPBACK
+from search.api.meters import Held, Meters
+from search.api.operations import Drain, Operation
 from search.api.services import Limits, Services
 from search.store import StoreError
 
-# Running requests get this long to end after SIGTERM, in seconds.
-GRACE_SECONDS = 15
+# Questions answered at a time: enough for their batches to gain, few enough for each to come soon.
+AT_ONCE = 16
 OUTDATED = "another model was chosen with `visavox models use`: start this server again"
+ANY = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, never listened on by itself
+TEST_ADDRESSES = ("192.0.2.1", "2001:db8::1")
 
 
-def run_server(host: str, port: int, on_listening: Callable[[int], None]) -> None:
-    """Serve until SIGTERM or Ctrl-C.
+@dataclass(frozen=True)
+class Listening:
+    """Where the server listens and how it tells of itself.
+
+    Args:
+        host: address or name to listen on.
+        port: 0 for any that is free.
+        names: host names and addresses, without port, under which it answers besides loopback's and ``host``.
+        loopback: whether nobody but this computer reaches ``host``.
+        log_format: how logs are written.
+    """
+
+    host: str
+    port: int
+    names: tuple[str, ...] = ()
+    loopback: bool = True
+    log_format: LogFormat = LogFormat.AUTO
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise ValueError(f"a port is 0 to 65535, got {self.port}")
+
+
+def run_server(where: Listening, on_listening: Callable[[int, bool], None]) -> None:
+    """Serve until SIGTERM or Ctrl-C; running requests then get ``GRACE_SECONDS`` to end.
 
     An embedded index is owned from the start, so that nobody else can take it between two requests; a
     server may be down at the start and later: requests are refused with 503 until it is back. So they are once
     another model has been chosen than the one this process loaded.
 
     Args:
-        host: loopback address.
-        port: 0 for any that is free.
-        on_listening: told the port once it is bound.
+        where: the address.
+        on_listening: told the port once it is bound, and whether a key is needed. Not called where logs are
+            JSON: then a line of it says so.
 
     Raises:
         StoreHeld: another process owns the embedded index. OSError: the port is taken.
     """
-    with installation(consistency="Bounded") as opened:
+    form = start_logging(where.log_format)
+    meters = Meters(product_version())
+    with (
+        _ended_by_sigterm(),
+        installation(consistency="Bounded", observe=meters.observe) as opened,
+        _listening(where) as listener,
+    ):
+        opened.sandbox.start()  # its models load beside this process's own
         if opened.settings.embedded or opened.lacks_shared_rows:
             opened.archive.mend()
+        keys = open_keys(opened.settings)
+        meters.count(_held(opened))
+        operation = Operation(meters, Drain(), open_without_keys=where.loopback)
         limits = Limits(folder=opened.settings.home / "uploads")
-        app = create_app(_services(opened), limits)
-        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE_SECONDS)
-        with _listening(host, port) as listener:
-            on_listening(listener.getsockname()[1])
-            uvicorn.Server(config).run(sockets=[listener])
+        app = create_app(_services(opened, meters), limits, allowed_hosts(where), keys, operation)
+        config = uvicorn.Config(app, log_config=None, log_level="warning", access_log=False)
+        listener.listen()
+        port, needed = listener.getsockname()[1], not where.loopback or keys.exist()
+        if form is LogFormat.JSON:
+            log().info("listening", host=where.host, port=port, keys_needed=needed, version=product_version())
+        else:
+            on_listening(port, needed)
+        StoppableServer(config, operation.drain).run(sockets=[listener])
+    ended_in_time()
+    log().info("stopped")
+
+
+def allowed_hosts(where: Listening) -> frozenset[str]:
+    """Host names and addresses under which a server answers.
+
+    One that listens on every address answers under this computer's own: its name, and the addresses it is reached
+    by. Names that others have for it, in DNS or a proxy, must be given.
+    """
+    names = {*LOOPBACK, *where.names}
+    if where.host not in ANY:
+        return frozenset(names | {where.host})
+    own = {socket.gethostname(), socket.getfqdn()}
+    with suppress(OSError):
+        own |= {str(address[4][0]) for address in socket.getaddrinfo(socket.gethostname(), None)}
+    for outside in TEST_ADDRESSES:
+        # a datagram socket that is connected sends nothing, but knows from which address it would
+        family = socket.AF_INET6 if ":" in outside else socket.AF_INET
+        with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((outside, 9))
+            own.add(probe.getsockname()[0])
+    return frozenset(names | {name for name in own if name and "%" not in name})
 
 
 @contextmanager
-def _listening(host: str, port: int) -> Iterator[socket.socket]:
-    """A socket that listens; raises OSError with the address in it."""
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM while networks are loaded ends the process in order, as it does later."""
+
+    def end(_number: int, _frame: object) -> None:
+        sys.exit(0)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _listening(where: Listening) -> Iterator[socket.socket]:
+    """A socket that is bound; raises OSError with the address in it."""
+    host, port = where.host, where.port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as listener:
+    # named, TCP makes asyncio send at once; without, every answer on a kept-alive connection waits 40 ms for an echo
+    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
@@ -59,7 +147,7 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         yield listener
 
 
-def _services(opened: Installation) -> Services:
+def _services(opened: Installation, meters: Meters) -> Services:
     return Services(
         engine=opened.engine,
         archive=opened.archive,
@@ -67,9 +155,27 @@ def _services(opened: Installation) -> Services:
         encoders=list(opened.encoders.values()),
         board=JobBoard(),
         evidence=opened.records.evidence.file,
+        seconds=opened.sandbox.seconds,
+        at_once=AT_ONCE,
         ready=_readiness(opened),
         outdated=lambda: OUTDATED if opened.outdated else None,
+        observe=meters.observe,
     )
+
+
+def _held(opened: Installation) -> Callable[[], Held]:
+    """Counts what the installation holds, for /metrics; what cannot be counted now is None."""
+
+    def count() -> Held:
+        rows = media = failed = people = None
+        with suppress(StoreError):
+            rows = {name: opened.store.count(encoder.space) for name, encoder in opened.encoders.items()}
+        with suppress(RecordsError):
+            media, failed = opened.records.ledger.counts()
+            people = len(opened.records.people.everyone())
+        return Held(rows, media, failed, people)
+
+    return count
 
 
 def _readiness(opened: Installation) -> Callable[[], Sequence[str]]:

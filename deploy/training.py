@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from deploy.models import ENCODERS
-from deploy.wiring import FACE_DETECTOR, Installation
+from deploy.reading import FACE_DETECTOR
+from deploy.wiring import Installation, processors
 from encoders.encoder import Encoder, Sample
 from encoders.face import load_face_detector
 from encoders.space import Modality
@@ -49,7 +49,7 @@ GOLDEN_SAMPLES = 2  # of each modality
 # The embedded index takes time for every hit it hands out, and the first ones decide a mean average precision.
 DEPTH = 300
 # Threads of a training step. They give way to other processes only if nobody told them to spin while they wait: see
-# deploy.settings.let_threads_sleep. More gain nothing with networks of this size.
+# deploy.settings.calm_libraries. More gain nothing with networks of this size.
 MOST_THREADS = 4
 MOST_WORKERS = 4
 
@@ -122,7 +122,7 @@ def order_population(
         ValueError: a number that the recipe does not take, or too few people for one of its batches.
     """
     settings = (recipe.Settings() if epochs is None else recipe.Settings(epochs=epochs)).fitting(learned.people)
-    threads = min(MOST_THREADS, _processors())
+    threads = min(MOST_THREADS, processors())
     return Order(recipe, settings, learned, measured, RunSettings(device=opened.settings.device, threads=threads))
 
 
@@ -145,7 +145,7 @@ def train_population(opened: Installation, order: Order, told: Told, workers: in
     encoder = _published(run_folder, home / ENCODERS)
     if encoder is not None and (report := read_report(encoder)) is not None:
         return Outcome(encoder, report, time.monotonic() - began, before=True)
-    workers = min(MOST_WORKERS, _processors()) if workers is None else workers
+    workers = min(MOST_WORKERS, processors()) if workers is None else workers
     inventing = partial(_tell, told, "inventing people to measure on")
     population = write_protocol(home, order.measured, inventing, max(1, workers))
     if encoder is None:
@@ -209,7 +209,7 @@ def _counted(prepared: Prepared, whom: str) -> str:
 def invite_measured(opened: Installation, told: Told, measured: PopulationSpec = MEASURED) -> Path:
     """The protocol folder of the people to measure on; they are invented when it is not there yet."""
     inventing = partial(_tell, told, "inventing people to measure on")
-    return write_protocol(opened.settings.home, measured, inventing, max(1, min(MOST_WORKERS, _processors())))
+    return write_protocol(opened.settings.home, measured, inventing, max(1, min(MOST_WORKERS, processors())))
 
 
 def measure(opened: Installation, encoder: Encoder, population: Path, told: Told) -> tuple[dict[str, Any], Points]:
@@ -245,11 +245,6 @@ def _golden(manifest: Manifest, modality: Modality, readers: Readers) -> list[Sa
                 seen.add(sample.identity)
 
     return list(islice(readable(), GOLDEN_SAMPLES))
-
-
-def _processors() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def _tell(told: Told, stage: str, done: int, total: int) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -12,13 +14,15 @@ from typing import Literal
 from uuid import uuid4
 
 from deploy.models import load_serving, serving_folder
-from deploy.settings import Settings, load_settings
+from deploy.reading import FACE_DETECTOR, SPEECH_DETECTOR, make_extractor
+from deploy.settings import CALM, Settings, load_settings
+from encoders.batching import Batch, shared_by_threads
 from encoders.encoder import Encoder, packaged_encoders
-from encoders.face import load_face_detector
-from encoders.voice import load_speech_detector
 from ingest.jobs import FileReport, Handler, InProcessQueue, JobQueue
 from ingest.ledger import Ledger, open_database
 from ingest.pipeline import ExtractionSettings, Extractor
+from ingest.sandbox import Sandbox, SandboxLimits
+from ingest.track import Extraction
 from ingest.worker import CeleryQueue
 from search.archive import Archive, Records
 from search.engine import Engine
@@ -28,13 +32,20 @@ from search.people import People
 from search.probes import Prober
 from search.store import SHARED, StoreError
 
-# Rows of the tables in encoders.face and encoders.voice.
-FACE_DETECTOR = "dlib_hog"
-SPEECH_DETECTOR = "silero"
 # How long a command waits for the embedded index while another command is about to let go of it.
 PATIENCE_SECONDS = 10.0
 # A worker waits longer: a question being answered must not make a file fail.
 WORKER_PATIENCE_SECONDS = 120.0
+
+
+# What a file that somebody uploads may cost: seconds by the clock, and bytes of memory beyond what the models take.
+UPLOAD_SECONDS, UPLOAD_SECONDS_PER_SECOND, UPLOAD_BYTES = 60.0, 4.0, 2_500_000_000
+# Uploads that are read at a time, each by a process with models of its own.
+MOST_READERS = 4
+# Stages of an answer that a meter is told of.
+READING, ENCODING, ENCODER_QUEUE = "reading", "encoding", "encoder_queue"
+
+Observe = Callable[[str, float], None]
 
 
 class Installation:
@@ -45,6 +56,8 @@ class Installation:
         patience: seconds to wait for an embedded index that another process holds.
         consistency: what searches see. A command asks ``Strong``, since it may follow another process's
             enrolment by a moment; a server that lives on asks ``Bounded``, which is quicker.
+        observe: given by a server that many ask at once, about files that nobody trusts: files are then read by
+            processes that can be killed, threads share the networks, and it is told how long the stages take.
     """
 
     def __init__(
@@ -53,8 +66,10 @@ class Installation:
         *,
         patience: float = PATIENCE_SECONDS,
         consistency: Literal["Strong", "Bounded"] = "Strong",
+        observe: Observe | None = None,
     ) -> None:
         self.settings = settings
+        self._observe = observe
         self._patience = patience
         self._consistency: Literal["Strong", "Bounded"] = consistency
         self._store: MilvusStore | None = None
@@ -71,6 +86,8 @@ class Installation:
         self._loaded_model = serving_folder(self.settings)
         if shared := load_serving(self.settings):
             loaded.append(shared)
+        if self._observe:
+            loaded = [shared_by_threads(encoder, self._batch_done) for encoder in loaded]
         return {encoder.space.name: encoder for encoder in loaded}
 
     @property
@@ -105,13 +122,31 @@ class Installation:
 
     @cached_property
     def extractor(self) -> Extractor:
-        """Reads files into tracks."""
-        return Extractor(
-            load_face_detector(FACE_DETECTOR),
-            load_speech_detector(SPEECH_DETECTOR),
-            self.encoders["face_identity"],
-            self.encoders["voice_identity"],
-        )
+        """Reads files into tracks, in this process: files that whoever named them is trusted with."""
+        return make_extractor(self.encoders)
+
+    @cached_property
+    def sandbox(self) -> Sandbox:
+        """Reads files that nobody trusts; its processes start when they are first needed."""
+        limits = SandboxLimits(UPLOAD_SECONDS, UPLOAD_BYTES, min(MOST_READERS, processors()), UPLOAD_SECONDS_PER_SECOND)
+        # one thread each: there are as many processes as processors
+        environment = CALM | {"OMP_NUM_THREADS": "1"}
+        return Sandbox("deploy.reading:sandboxed_extractor", limits, environment=environment)
+
+    def extract(self, path: Path) -> Extraction:
+        """Read a file into tracks, in a process of its own if this installation is asked by many. Raises MediaError."""
+        if self._observe is None:
+            return self.extractor.extract(path)
+        began = time.monotonic()
+        try:
+            return self.sandbox.extract(path)
+        finally:
+            self._observe(READING, time.monotonic() - began)
+
+    def _batch_done(self, batch: Batch) -> None:
+        if self._observe:
+            self._observe(ENCODER_QUEUE, batch.waited)
+            self._observe(ENCODING, batch.seconds)
 
     @cached_property
     def records(self) -> Records:
@@ -146,12 +181,12 @@ class Installation:
             if self.outdated:
                 for made in ("encoders", "extractor"):
                     vars(self).pop(made, None)
-        return Archive(self.extractor.extract, self._reading, self.encoders, self.store, self.records)
+        return Archive(self.extract, self._reading, self.encoders, self.store, self.records)
 
     @property
     def prober(self) -> Prober:
         """Reads probes as the engine does."""
-        return Prober(self.extractor.extract, self.encoders, self.store, self.records.people)
+        return Prober(self.extract, self.encoders, self.store, self.records.people)
 
     @property
     def engine(self) -> Engine:
@@ -196,12 +231,21 @@ class Installation:
     def close(self) -> None:
         """Let go of everything."""
         self.release()
+        if "sandbox" in vars(self):
+            self.sandbox.close()
+
+
+def processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 @contextmanager
-def installation(*, consistency: Literal["Strong", "Bounded"] = "Strong") -> Iterator[Installation]:
+def installation(
+    *, consistency: Literal["Strong", "Bounded"] = "Strong", observe: Observe | None = None
+) -> Iterator[Installation]:
     """The installation that the environment describes, closed afterwards. Raises SettingsError."""
-    opened = Installation(load_settings(), consistency=consistency)
+    opened = Installation(load_settings(), consistency=consistency, observe=observe)
     try:
         yield opened
     finally:

@@ -8,9 +8,9 @@ import traceback
 
 import typer
 
-from deploy.cli import ask, enrol, evaluate, files, models, operate, train
+from deploy.cli import ask, enrol, evaluate, files, keys, models, operate, store, train
 from deploy.cli.output import NOTHING_DONE, WRONG_USAGE, NothingDone, UsageError, report_error
-from deploy.settings import let_threads_sleep
+from deploy.settings import calm_libraries
 
 INTERRUPTED = 130
 
@@ -20,13 +20,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for family in (files, enrol, ask, evaluate, train, models, operate):
+for family in (files, enrol, ask, evaluate, train, models, store, keys, operate):
     family.register(app)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit: 0 done, 1 done with failures, 2 wrong usage, 3 nothing could be done."""
-    let_threads_sleep()
+    calm_libraries()
     os.umask(0o077)  # what an installation keeps is biometric: nobody else on this machine reads it
     given = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     as_json = "--json" in given

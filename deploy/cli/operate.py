@@ -7,7 +7,12 @@ from typing import Annotated
 
 import typer
 
+from deploy.cli.keys import key_errors_translated
 from deploy.cli.output import Json, NothingDone, UsageError, answer, console, errors_translated, progress_console
+
+LOG_FORMATS = ("auto", "json", "text")
+WITH_KEYS = "every request needs a key (Authorization: Bearer KEY); `visavox keys` makes and revokes them"
+WITHOUT_KEYS = "no key exists: whoever reaches this port may ask; the first `visavox keys create` ends that"
 
 
 def register(app: typer.Typer) -> None:
@@ -33,23 +38,52 @@ def status(json: Json = False) -> None:
 
 
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen on; loopback only.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on; beyond loopback it needs an API key.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(help="Host name or address, without port, under which others reach it. Repeatable."),
+    ] = None,
+    log_format: Annotated[
+        str, typer.Option(help="How logs are written: json, text, or auto (text on a terminal).")
+    ] = "auto",
 ) -> None:
-    """Answer over HTTP: /docs shows how."""
-    if not _is_loopback(host):
-        raise UsageError(
-            f"--host {host} can be reached by others, which needs an API key, and this version has no keys yet: "
-            "listen on 127.0.0.1 and put an authenticating proxy in front"
-        )
-    with errors_translated():
-        from deploy.serving import run_server
+    """Answer over HTTP: /docs shows how.
 
-        run_server(
-            host,
-            port,
-            lambda bound: progress_console.print(f"visavox listens on http://{host}:{bound} (documentation: /docs)"),
-        )
+    Beyond loopback everybody needs a key (`visavox keys create`), and on loopback too once there is one. It speaks
+    plain HTTP: TLS is the business of a reverse proxy in front, whose host name is given with --name.
+    """
+    if log_format not in LOG_FORMATS:
+        raise UsageError(f"--log-format is one of {', '.join(LOG_FORMATS)}, not {log_format!r}")
+    names = tuple(name or ())
+    for one in names:
+        if not one or any(mark in one for mark in "/@ ") or (":" in one and not _is_address(one)):
+            raise UsageError(f"--name {one!r} is no host name: give it without scheme, port and path")
+    loopback = _is_loopback(host)
+    if not loopback:
+        _need_key(host)
+    with errors_translated():
+        from deploy.logs import LogFormat
+        from deploy.serving import Listening, run_server
+
+        def tell(bound: int, needed: bool) -> None:
+            shown = f"[{host}]" if ":" in host else host
+            progress_console.print(f"visavox listens on http://{shown}:{bound} (documentation: /docs)")
+            progress_console.print(WITH_KEYS if needed else WITHOUT_KEYS)
+
+        run_server(Listening(host, port, names, loopback, LogFormat(log_format)), tell)
+
+
+def _need_key(host: str) -> None:
+    """Raise UsageError if no key exists that works; nothing heavy is loaded to find out."""
+    with key_errors_translated():
+        from deploy.keys import has_working_key
+
+        if not has_working_key():
+            raise UsageError(
+                f"--host {host} can be reached by others, which needs an API key, and there is none: make one with "
+                "`visavox keys create --label NAME --role reader`, or listen on 127.0.0.1"
+            )
 
 
 def worker(
@@ -85,9 +119,12 @@ def demo() -> None:
 
 
 def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
+    return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
+
+
+def _is_address(host: str) -> bool:
     try:
-        return ipaddress.ip_address(host).is_loopback
+        ipaddress.ip_address(host)
     except ValueError:
         return False
+    return True

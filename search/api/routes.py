@@ -6,53 +6,36 @@ part's declared type nor its file name chooses anything.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
-from fastapi import APIRouter, Depends, File, Form, Request, Response, UploadFile
+from fastapi import APIRouter, File, Form, Path, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException
 
-from encoders.encoder import EncoderError
 from encoders.space import Embedding, Modality, SpaceMismatch
-from ingest.content import MediaError
 from ingest.jobs import BoardFull, Job, JobState, UnknownJob
-from ingest.ledger import RecordsError
 from search.answers import FindAnswer, MatchAnswer, VerifyAnswer, WhoAnswer
-from search.api import problems
+from search.api import examples, problems
+from search.api.desks import FILE_PROBLEMS, MOST_FILES, AtDesk, desk_of, receive
 from search.api.forms import FormRoute
-from search.api.problems import CrossSite, VectorUnusable, documented
-from search.api.services import Desk, MediaTooLong, NotReady
-from search.api.uploads import Uploads, UploadTooLarge, is_multipart, save
-from search.evidence import EvidenceMissing
-from search.probes import ProbeUnusable
+from search.api.problems import WRONG_BODY, VectorUnusable, answered, documented
+from search.api.services import Desk, NotReady
+from search.api.uploads import is_multipart
 from search.scores import NotCalibrated, Similarity
-from search.store import StoreError, StoreHeld, StoreUnavailable
+
+__all__ = ["MOST_FILES", "desk_of", "router"]
 
 router = APIRouter(route_class=FormRoute)
 Model = TypeVar("Model", bound=BaseModel)
 
 MOST_HITS = 1000
-MOST_FILES = 100
 LONGEST_VECTOR = 8192
-EVIDENCE_TYPES = {".png": "image/png", ".flac": "audio/flac"}
 
-INDEX_PROBLEMS = (StoreUnavailable, StoreHeld, StoreError, RecordsError, EncoderError)
-FILE_PROBLEMS = (CrossSite, MediaError, MediaTooLong, ProbeUnusable, UploadTooLarge, *INDEX_PROBLEMS)
-
-
-def desk_of(request: Request) -> Desk:
-    """The desk of the application that serves a request."""
-    desk: Desk = request.app.state.desk
-    return desk
-
-
-AtDesk = Annotated[Desk, Depends(desk_of)]
 OneFile = Annotated[UploadFile, File(description="A film, a sound or a photo, of any common format.")]
 Kind = Annotated[Similarity, Form(description="How vectors are compared.")]
 
@@ -103,21 +86,35 @@ class VectorSearch(BaseModel):
     top: int = Field(default=10, ge=1, le=MOST_HITS)
 
 
-async def receive(files: Sequence[UploadFile], desk: Desk, stack: ExitStack) -> Uploads:
-    """Take the files of a request; they are deleted when the stack is left."""
-    uploads = await save(files, desk.limits.folder)
-    stack.callback(uploads.delete)
-    return uploads
+@dataclass(frozen=True)
+class Health:
+    """How the service stands, in a word."""
+
+    status: str
+
+
+def _form(**parts: object) -> dict[str, Any]:
+    """OpenAPI of an example of a form, which FastAPI cannot say by itself."""
+    return {"requestBody": {"content": {"multipart/form-data": {"example": parts}}}}
 
 
 @router.post(
     "/v1/who",
+    operation_id="who",
     summary="Who speaks when in a file",
     tags=["questions"],
     response_model=WhoAnswer,
-    responses=documented(*FILE_PROBLEMS, BoardFull)
-    | {202: {"model": JobAnswer, "description": "More than 60 s of media: a job, at Location"}},
-)
+    responses=documented(*FILE_PROBLEMS, BoardFull, body=True)
+    | answered(examples.WHO)
+    | {
+        202: {"model": JobAnswer}
+        | answered(
+            JobAnswer(examples.JOB, examples.QUEUED), 202, "More than 60 s of media: a job, at Location",
+            {"Location": "The job.", "Retry-After": "Seconds."}, {"job": {"identity": "$response.body#/job"}},
+        )[202]
+    },
+    openapi_extra=_form(file=examples.FILE),
+)  # fmt: skip
 async def who(desk: AtDesk, file: OneFile) -> WhoAnswer | Response:
     """Every speech turn with the people who may be speaking, best first, and the answer or ``unknown``."""
     with ExitStack() as stack:
@@ -143,16 +140,22 @@ def _search_body() -> dict[str, Any]:
             for holder in (one, *one.get("anyOf", [])):
                 if "$ref" in holder:
                     holder.update(definitions[holder.pop("$ref").rsplit("/", 1)[-1]])
-    content = {"multipart/form-data": {"schema": form}, "application/json": {"schema": vector}}
+    by_vector = {"space_digest": examples.SPACE, "modality": "face", "vector": [0.6, 0.0, 0.8], "want": "voice"}
+    content = {
+        "multipart/form-data": {"schema": form, "example": {"file": examples.FILE, "want": "voice", "top": 10}},
+        "application/json": {"schema": vector, "example": by_vector},
+    }
     return {"requestBody": {"required": True, "content": content}}
 
 
 @router.post(
     "/v1/search",
+    operation_id="search",
     summary="Find faces or voices of whom a file shows, or near a vector",
     tags=["questions"],
     response_model=FindAnswer,
-    responses=documented(*FILE_PROBLEMS, SpaceMismatch, VectorUnusable),
+    responses=documented(*FILE_PROBLEMS, SpaceMismatch, VectorUnusable, WRONG_BODY, body=True)
+    | answered(examples.FIND, links={"evidence": {"identity": "$response.body#/hits/0/evidence"}}),
     openapi_extra=_search_body(),
 )
 async def search(desk: AtDesk, request: Request) -> FindAnswer:
@@ -201,10 +204,12 @@ def _valid(model: type[Model], given: bytes | dict[str, Any]) -> Model:
 
 @router.post(
     "/v1/verify",
+    operation_id="verify",
     summary="Whether two files show one person",
     tags=["questions"],
     response_model=VerifyAnswer,
-    responses=documented(*FILE_PROBLEMS, NotCalibrated),
+    responses=documented(*FILE_PROBLEMS, NotCalibrated, body=True) | answered(examples.VERIFY),
+    openapi_extra=_form(file=[examples.FILE, examples.FILE], similarity="cosine"),
 )
 async def verify(
     desk: AtDesk,
@@ -221,10 +226,12 @@ async def verify(
 
 @router.post(
     "/v1/match",
+    operation_id="match",
     summary="Which of several files shows the person of the probe",
     tags=["questions"],
     response_model=MatchAnswer,
-    responses=documented(*FILE_PROBLEMS, NotCalibrated),
+    responses=documented(*FILE_PROBLEMS, NotCalibrated, body=True) | answered(examples.MATCH),
+    openapi_extra=_form(probe=examples.FILE, candidate=[examples.FILE, examples.FILE], similarity="cosine"),
 )
 async def match(
     desk: AtDesk,
@@ -243,10 +250,14 @@ async def match(
 
 
 @router.get(
-    "/v1/jobs/{identity}", summary="How a job stands", tags=["jobs"], response_model=JobAnswer,
-    responses=documented(UnknownJob),
+    "/v1/jobs/{identity}", summary="How a job stands", operation_id="job", tags=["jobs"], response_model=JobAnswer,
+    responses=documented(UnknownJob) | answered(JobAnswer(examples.JOB, "done", asdict(examples.WHO))),
 )  # fmt: skip
-async def job(desk: AtDesk, request: Request, identity: str) -> JobAnswer:
+async def job(
+    desk: AtDesk,
+    request: Request,
+    identity: Annotated[str, Path(description="As the 202 named it.", max_length=200, examples=[examples.JOB])],
+) -> JobAnswer:
     """``result`` is what the question answers at once for shorter media; ``error`` a problem document."""
     found: Job = desk.services.board.get(identity)
     folder = problems.uploads_folder(request)
@@ -254,7 +265,12 @@ async def job(desk: AtDesk, request: Request, identity: str) -> JobAnswer:
     return JobAnswer(found.id, found.state, found.result, error)
 
 
-@router.get("/v1/spaces", summary="Spaces that can be searched", tags=["index"], response_model=SpacesAnswer)
+@router.get(
+    "/v1/spaces", summary="Spaces that can be searched", operation_id="spaces",
+    tags=["index"], response_model=SpacesAnswer,
+    responses=documented()
+    | answered(SpacesAnswer([SpaceAnswer("face_identity", examples.SPACE, 128, ["face"])])),
+)  # fmt: skip
 async def spaces(desk: AtDesk) -> SpacesAnswer:
     """Name, digest, dimension and modalities of each: what a search by vector needs."""
     return SpacesAnswer(
@@ -266,37 +282,23 @@ async def spaces(desk: AtDesk) -> SpacesAnswer:
 
 
 @router.get(
-    "/v1/evidence/{identity}", summary="The face crop or speech turn behind a hit", tags=["index"],
-    response_class=Response,
-    responses=documented(EvidenceMissing)
-    | {200: {"description": "PNG or FLAC", "content": {one: {} for one in EVIDENCE_TYPES.values()}}},
+    "/healthz", summary="Whether the process lives", operation_id="healthz",
+    tags=["operation"], response_model=Health,
+    responses=documented(keys=False) | answered(Health("alive")),
 )  # fmt: skip
-async def evidence(desk: AtDesk, identity: str) -> Response:
-    """PNG for a face, FLAC for a voice."""
-
-    def read() -> tuple[bytes, str]:
-        path = desk.services.evidence(identity)
-        try:
-            return path.read_bytes(), EVIDENCE_TYPES.get(path.suffix, "application/octet-stream")
-        except FileNotFoundError as error:  # forgotten a moment ago
-            raise EvidenceMissing(f"no evidence {identity!r} is stored") from error
-
-    content, media_type = await desk.look(read)
-    # nothing may keep a copy: a person can be forgotten
-    headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-    return Response(content, media_type=media_type, headers=headers)
-
-
-@router.get("/healthz", summary="Whether the process lives", tags=["operation"])
-async def healthz() -> dict[str, str]:
+async def healthz() -> Health:
     """Always 200."""
-    return {"status": "alive"}
+    return Health("alive")
 
 
-@router.get("/readyz", summary="Whether questions can be answered", tags=["operation"], responses=documented(NotReady))
-async def readyz(desk: AtDesk) -> dict[str, str]:
+@router.get(
+    "/readyz", summary="Whether questions can be answered", operation_id="readyz",
+    tags=["operation"], response_model=Health,
+    responses=documented(NotReady) | answered(Health("ready")),
+)  # fmt: skip
+async def readyz(desk: AtDesk) -> Health:
     """200 once the index answers and the encoders are loaded; else 503 with what is missing."""
     missing = await desk.missing()
     if missing:
         raise NotReady(missing)
-    return {"status": "ready"}
+    return Health("ready")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -24,13 +25,15 @@ from search.answers import (
     VerifyAnswer,
     WhoAnswer,
 )
-from search.people import Person
+from search.people import People, Person
 
 Result = TypeVar("Result")
 
 # Reading records is quick; this many at a time do not wait for each other.
 READERS = 4
 READY_SECONDS = 10.0
+# Stages of a request that Services.observe is told of.
+QUEUE_STAGE, ANSWER_STAGE = "queue", "answer"
 
 
 class Answers(Protocol):
@@ -58,24 +61,14 @@ class Keeper(Protocol):
     def enrol_known(self, person: str, paths: Sequence[Path], /) -> EnrolAnswer:
         """Enrol files of the person with an id; raises UnknownPerson if nobody has it any more."""
 
-    def forget(self, name: str, /) -> ForgetAnswer:
-        """Remove a person everywhere."""
+    def forget(self, name: str, version: int | None = None, /) -> ForgetAnswer:
+        """Remove a person everywhere; PreconditionFailed if their record is of another version."""
 
     def people(self) -> PeopleAnswer:
         """Everyone enrolled."""
 
-
-class Register(Protocol):
-    """The names of people: :class:`search.people.People`."""
-
-    def find(self, name_or_id: str, /) -> Person:
-        """Somebody by name or id."""
-
-    def create(self, name: str, /) -> Person:
-        """Enter somebody."""
-
-    def rename(self, name_or_id: str, name: str, /) -> Person:
-        """Give somebody another name."""
+    def merge(self, person: str, into: str, version: int | None = None, /) -> Person:
+        """Give all samples of one person to another, and let the first go."""
 
 
 class Serving(Protocol):
@@ -100,23 +93,26 @@ class Services:
     """The parts of an installation that the application answers with.
 
     Args:
-        engine: answers questions; one at a time, for its networks are not made for threads.
-        archive: enrols and forgets; taken turns with the engine, whose networks it shares.
+        engine: answers questions, ``at_once`` of them at a time.
+        archive: enrols and forgets, one at a time.
         people: the names.
         encoders: the serving encoders.
         board: where long questions run.
         evidence: the file of a piece of evidence; raises EvidenceMissing.
         ready: what is missing before questions can be answered, as sentences; empty when nothing is.
-        background: answers the long questions; an engine with networks of its own, so that short questions
-            need not wait for long ones. None: the engine does, and they take turns.
+        background: answers the long questions; an engine of its own, so that short questions need not wait for
+            long ones. None: the engine does.
         seconds: duration of a file.
         outdated: why nothing may be asked or written any more, such as that another model was chosen; None while
             all is well. Looked at before every question.
+        at_once: questions that the engine answers at a time. 1: its networks are not made for threads, and long
+            questions and the archive take turns with it.
+        observe: told the seconds that a stage of a request took.
     """
 
     engine: Answers
     archive: Keeper
-    people: Register
+    people: People
     encoders: Sequence[Serving]
     board: JobBoard
     evidence: Callable[[str], Path]
@@ -124,6 +120,12 @@ class Services:
     background: Answers | None = None
     seconds: Callable[[Path], float] = media_seconds
     outdated: Callable[[], str | None] = lambda: None
+    at_once: int = 1
+    observe: Callable[[str, float], None] = lambda stage, seconds: None
+
+    def __post_init__(self) -> None:
+        if self.at_once < 1:
+            raise ValueError(f"at least one question is answered at a time, got {self.at_once}")
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,7 @@ class Limits:
         at_once: most seconds of media that ``who`` answers at once; beyond it becomes a job.
         longest: most seconds of media that any question takes.
         folder: where uploads lie while they are read; None for the system's temporary folder.
+        waiting: most requests that wait for their turn; more are refused.
     """
 
     upload_bytes: int = 512 * 2**20
@@ -143,9 +146,10 @@ class Limits:
     at_once: float = 60.0
     longest: float = 2 * 3600.0
     folder: Path | None = None
+    waiting: int = 200
 
     def __post_init__(self) -> None:
-        if min(self.upload_bytes, self.json_bytes, self.at_once, self.longest) <= 0:
+        if min(self.upload_bytes, self.json_bytes, self.at_once, self.longest, self.waiting) <= 0:
             raise ValueError(f"limits must be positive, got {self}")
 
 
@@ -155,6 +159,10 @@ class NotReady(RuntimeError):
     def __init__(self, missing: list[str]) -> None:
         super().__init__("; ".join(missing))
         self.missing = missing
+
+
+class Overloaded(RuntimeError):
+    """More requests wait for their turn than may: ask again later."""
 
 
 class MediaTooLong(ValueError):
@@ -167,20 +175,45 @@ class Desk:
 
     services: Services
     limits: Limits
-    _asking: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))
+    _asking: CapacityLimiter = field(init=False)
+    _writing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))
     _looking: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(READERS))
     _checking: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))
     _networks: threading.Lock = field(default_factory=threading.Lock)
 
+    def __post_init__(self) -> None:
+        """Make room for as many questions at a time as the engine takes."""
+        self._asking = CapacityLimiter(self.services.at_once)
+
     async def ask(self, work: Callable[[], Result]) -> Result:
-        """Run work that uses the networks: one at a time."""
+        """Run work that uses the networks. Raises Overloaded, NotReady."""
+        return await self._in_turn(work, self._asking)
+
+    async def write(self, work: Callable[[], Result]) -> Result:
+        """Run work that changes the archive: one such at a time. Raises Overloaded, NotReady."""
+        return await self._in_turn(work, self._writing)
+
+    async def _in_turn(self, work: Callable[[], Result], limiter: CapacityLimiter) -> Result:
+        came = time.monotonic()
+        waiting = limiter.statistics().tasks_waiting
+        if waiting >= self.limits.waiting:
+            raise Overloaded(f"{waiting} requests are waiting already: ask again later")
 
         def guarded() -> Result:
-            with self._networks:
+            with self._turn():
                 self._check_current()
-                return work()
+                began = time.monotonic()
+                self.services.observe(QUEUE_STAGE, began - came)
+                try:
+                    return work()
+                finally:
+                    self.services.observe(ANSWER_STAGE, time.monotonic() - began)
 
-        return await to_thread.run_sync(guarded, limiter=self._asking)
+        return await to_thread.run_sync(guarded, limiter=limiter)
+
+    def _turn(self) -> AbstractContextManager[Any]:
+        """What keeps work with the networks from work beside it, where they are not made for threads."""
+        return self._networks if self.services.at_once == 1 else nullcontext()
 
     async def look(self, work: Callable[[], Result]) -> Result:
         """Run work that only reads or writes files and records."""
@@ -211,10 +244,9 @@ class Desk:
     def later(self, work: Callable[[Answers], Mapping[str, Any]], afterwards: Callable[[], None]) -> Job:
         """Put work on the board. Raises BoardFull, and ``afterwards`` is then not called."""
         engine = self.services.background or self.services.engine
-        turn: AbstractContextManager[Any] = nullcontext() if self.services.background else self._networks
 
         def answer() -> dict[str, Any]:
-            with turn:
+            with nullcontext() if self.services.background else self._turn():
                 self._check_current()
                 return dict(work(engine))
 

@@ -5,11 +5,13 @@ A part's file name is never used to choose anything; cleaned, it names the file 
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -23,6 +25,10 @@ PREFIX = "visavox-upload-"
 LONGEST_LABEL_BYTES = 120
 # What a server that was killed left behind is nobody's after a day.
 LEFTOVER_SECONDS = 24 * 3600.0
+# Each may fill the disk with as much as a request may weigh, twice.
+MOST_UPLOADS = 64
+# What the system says where nothing more can be written: disk, quota, longest file, open files.
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE})
 
 
 class UploadTooLarge(HTTPException):
@@ -32,6 +38,24 @@ class UploadTooLarge(HTTPException):
         super().__init__(413, f"the request is larger than {most} bytes: send a shorter or smaller file")
 
 
+class NoRoom(HTTPException):
+    """The service has no room for another upload now: on its disk, or beside those that are being received."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(503, f"{why}: try again later")
+
+
+@contextmanager
+def room() -> Iterator[None]:
+    """Translate a full disk, met in a ``with`` block, to NoRoom."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise NoRoom(f"an upload cannot be kept ({error.strerror})") from error
+        raise
+
+
 class BodyCap:
     """Middleware that counts the bytes of a request as they arrive and stops at a limit.
 
@@ -39,33 +63,50 @@ class BodyCap:
         app: what comes after.
         upload_bytes: for multipart requests.
         json_bytes: for all others.
+        uploads: multipart requests that are taken at a time.
     """
 
-    def __init__(self, app: ASGIApp, upload_bytes: int, json_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, upload_bytes: int, json_bytes: int, uploads: int = MOST_UPLOADS) -> None:
         self._app = app
         self._upload_bytes = upload_bytes
         self._json_bytes = json_bytes
+        self._places = uploads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        most = self._upload_bytes if is_multipart(headers) else self._json_bytes
-        declared = headers.get("content-length", "")
-        received = int(declared) if declared.isdecimal() and int(declared) > most else 0
+        if not is_multipart(Headers(scope=scope)):
+            await self._app(scope, _counted(scope, receive, self._json_bytes), send)
+            return
+        full = self._places == 0
+        self._places -= not full
+        try:
+            await self._app(scope, _refusing if full else _counted(scope, receive, self._upload_bytes), send)
+        finally:
+            self._places += not full
 
-        async def counted() -> Message:
-            nonlocal received
-            # what is declared as too large is refused before any of it is read
-            message = {"type": "http.request"} if received > most else await receive()
-            received += len(message.get("body", b""))
-            if received > most:
-                raise UploadTooLarge(most)
-            return message
 
-        await self._app(scope, counted, send)
+def _counted(scope: Scope, receive: Receive, most: int) -> Receive:
+    """What a request sends, as long as it is not more than it may be."""
+    declared = Headers(scope=scope).get("content-length", "")
+    received = int(declared) if declared.isdecimal() and int(declared) > most else 0
+
+    async def counted() -> Message:
+        nonlocal received
+        # what is declared as too large is refused before any of it is read
+        message = {"type": "http.request"} if received > most else await receive()
+        received += len(message.get("body", b""))
+        if received > most:
+            raise UploadTooLarge(most)
+        return message
+
+    return counted
+
+
+async def _refusing() -> Message:
+    raise NoRoom("too many uploads at a time")
 
 
 def is_multipart(headers: Headers) -> bool:
@@ -101,8 +142,10 @@ class Uploads:
         """From path to a name to show, different for each file."""
         names: dict[str, str] = {}
         for number, path in enumerate(self.paths):
-            taken = path.name in names.values()
-            names[str(path)] = f"{path.name} ({number})" if taken else path.name
+            name = path.name
+            while name in names.values():
+                name = f"{name} ({number})"
+            names[str(path)] = name
         return names
 
     def delete(self) -> None:
@@ -116,20 +159,27 @@ async def save(files: Sequence[UploadFile], folder: Path | None) -> Uploads:
     Args:
         files: parts of the request.
         folder: where to make a folder for them; None for the system's temporary folder.
+
+    Raises:
+        NoRoom: they cannot be written.
     """
     parts = [(file.file, label(file.filename, index)) for index, file in enumerate(files)]
-    return await to_thread.run_sync(_save, parts, folder)
+    begun: list[Uploads] = []
+    try:
+        with room():
+            return await to_thread.run_sync(_save, parts, folder, begun)
+    except BaseException:  # also when the request is given up, which the thread does not notice
+        for uploads in begun:
+            uploads.delete()
+        raise
 
 
-def _save(parts: Sequence[tuple[BinaryIO, str]], folder: Path | None) -> Uploads:
+def _save(parts: Sequence[tuple[BinaryIO, str]], folder: Path | None, begun: list[Uploads]) -> Uploads:
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     uploads = Uploads(Path(tempfile.mkdtemp(prefix=PREFIX, dir=folder)), ())
-    try:
-        return Uploads(uploads.folder, tuple(_copy(part, uploads.folder / str(i)) for i, part in enumerate(parts)))
-    except BaseException:
-        uploads.delete()
-        raise
+    begun.append(uploads)
+    return Uploads(uploads.folder, tuple(_copy(part, uploads.folder / str(i)) for i, part in enumerate(parts)))
 
 
 def _copy(part: tuple[BinaryIO, str], folder: Path) -> Path:

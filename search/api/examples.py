@@ -1,0 +1,52 @@
+"""Examples for the OpenAPI document: one of each answer, made of the very classes that answer."""
+
+from __future__ import annotations
+
+from ingest.jobs import JobState
+from search.answers import (
+    Candidate,
+    EnrolAnswer,
+    EvidenceKinds,
+    FindAnswer,
+    ForgetAnswer,
+    FoundHit,
+    MatchAnswer,
+    MatchCandidate,
+    Refusal,
+    VerifyAnswer,
+    WhoAnswer,
+    WhoTurn,
+)
+from search.people import PersonEntry
+
+PERSON = "8f14e45fceea467f8b1d1e4b7a5f6c0d"
+OTHER_PERSON = "c4ca4238a0b9423820dcc509a6f75849"
+VERSION = 3
+PERSON_TAG = f'"{PERSON}-{VERSION}"'
+EVIDENCE = "5feceb66ffc86f38d952786c6d696c79c2dbc239dd4e91b46729d73a27fb57e9"
+EVIDENCE_TAG = f'"{EVIDENCE}"'
+MEDIA = "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"
+SPACE = "d4735e3a265e16eee03f59718b9b5d03019c07d8b6c51f90da3a666eec13ab35"
+JOB = "1679091c5a880faf6fb5e6087eb1b2dc"
+CURSOR = "WyJBZGEgTG92ZWxhY2UiLCI4ZjE0ZTQ1ZmNlZWE0NjdmOGIxZDFlNGI3YTVmNmMwZCJd"
+FILE = "(the bytes of a film, a sound or a photo)"
+
+SUMMARY = PersonEntry(PERSON, "Ada Lovelace", 4, 12, "2026-01-31T12:00:00Z", VERSION)
+FIND = FindAnswer([FoundHit("voice_identity", "voice", MEDIA, 12.4, 15.1, "Ada Lovelace", 0.87, 0.98, EVIDENCE)])
+WHO = WhoAnswer(
+    [
+        WhoTurn(
+            start=12.4, end=15.1, answer="Ada Lovelace",
+            people=[Candidate("Ada Lovelace", 0.87, 0.98, EvidenceKinds(voice=0.97, face=0.9))],
+        ),
+        WhoTurn(start=15.1, end=18.0, people=[], answer="unknown"),
+    ]
+)  # fmt: skip
+VERIFY = VerifyAnswer(0.81, 0.97, True, 0.62, "face_identity")
+MATCH = MatchAnswer([MatchCandidate("a.jpg", 0.12, 0.03), MatchCandidate("b.jpg", 0.79, 0.96)], "b.jpg")
+ENROL = EnrolAnswer(
+    "Ada Lovelace", ["talk.mp4"], [Refusal("sea.jpg", "no usable face and no usable speech found")],
+    ["talk.mp4: only 1.4 s of speech: 2 s or more identify better"],
+)  # fmt: skip
+FORGET = ForgetAnswer("Ada Lovelace", 16, 16, 16)
+QUEUED: JobState = "queued"
