@@ -112,7 +112,7 @@ def load_serving(settings: Settings) -> Encoder | None:
 
 def load_shared(folder: Path, device: str) -> Encoder:
     """Load a shared-space encoder with its hashes checked. Raises EncoderError, also if it is of another kind."""
-    encoder = Encoder.load(folder, device=device)
+    encoder = Encoder.load(folder, device=device, precision="auto")
     if encoder.space.name != SHARED or encoder.modalities != set(Modality):
         kinds = " and ".join(sorted(encoder.modalities))
         raise EncoderError(

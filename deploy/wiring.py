@@ -82,7 +82,10 @@ class Installation:
         Raises:
             EncoderError: one cannot be loaded; of the shared one it says who named its folder.
         """
-        loaded = [Encoder.load(folder, device=self.settings.device) for folder in packaged_encoders().values()]
+        loaded = [
+            Encoder.load(folder, device=self.settings.device, precision="auto")
+            for folder in packaged_encoders().values()
+        ]
         self._loaded_model = serving_folder(self.settings)
         if shared := load_serving(self.settings):
             loaded.append(shared)

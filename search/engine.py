@@ -16,7 +16,7 @@ from encoders.space import Embedding, Modality, SpaceMismatch
 from search.answers import FindAnswer, FoundHit, MatchAnswer, MatchCandidate, VerifyAnswer, WhoAnswer
 from search.probes import OVERFETCH, PersonScore, Probe, Prober, ProbeUnusable, centre
 from search.scores import NotCalibrated, Purpose, Similarity, probability_of, similarity
-from search.store import MOST_HITS, SHARED, Filter, Hit, Row, Store
+from search.store import MOST_HITS, SHARED, Entry, Filter, Hit, Store
 from search.who import who
 
 # Nobody less likely than this is followed over the bridge.
@@ -95,8 +95,7 @@ class Engine:
 
     def _same_modality(self, probe: Embedding, top: int) -> list[FoundHit]:
         calibration = self._prober.calibration(probe.space.name, (probe.modality,) * 2, Purpose.VERIFY)
-        names = self._prober.names()
-        hits = self._tracks(probe, probe.modality, top, names)
+        hits, names = self._tracks(probe, probe.modality, top)
         return [self._hit(hit, names, calibration.probability(hit.score)) for hit in hits.values()]
 
     def _across(self, probe: Probe, want: Modality, top: int) -> FindAnswer:
@@ -111,22 +110,31 @@ class Engine:
             found.append(self._in_shared(point, want, top))
         return FindAnswer(_best(found, top), self._lead_note(want.other, want))
 
-    def _tracks(self, probe: Embedding, want: Modality, top: int, names: Mapping[str, str]) -> dict[Track, Hit]:
-        """The best row of each of the nearest tracks, best first."""
-        rows = min(MOST_HITS, top * OVERFETCH)
-        (hits,) = self._store.search([probe], rows, want=want)
-        best: dict[Track, Hit] = {}
-        for hit in hits:
-            if hit.row.person and hit.row.person not in names:
-                continue  # somebody who is being forgotten
-            best.setdefault(_track(hit.row), hit)
-        return dict(list(best.items())[:top])
+    def _tracks(self, probe: Embedding, want: Modality, top: int) -> tuple[dict[Track, Hit], dict[str, str]]:
+        """The best row of each of the nearest tracks, best first, and the names of the people among them.
+
+        A track has several rows, so more are asked for than tracks are wanted: at first a few more, then again four
+        times as many while that gave too few tracks.
+        """
+        most = min(MOST_HITS, top * OVERFETCH)
+        rows = min(most, top)
+        while True:
+            (hits,) = self._store.search([probe], rows, want=want)
+            names = self._prober.names({hit.row.person for hit in hits} - {""})
+            best: dict[Track, Hit] = {}
+            for hit in hits:
+                if hit.row.person and hit.row.person not in names:
+                    continue  # somebody who is being forgotten
+                best.setdefault(_track(hit.row), hit)
+            if len(best) >= top or len(hits) < rows or rows >= most:
+                return dict(list(best.items())[:top]), names
+            rows = min(most, 4 * rows)
 
     def _in_shared(self, probe: Embedding, want: Modality, top: int) -> dict[Track, FoundHit]:
         """Tracks near a point of the shared space, by its cosine."""
-        names = self._prober.names()
+        hits, names = self._tracks(probe, want, top)
         found = {}
-        for track, hit in self._tracks(probe, want, top, names).items():
+        for track, hit in hits.items():
             found[track] = self._hit(hit, names, self._shared_probability(hit.score, probe.modality, want))
         return found
 
@@ -151,7 +159,6 @@ class Engine:
 
     def _over_bridge(self, probe: Embedding, want: Modality, top: int) -> dict[Track, FoundHit]:
         """From a probe to the people enrolled with both modalities, and on to what is near them."""
-        names = self._prober.names()
         target = self._prober.encoder_for(want)
         calibration = self._prober.calibration(target.space.name, (want, want), Purpose.IDENTIFY)
         best: dict[Track, FoundHit] = {}
@@ -162,7 +169,8 @@ class Engine:
             rows = list(self._store.rows(target.space, Filter(persons=(person.person,))))
             if not rows:
                 continue
-            for track, hit in self._tracks(centre(rows), want, top, names).items():
+            hits, names = self._tracks(centre(rows), want, top)
+            for track, hit in hits.items():
                 # both steps must hold, so their probabilities multiply and the weaker score speaks
                 probability = first * calibration.probability(hit.score)
                 found = self._hit(hit, names, probability, score=min(person.score, hit.score), space=BRIDGE)
@@ -182,7 +190,7 @@ class Engine:
         row = hit.row
         start, end = (None, None) if row.span_ms[0] < 0 else (row.span_ms[0] / 1000, row.span_ms[1] / 1000)
         return FoundHit(
-            space=space or row.embedding.space.name, modality=str(row.embedding.modality), media=row.media,
+            space=space or row.space.name, modality=str(row.modality), media=row.media,
             start=start, end=end, person=names.get(row.person), score=hit.score if score is None else score,
             probability=probability, evidence=row.evidence,
         )  # fmt: skip
@@ -277,10 +285,10 @@ def _recognised(people: Sequence[PersonScore]) -> set[str]:
     return {person.person for person in people if person.log_odds >= 0}
 
 
-def _track(row: Row) -> Track:
+def _track(row: Entry) -> Track:
     """What a row is a sample of: a face track is one face however many looks at it are stored, each turn its own."""
-    span = row.span_ms if row.embedding.modality is Modality.VOICE else None
-    return row.media, row.embedding.modality, row.track, span
+    span = row.span_ms if row.modality is Modality.VOICE else None
+    return row.media, row.modality, row.track, span
 
 
 def _order(hit: FoundHit) -> tuple[float, float, str]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Protocol, cast
 
 from encoders.space import Embedding
 from search.capabilities import Capabilities
 from search.embedded import EmbeddedIndex
-from search.records import FIELDS, quoted, to_hits, to_row
-from search.store import MOST_HITS, Hit, Row
+from search.records import ENTRY_FIELDS, FIELDS, cosines, in_order, quoted, to_entry, to_row
+from search.store import MOST_HITS, Entry, Hit
 
 BATCH_ROWS = 2_000
 SCAN_ROWS = 8_000  # the embedded index goes through everything for each batch it hands out
@@ -30,7 +31,7 @@ _BOUNDED_SECONDS = 6.0  # a little more than the 5 s by which the server's Bound
 _ASK_SECONDS = 2.0  # between questions whether the server's index is complete
 _HANDOVER_SECONDS = 15.0  # until a finished index is the one that answers
 _EVERYTHING_IN_REACH = {"radius": -2.0}  # below any cosine
-_TIE = 1e-6  # closer scores may be equal ones, rounded
+_TIE = 2e-6  # closer scores may be equal ones, rounded
 
 
 class RecordIterator(Protocol):
@@ -104,8 +105,9 @@ class Link:
             parameters |= _EVERYTHING_IN_REACH
         # Long answers to many probes hold the same rows again and again: their keys are asked for first.
         wide = limit >= WIDE and len(probes) > 1
+        space = probes[0].space
         found: list[list[Hit]] = []
-        known: dict[str, Row] = {}
+        known: dict[str, Entry] = {}
         step = max(1, MOST_HITS // limit)
         for start in range(0, len(probes), step):
             part = probes[start : start + step]
@@ -114,27 +116,32 @@ class Link:
                 [probe.vector for probe in part],
                 filter=expression,
                 limit=limit,
-                output_fields=["key"] if wide else FIELDS,
+                output_fields=["key"] if wide else ENTRY_FIELDS,
                 search_params={"metric_type": "COSINE", "params": parameters},
                 consistency_level=self.level(name),
                 timeout=self.timeout,
                 **OURS,
             )
             if wide:
-                keys = [[hit["entity"]["key"] for hit in answer] for answer in answers]
-                missing = sorted({key for line in keys for key in line} - known.keys())
-                known |= {one["key"]: to_row(probes[0].space, one) for one in self.by_key(name, missing)}
+                missing = {hit["entity"]["key"] for answer in answers for hit in answer} - known.keys()
+                records = self.by_key(name, sorted(missing), ENTRY_FIELDS)
+                known |= {record["key"]: to_entry(space, record) for record in records}
+            for answer in answers:
+                scored = [(hit["entity"], min(1.0, max(-1.0, float(hit["distance"])))) for hit in answer]
                 # a row that was deleted between the two requests is no hit any more
-                rows = [[known[key] for key in line if key in known] for line in keys]
-            else:
-                rows = [[to_row(probes[0].space, hit["entity"]) for hit in answer] for answer in answers]
-            found += [to_hits(probe, held) for probe, held in zip(part, rows, strict=True)]
+                hits = [
+                    Hit(known[record["key"]] if wide else to_entry(space, record), score)
+                    for record, score in scored
+                    if not wide or record["key"] in known
+                ]
+                found.append(in_order(hits))
         return found
 
     def best(self, name: str, probes: Sequence[Embedding], top: int, expression: str) -> list[list[Hit]]:
         """The ``top`` hits per probe, best first, equal scores by key also across the last place.
 
-        A tie there is only resolved by fetching all who share it, so those probes ask again for more.
+        A tie there is only resolved by fetching all who share it, so those probes ask again for more. Scores that
+        may be equal ones, rounded by the index, are computed anew from the rows' vectors.
         """
         found: list[list[Hit]] = [[] for _ in probes]
         left, limit = list(range(len(probes))), min(top + 2, MOST_HITS)
@@ -144,7 +151,21 @@ class Link:
                 found[i] = hits
             left = [i for i in left if limit < MOST_HITS and _tied(found[i], top, limit)]
             limit = min(limit * 4, MOST_HITS)
-        return [hits[:top] for hits in found]
+        return [hits[:top] for hits in self._settled(name, probes, found)]
+
+    def _settled(self, name: str, probes: Sequence[Embedding], found: Sequence[list[Hit]]) -> list[list[Hit]]:
+        """The same hits, with scores computed from the vectors where the index's are too close to tell them apart."""
+        close = [_close(hits) for hits in found]
+        wanted = sorted({key for keys in close for key in keys})
+        if not wanted:
+            return list(found)
+        rows = {record["key"]: to_row(probes[0].space, record) for record in self.by_key(name, wanted)}
+        settled = []
+        for probe, hits, keys in zip(probes, found, close, strict=True):
+            held = [rows[key] for key in keys if key in rows]
+            exact = dict(zip([row.key for row in held], cosines(probe, held), strict=True)) if held else {}
+            settled.append(in_order(Hit(hit.row, exact.get(hit.row.key, hit.score)) for hit in hits))
+        return settled
 
     def collections(self) -> list[str]:
         """The names of all collections, also of others."""
@@ -159,14 +180,14 @@ class Link:
                 return None
             raise
 
-    def by_key(self, name: str, keys: Sequence[str]) -> list[dict[str, Any]]:
+    def by_key(self, name: str, keys: Sequence[str], fields: Sequence[str] = FIELDS) -> list[dict[str, Any]]:
         """Records by key."""
         found: list[dict[str, Any]] = []
         for start in range(0, len(keys), BATCH_KEYS):
             found += self.client.query(
                 name,
                 filter=f"key in {quoted(keys[start : start + BATCH_KEYS])}",
-                output_fields=FIELDS,
+                output_fields=list(fields),
                 consistency_level=self.level(name),
                 timeout=self.timeout,
                 **OURS,
@@ -217,6 +238,15 @@ class Link:
             **OURS,
         )
         return cast(RecordIterator, iterator)
+
+
+def _close(hits: Sequence[Hit]) -> list[str]:
+    """Keys of those, ordered by score, whose neighbour has nearly the same."""
+    close: dict[str, None] = {}
+    for one, other in pairwise(hits):
+        if one.score - other.score <= _TIE:
+            close |= {one.row.key: None, other.row.key: None}
+    return list(close)
 
 
 def _tied(hits: Sequence[Hit], top: int, limit: int) -> bool:

@@ -47,6 +47,7 @@ from search.store import (
     StoreUnavailable,
     require_one_shape,
 )
+from search.together import Together
 
 Consistency = Literal["Bounded", "Strong"]
 Answer = TypeVar("Answer")
@@ -105,6 +106,7 @@ class MilvusStore:
         self._uri, self._token, self._timeout = uri, token, timeout
         self._prefix, self._wait, self._consistency = prefix, wait, consistency
         self._outage = Outage(patience, notice)
+        self._together: Together[tuple[Space, int, str], Embedding, list[Hit]] = Together(self._search)
         self._link: Link | None = None
         self._failure: tuple[float, StoreError] | None = None  # of the last attempt to connect, and when
         self._lock = threading.Lock()
@@ -172,8 +174,13 @@ class MilvusStore:
         require_one_shape(space, [probe.space for probe in probes])
         if top > MOST_HITS:
             raise StoreError(f"at most {MOST_HITS} hits can be asked for at once, got {top}")
-        expression = to_expression(where, want)
-        found = self._at(space, lambda link, name: link.best(name, probes, top, expression)) if top > 0 else None
+        kind = space, top, to_expression(where, want)
+        return self._together.ask(kind, probes) if top > 0 else [[] for _ in probes]
+
+    def _search(self, kind: tuple[Space, int, str], probes: Sequence[Embedding]) -> list[list[Hit]]:
+        """The hits of probes that ask for the same, in one request; maybe of several callers."""
+        space, top, expression = kind
+        found = self._at(space, lambda link, name: link.best(name, probes, top, expression))
         return found or [[] for _ in probes]
 
     def get(self, space: Space, keys: Sequence[str]) -> list[Row]:

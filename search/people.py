@@ -221,9 +221,15 @@ class People:
             rows = connection.execute(query.group_by(_SAMPLES.c.person, _SAMPLES.c.modality)).all()
         return {(person, modality): number for person, modality, number in rows}
 
-    def names(self) -> dict[str, str]:
-        """Names by id."""
-        return {person.id: person.name for person in self.everyone()}
+    def names(self, among: Collection[str] | None = None) -> dict[str, str]:
+        """Names by id; of those only whose ids are given, if they are."""
+        if among is None or len(among) > MOST_NAMED:
+            return {person.id: person.name for person in self.everyone()}
+        if not among:
+            return {}
+        query = sql.select(_PEOPLE.c.id, _PEOPLE.c.name).where(_PEOPLE.c.id.in_(among), sql.not_(_PEOPLE.c.leaving))
+        with self._database.connect() as connection:
+            return {row.id: row.name for row in connection.execute(query)}
 
     def add(self, person: Person, samples: Sequence[Finding]) -> None:
         """Enrol samples; one that this person has already changes nothing.

@@ -148,7 +148,7 @@ class Prober:
         """
         want = want or probe.modality
         (hits,) = self._store.search([probe], SHORTLIST * OVERFETCH, want=want, where=Filter(enrolled=True))
-        names = self._people.names()
+        names = self._people.names({hit.row.person for hit in hits}.union(also))
         near = list(dict.fromkeys(hit.row.person for hit in hits if hit.row.person in names))[:SHORTLIST]
         near = list(dict.fromkeys([*near, *(person for person in also if person in names)]))
         if not near:
@@ -212,9 +212,9 @@ class Prober:
         """Whom the identity encoders are for: one domain unless encoders of different domains serve together."""
         return {encoder.domain for name, encoder in self._encoders.items() if name != SHARED}
 
-    def names(self) -> dict[str, str]:
-        """Names of the enrolled by id."""
-        return self._people.names()
+    def names(self, among: Collection[str] | None = None) -> dict[str, str]:
+        """Names of the enrolled by id; of those only whose ids are given, if they are."""
+        return self._people.names(among)
 
     def extract(self, path: Path) -> Extraction:
         """Read a file into tracks. Raises MediaError."""

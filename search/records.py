@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from encoders.space import Embedding, Modality, Space
-from search.store import Filter, Hit, Row, StoreError
+from search.store import Entry, Filter, Hit, Row, StoreError
 
 FIELDS = [
     "key",
@@ -23,6 +23,7 @@ FIELDS = [
     "end_ms",
     "quality",
 ]
+ENTRY_FIELDS = [name for name in FIELDS if name != "vector"]
 LONGEST_ID = 64
 LONGEST_EVIDENCE = 512
 
@@ -70,20 +71,32 @@ def to_row(space: Space, record: Mapping[str, Any]) -> Row:
     )
 
 
-def to_hits(probe: Embedding, rows: Sequence[Row]) -> list[Hit]:
-    """Rows as hits, best first, equal scores by key.
+def to_entry(space: Space, record: Mapping[str, Any]) -> Entry:
+    """The same of a record without vector."""
+    return Entry(
+        key=record["key"],
+        space=space,
+        modality=Modality(record["modality"]),
+        media=record["media"],
+        track=int(record["track"]),
+        span_ms=(int(record["start_ms"]), int(record["end_ms"])),
+        evidence=record["evidence"],
+        person=record["person"],
+        quality=float(record["quality"]),
+    )
 
-    Scores are computed here, in float64, and rounded to float32: engines round differently, and the
-    same vector twice must score the same.
-    """
-    if not rows:
-        return []
+
+def in_order(hits: Iterable[Hit]) -> list[Hit]:
+    """Best first, equal scores by key."""
+    return sorted(hits, key=lambda hit: (-hit.score, hit.row.key))
+
+
+def cosines(probe: Embedding, rows: Sequence[Row]) -> list[float]:
+    """Scores of rows, in float64 and rounded to float32: engines round differently, equal vectors must score equal."""
     vectors = np.stack([row.embedding.vector for row in rows]).astype(np.float64)  # (rows, dimension)
     asked = probe.vector.astype(np.float64) / np.linalg.norm(probe.vector)
-    cosines = np.einsum("rd,d->r", vectors, asked) / np.linalg.norm(vectors, axis=1)
-    scores = np.clip(cosines, -1.0, 1.0).astype(np.float32).tolist()
-    hits = [Hit(row, score) for row, score in zip(rows, scores, strict=True)]
-    return sorted(hits, key=lambda hit: (-hit.score, hit.row.key))
+    scores = np.einsum("rd,d->r", vectors, asked) / np.linalg.norm(vectors, axis=1)
+    return [float(score) for score in np.clip(scores, -1.0, 1.0).astype(np.float32)]
 
 
 def to_expression(where: Filter, want: Modality | None = None) -> str:

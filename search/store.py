@@ -60,12 +60,47 @@ class Row:
     person: str = ""
     quality: float = 1.0
 
+    @property
+    def entry(self) -> Entry:
+        """The same without its vector."""
+        return Entry(
+            self.key, self.embedding.space, self.embedding.modality, self.media, self.track, self.span_ms,
+            self.evidence, self.person, self.quality,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """A row without its vector, as hits show it: most of a row's bytes are its vector, and no answer needs it.
+
+    Args:
+        key: see :class:`Row`, as for all that follow.
+        space: of the row's vector.
+        modality: what the vector was made from.
+        media: content hash of the file.
+        track: number within the medium.
+        span_ms: (start, end) in milliseconds.
+        evidence: id of the stored crop or turn.
+        person: id of the enrolled person, or "".
+        quality: 0 to 1.
+    """
+
+    key: str
+    space: Space
+    modality: Modality
+    media: str
+    track: int
+    span_ms: tuple[int, int]
+    evidence: str
+    person: str
+    quality: float
+
 
 @dataclass(frozen=True, eq=False)
 class Hit:
-    """A row found, with its cosine similarity to the probe in [-1, 1]; the row's vector included."""
+    """A row found, with its cosine similarity to the probe in [-1, 1]."""
 
-    row: Row
+    row: Entry
     score: float
 
 
@@ -229,7 +264,7 @@ class MemoryStore:
         scores = np.stack([probe.vector for probe in probes]) @ gallery.T  # (probes, rows)
         order = np.argsort(-scores, axis=1, kind="stable")[:, :top]
         return [
-            [Hit(rows[column], float(line[column])) for column in columns]
+            [Hit(rows[column].entry, float(line[column])) for column in columns]
             for line, columns in zip(scores, order, strict=True)
         ]
 

@@ -41,7 +41,7 @@ def test_our_lines_and_those_of_libraries_are_json_of_one_form() -> None:
 def test_a_line_says_during_which_request_it_was_written() -> None:
     start_logging(LogFormat.JSON, stream := io.StringIO())
     token = request_id.set("mine")
-    logging.getLogger("pymilvus").error("late")
+    logging.getLogger("any.library").error("late")
     request_id.reset(token)
     assert lines(stream)[0]["request_id"] == "mine"
 

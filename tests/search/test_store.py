@@ -113,8 +113,10 @@ def test_a_row_comes_back_as_it_was_written(store: Store) -> None:
     for back in (hit.row, *store.get(SPACE, [row.key]), *store.rows(SPACE)):
         assert (back.key, back.media, back.track, back.span_ms) == (row.key, "c0ffee", 3, (120, 160))
         assert (back.evidence, back.person, back.quality) == ("crop3", "9f1c", 0.5)
-        assert back.embedding.modality is FACE and back.embedding.vector.dtype == np.float32
-        np.testing.assert_array_equal(back.embedding.vector, row.embedding.vector)
+    assert (hit.row.space, hit.row.modality) == (SPACE, FACE)
+    for whole in (*store.get(SPACE, [row.key]), *store.rows(SPACE)):
+        assert whole.embedding.modality is FACE and whole.embedding.vector.dtype == np.float32
+        np.testing.assert_array_equal(whole.embedding.vector, row.embedding.vector)
 
 
 def test_a_photo_without_a_time_span_keeps_that(store: Store) -> None:

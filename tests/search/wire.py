@@ -23,7 +23,7 @@ class Wire:
 
     def __init__(self, port: int, state: State = "open") -> None:
         self._target = port
-        self._pairs: list[socket.socket] = []
+        self._pairs: set[tuple[socket.socket, socket.socket]] = set()
         self._passing = threading.Event()
         self._lock = threading.Lock()
         self._listener: socket.socket | None = None
@@ -52,11 +52,9 @@ class Wire:
     def cut(self) -> None:
         """Cut every connection there is."""
         with self._lock:
-            ends, self._pairs = self._pairs, []
-        for end in ends:
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
+            pairs, self._pairs = self._pairs, set()
+        for pair in pairs:
+            _end(pair)
 
     def close(self) -> None:
         """End it."""
@@ -77,17 +75,35 @@ class Wire:
                 near, _ = listener.accept()
             except OSError:
                 return
-            far = socket.create_connection(("127.0.0.1", self._target))
+            try:
+                pair = near, socket.create_connection(("127.0.0.1", self._target))
+            except OSError:
+                near.close()
+                continue
             with self._lock:
-                self._pairs += [near, far]
-            for source, sink in ((near, far), (far, near)):
-                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+                wanted = self._listener is listener
+                if wanted:
+                    self._pairs.add(pair)
+            if not wanted:
+                _end(pair)
+                return
+            for source, sink in (pair, pair[::-1]):
+                threading.Thread(target=self._pump, args=(source, sink, pair), daemon=True).start()
 
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, pair: tuple[socket.socket, socket.socket]) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65_536):
                 self._passing.wait()
                 sink.sendall(data)
-        for end in (source, sink):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+        with self._lock:
+            mine = pair in self._pairs
+            self._pairs.discard(pair)
+        if mine:
+            _end(pair)
+
+
+def _end(pair: tuple[socket.socket, socket.socket]) -> None:
+    for end in pair:
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)  # wakes whoever reads from it
+        end.close()
