@@ -118,8 +118,9 @@ class Engine:
         """
         most = min(MOST_HITS, top * OVERFETCH)
         rows = min(most, top)
+        only = self._encoders[probe.space.name].modalities == {want}
         while True:
-            (hits,) = self._store.search([probe], rows, want=want)
+            (hits,) = self._store.search([probe], rows, want=None if only else want)
             names = self._prober.names({hit.row.person for hit in hits} - {""})
             best: dict[Track, Hit] = {}
             for hit in hits:

@@ -165,7 +165,7 @@ class MilvusStore:
         self._at(space, lambda link, name: link.flush(name))
 
     def search(
-        self, probes: Sequence[Embedding], top: int, *, want: Modality, where: Filter = EVERYTHING
+        self, probes: Sequence[Embedding], top: int, *, want: Modality | None, where: Filter = EVERYTHING
     ) -> list[list[Hit]]:
         """See Store.search. StoreError if ``top`` is beyond MOST_HITS. Ask for many probes in one call."""
         if not probes:

@@ -174,12 +174,12 @@ class Store(Protocol):
         """Make everything written so far durable and quick to search."""
 
     def search(
-        self, probes: Sequence[Embedding], top: int, *, want: Modality, where: Filter = EVERYTHING
+        self, probes: Sequence[Embedding], top: int, *, want: Modality | None, where: Filter = EVERYTHING
     ) -> list[list[Hit]]:
-        """The ``top`` nearest rows of modality ``want`` in the probes' space, per probe, best first.
+        """The ``top`` nearest rows in the probes' space, per probe, best first.
 
-        Equal scores are ordered by key. An unknown space gives no hits. SpaceMismatch if probes differ
-        in space.
+        Of modality ``want``; None: whatever there is, which is quicker in a space that holds but one. Equal scores
+        are ordered by key. An unknown space gives no hits. SpaceMismatch if probes differ in space.
         """
 
     def get(self, space: Space, keys: Sequence[str]) -> list[Row]:
@@ -247,7 +247,7 @@ class MemoryStore:
         """See Store.flush: memory is always flushed."""
 
     def search(
-        self, probes: Sequence[Embedding], top: int, *, want: Modality, where: Filter = EVERYTHING
+        self, probes: Sequence[Embedding], top: int, *, want: Modality | None, where: Filter = EVERYTHING
     ) -> list[list[Hit]]:
         """See Store.search: every row is compared."""
         if not probes:
@@ -255,7 +255,7 @@ class MemoryStore:
         space = probes[0].space
         require_one_shape(space, [probe.space for probe in probes])
         rows = sorted(
-            (row for row in self.rows(space, where) if row.embedding.modality is want),
+            (row for row in self.rows(space, where) if want is None or row.embedding.modality is want),
             key=lambda row: row.key,
         )
         if not rows:

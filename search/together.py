@@ -15,8 +15,6 @@ Kind = TypeVar("Kind", bound=Hashable)
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
-# Requests under way at a time for one kind of question: while one is being answered another can be on its way.
-AT_ONCE = 2
 MOST_ITEMS = 64
 
 
@@ -36,7 +34,6 @@ class Together(Generic[Kind, Item, Answer]):
 
     Args:
         work: answers items of one kind, in order; called in the thread of one of those who ask.
-        at_once: calls of ``work`` under way at a time for each kind.
         most: items of one call; a single question with more is still one call.
     """
 
@@ -44,13 +41,11 @@ class Together(Generic[Kind, Item, Answer]):
         self,
         work: Callable[[Kind, Sequence[Item]], Sequence[Answer]],
         *,
-        at_once: int = AT_ONCE,
         most: int = MOST_ITEMS,
     ) -> None:
-        if at_once < 1 or most < 1:
-            raise ValueError(f"at least one call with one item must be possible, got {at_once} and {most}")
-        self._work, self._at_once, self._most = work, at_once, most
-        self._running: dict[Kind, int] = {}
+        if most < 1:
+            raise ValueError(f"a call must have room for an item, got {most}")
+        self._work, self._most = work, most
         self._waiting: dict[Kind, list[_Asked[Item, Answer]]] = {}
         self._lock = threading.Lock()
 
@@ -66,11 +61,10 @@ class Together(Generic[Kind, Item, Answer]):
         """
         mine: _Asked[Item, Answer] = _Asked(items)
         with self._lock:
-            if self._running.get(kind, 0) < self._at_once:
-                self._running[kind] = self._running.get(kind, 0) + 1
-                mine.turn = True
+            if kind in self._waiting:  # there is a list from when somebody asks until nobody waits any more
+                self._waiting[kind].append(mine)
             else:
-                self._waiting.setdefault(kind, []).append(mine)
+                self._waiting[kind], mine.turn = [], True
         if not mine.turn:
             mine.told.wait()
         if mine.turn:
@@ -93,15 +87,11 @@ class Together(Generic[Kind, Item, Answer]):
                 one.error = error
         finally:
             with self._lock:
-                waiting = self._waiting.get(kind)
-                following = waiting.pop(0) if waiting else None
+                following = self._waiting[kind].pop(0) if self._waiting[kind] else None
                 if following is not None:
                     following.turn = True
                 else:
-                    self._waiting.pop(kind, None)
-                    self._running[kind] -= 1
-                    if not self._running[kind]:
-                        del self._running[kind]
+                    del self._waiting[kind]
             if following is not None:
                 following.told.set()
             for one in batch[1:]:
@@ -110,7 +100,7 @@ class Together(Generic[Kind, Item, Answer]):
     def _companions(self, kind: Kind, room: int) -> list[_Asked[Item, Answer]]:
         """Those who wait, oldest first, as far as there is room."""
         with self._lock:
-            waiting = self._waiting.get(kind, [])
+            waiting = self._waiting[kind]
             taken = 0
             while taken < len(waiting) and len(waiting[taken].items) <= room:
                 room -= len(waiting[taken].items)

@@ -24,7 +24,7 @@ INDEX_PROBLEMS = (StoreUnavailable, StoreHeld, StoreError, RecordsError, Encoder
 FILE_PROBLEMS = (CrossSite, MediaError, MediaTooLong, ProbeUnusable, SandboxError, *INDEX_PROBLEMS)
 
 
-def desk_of(request: Request) -> Desk:
+async def desk_of(request: Request) -> Desk:  # not to be sent to a thread and back, hence async
     """The desk of the application that serves a request."""
     desk: Desk = request.app.state.desk
     return desk

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,15 @@ def test_asking_with_a_file_that_is_in_finds_itself_exactly(world: World) -> Non
     world.archive.ingest_file(film, "default")
     for want in Modality:
         assert world.engine.find(film, want).hits[0].score == pytest.approx(1.0, abs=1e-6)
+
+
+def test_a_face_that_is_seen_many_times_is_one_hit_and_hides_no_other(world: World) -> None:
+    looks = [face((200, 10 + green, 10)).shots[0] for green in range(8)]  # of one track, all nearer than the other face
+    crowd = replace(face(RED, span=SPAN), shots=tuple(looks))
+    world.archive.ingest_file(world.file("a.mp4", [crowd, face((200, 90, 10), 1, span=Span(3.0, 4.0))]), "default")
+    asked = world.file("ask.jpg", [face(RED)])
+    one, two, many = (world.engine.find(asked, Modality.FACE, top).hits for top in (1, 2, 10))
+    assert [hit.start for hit in many] == [0.0, 3.0] and two == many and one == many[:1]
 
 
 def test_no_hits_is_an_answer(world: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -87,6 +88,26 @@ def test_all_stores_rank_alike_under_every_filter(store: Store) -> None:
                 [hit.score for hits in expected for hit in hits],
                 atol=1e-6,
             )
+
+
+def test_a_search_may_be_for_any_modality(store: Store) -> None:
+    rows, exact = crowd(), MemoryStore()
+    for each in (store, exact):
+        each.upsert(SPACE, rows)
+    got, expected = (each.search([rows[0].embedding], 7, want=None)[0] for each in (store, exact))
+    assert [hit.row.key for hit in got] == [hit.row.key for hit in expected]
+    assert {hit.row.modality for hit in got} == set(Modality)
+
+
+def test_rows_of_equal_vectors_score_equally_wherever_they_lie(store: Store) -> None:
+    twins = [replace(make_row(7), key=f"{number:064x}") for number in range(6)]
+    for start in (3, 0):
+        store.upsert(SPACE, [*twins[start : start + 3], *crowd(20)[start : start + 3]])
+        store.flush(SPACE)
+    hits = store.search([make_row(8).embedding], 12, want=None)[0]
+    mine = [hit for hit in hits if hit.row.key.startswith("0" * 60)]
+    assert len(mine) == 6 and len({hit.score for hit in mine}) == 1
+    assert [hit.row.key for hit in mine] == sorted(hit.row.key for hit in mine)
 
 
 def test_long_answers_to_several_probes_are_those_of_an_exact_store(store: Store) -> None:

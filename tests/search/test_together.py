@@ -47,11 +47,11 @@ def test_who_asks_alone_waits_for_nobody(slow: Slow) -> None:
     for _ in range(3):
         slow.go.release()
     assert together.ask("a", [1, 2]) == [2, 4] and together.ask("a", []) == [] and together.ask("b", [3]) == [6]
-    assert slow.calls == [("a", [1, 2]), ("a", []), ("b", [3])] and not together._running and not together._waiting
+    assert slow.calls == [("a", [1, 2]), ("a", []), ("b", [3])] and not together._waiting
 
 
 def test_what_is_asked_meanwhile_goes_into_the_next_request(slow: Slow) -> None:
-    together: Together[str, int, int] = Together(slow, at_once=1, most=4)
+    together: Together[str, int, int] = Together(slow, most=4)
     with ThreadPoolExecutor(8) as pool:
         first = pool.submit(together.ask, "a", [0])
         slow.begun.acquire()
@@ -68,11 +68,11 @@ def test_what_is_asked_meanwhile_goes_into_the_next_request(slow: Slow) -> None:
     assert slow.calls == [
         ("a", [0]), ("b", [100]), ("a", [1, 2, 3, 4]), ("a", [5, 6, 7, 8, 9]), ("a", [10])
     ]  # fmt: skip
-    assert not together._running and not together._waiting
+    assert not together._waiting
 
 
 def test_a_failure_reaches_all_whose_request_it_was_and_nobody_else(slow: Slow) -> None:
-    together: Together[str, int, int] = Together(slow, at_once=1)
+    together: Together[str, int, int] = Together(slow)
     with ThreadPoolExecutor(4) as pool:
         first = pool.submit(together.ask, "a", [0])
         slow.begun.acquire()
@@ -89,19 +89,6 @@ def test_a_failure_reaches_all_whose_request_it_was_and_nobody_else(slow: Slow) 
     assert together.ask("a", [4]) == [8]
 
 
-def test_two_requests_of_a_kind_may_be_under_way(slow: Slow) -> None:
-    together: Together[str, int, int] = Together(slow, at_once=2)
-    with ThreadPoolExecutor(4) as pool:
-        asked = [pool.submit(together.ask, "a", [number]) for number in range(2)]
-        slow.begun.acquire()
-        slow.begun.acquire()
-        asked.append(pool.submit(together.ask, "a", [2]))
-        waiting(together, 1)
-        for _ in range(3):
-            slow.go.release()
-        assert [one.result(30) for one in asked] == [[0], [2], [4]]
-
-
 def test_many_threads_get_their_own_answers() -> None:
     together: Together[int, int, int] = Together(lambda kind, items: [kind * item for item in items], most=5)
     with ThreadPoolExecutor(16) as pool:
@@ -109,7 +96,6 @@ def test_many_threads_get_their_own_answers() -> None:
         assert list(answers) == [[(n % 3) * n, (n % 3) * (n + 1)] for n in range(500)]
 
 
-@pytest.mark.parametrize("wrong", [{"at_once": 0}, {"most": 0}])
-def test_limits_below_one_are_refused(wrong: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="at least one"):
-        Together(lambda kind, items: items, **wrong)
+def test_a_call_without_room_is_refused() -> None:
+    with pytest.raises(ValueError, match="room for an item"):
+        Together(lambda kind, items: items, most=0)
