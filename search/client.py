@@ -116,9 +116,27 @@ class Client:
             return read(WhoAnswer, self.wait_for(str(response.json()["job"]), wait))
         return read(WhoAnswer, response.json())
 
-    def search(self, file: Path | str, want: ModalityName, top: int = 10) -> FindAnswer:
-        """Faces or voices of whom a file shows; 1 to 1000 hits. Raises ProblemError, Unreachable."""
-        form = {"want": want, "top": str(top)}
+    def search(
+        self,
+        file: Path | str,
+        want: ModalityName,
+        top: int = 10,
+        *,
+        enrolled: bool | None = None,
+        exclude_media: Sequence[str] = (),
+    ) -> FindAnswer:
+        """Faces or voices of whom a file shows. Raises ProblemError, Unreachable.
+
+        Args:
+            file: film, sound or photo.
+            want: what to find.
+            top: most hits, 1 to 1000.
+            enrolled: True: only samples of enrolled people; False: only tracks that bear no name.
+            exclude_media: content hashes of media in which nothing is to be found, 100 at most.
+        """
+        form: dict[str, Any] = {"want": want, "top": str(top)}
+        form |= {} if enrolled is None else {"enrolled": str(enrolled).lower()}
+        form |= {"exclude_media": list(exclude_media)} if exclude_media else {}
         return read(FindAnswer, self._transport.send("POST", "/v1/search", files=[("file", file)], data=form).json())
 
     def search_vector(
@@ -128,8 +146,11 @@ class Client:
         modality: ModalityName,
         want: ModalityName | None = None,
         top: int = 10,
+        *,
+        enrolled: bool | None = None,
+        exclude_media: Sequence[str] = (),
     ) -> FindAnswer:
-        """The same with a ready vector.
+        """The same with a ready vector; filters as for :meth:`search`.
 
         Args:
             vector: as many numbers as the space has dimensions.
@@ -138,10 +159,11 @@ class Client:
             want: what to find; the modality itself if None.
             top: most hits, 1 to 1000.
         """
-        asked = {"space_digest": space_digest, "modality": modality, "vector": [float(x) for x in vector], "top": top}
-        return read(
-            FindAnswer, self._transport.send("POST", "/v1/search", json=asked | ({"want": want} if want else {})).json()
-        )
+        asked = {
+            "space_digest": space_digest, "modality": modality, "vector": [float(x) for x in vector], "top": top,
+            "want": want, "enrolled": enrolled, "exclude_media": list(exclude_media),
+        }  # fmt: skip
+        return read(FindAnswer, self._transport.send("POST", "/v1/search", json=asked).json())
 
     def verify(self, one: Path | str, other: Path | str, similarity: SimilarityName = "cosine") -> VerifyAnswer:
         """Whether two files show one person. Raises ProblemError, Unreachable."""

@@ -16,7 +16,7 @@ from encoders.space import Embedding, Modality, SpaceMismatch
 from search.answers import FindAnswer, FoundHit, MatchAnswer, MatchCandidate, VerifyAnswer, WhoAnswer
 from search.probes import OVERFETCH, PersonScore, Probe, Prober, ProbeUnusable, centre
 from search.scores import NotCalibrated, Purpose, Similarity, probability_of, similarity
-from search.store import MOST_HITS, SHARED, Entry, Filter, Hit, Store
+from search.store import EVERYTHING, MOST_HITS, SHARED, Entry, Filter, Hit, Store
 from search.who import who
 
 # Nobody less likely than this is followed over the bridge.
@@ -55,13 +55,14 @@ class Engine:
 
     # ---- find ---------------------------------------------------------------------------------
 
-    def find(self, path: Path, want: Modality, top: int = 10) -> FindAnswer:
+    def find(self, path: Path, want: Modality, top: int = 10, where: Filter = EVERYTHING) -> FindAnswer:
         """Enrolled samples and archive tracks of modality ``want`` that belong to whom a file shows.
 
         Args:
             path: film, sound or photo; the largest face and the longest speaker are the probe.
             want: face or voice.
             top: most hits, 1 to 1000.
+            where: which rows may be hits; over the bridge, the people on it are those all the same.
 
         Raises:
             MediaError: the file cannot be read. ProbeUnusable: it shows no face and holds no speech.
@@ -70,9 +71,11 @@ class Engine:
         _check_top(top)
         probe = self._prober.probe(path)
         same = probe.of(want)
-        return self._across(probe, want, top) if same is None else FindAnswer(self._same_modality(same, top))
+        if same is None:
+            return self._across(probe, want, top, where)
+        return FindAnswer(self._same_modality(same, top, where))
 
-    def find_vector(self, probe: Embedding, want: Modality, top: int = 10) -> FindAnswer:
+    def find_vector(self, probe: Embedding, want: Modality, top: int = 10, where: Filter = EVERYTHING) -> FindAnswer:
         """The same with a ready vector: of an identity space, or of the shared space in either modality.
 
         Raises SpaceMismatch if no serving encoder has its space.
@@ -80,11 +83,12 @@ class Engine:
         _check_top(top)
         self.encoder_of(probe)
         if probe.space.name == SHARED:
-            return FindAnswer(_best([self._in_shared(probe, want, top)], top), self._lead_note(probe.modality, want))
+            leads = self._in_shared(probe, want, top, where)
+            return FindAnswer(_best([leads], top), self._lead_note(probe.modality, want))
         if probe.modality is want:
-            return FindAnswer(self._same_modality(probe, top))
+            return FindAnswer(self._same_modality(probe, top, where))
         note = NO_SHARED_ENCODER if self._prober.shared is None else IDENTITY_VECTOR
-        return FindAnswer(_best([self._over_bridge(probe, want, top)], top), note)
+        return FindAnswer(_best([self._over_bridge(probe, want, top, where)], top), note)
 
     def encoder_of(self, probe: Embedding) -> Encoder:
         """The serving encoder of an embedding's space. Raises SpaceMismatch."""
@@ -93,24 +97,26 @@ class Engine:
                 return encoder
         raise SpaceMismatch(f"no serving encoder has the space {probe.space.name} ({probe.space.digest[:12]})")
 
-    def _same_modality(self, probe: Embedding, top: int) -> list[FoundHit]:
+    def _same_modality(self, probe: Embedding, top: int, where: Filter) -> list[FoundHit]:
         calibration = self._prober.calibration(probe.space.name, (probe.modality,) * 2, Purpose.VERIFY)
-        hits, names = self._tracks(probe, probe.modality, top)
+        hits, names = self._tracks(probe, probe.modality, top, where)
         return [self._hit(hit, names, calibration.probability(hit.score)) for hit in hits.values()]
 
-    def _across(self, probe: Probe, want: Modality, top: int) -> FindAnswer:
+    def _across(self, probe: Probe, want: Modality, top: int, where: Filter) -> FindAnswer:
         """From a file that shows only the other modality: in the shared space and over the bridge."""
         known, point = probe.of(want.other), probe.shared.get(want.other)
         if known is None and point is None:
             raise ProbeUnusable(f"{probe.path}: shows nothing from which a {want} can be found: choose another file")
-        found = [self._over_bridge(known, want, top)] if known is not None else []
+        found = [self._over_bridge(known, want, top, where)] if known is not None else []
         if self._prober.shared is None:
             return FindAnswer(_best(found, top), NO_SHARED_ENCODER)
         if point is not None:
-            found.append(self._in_shared(point, want, top))
+            found.append(self._in_shared(point, want, top, where))
         return FindAnswer(_best(found, top), self._lead_note(want.other, want))
 
-    def _tracks(self, probe: Embedding, want: Modality, top: int) -> tuple[dict[Track, Hit], dict[str, str]]:
+    def _tracks(
+        self, probe: Embedding, want: Modality, top: int, where: Filter
+    ) -> tuple[dict[Track, Hit], dict[str, str]]:
         """The best row of each of the nearest tracks, best first, and the names of the people among them.
 
         A track has several rows, so more are asked for than tracks are wanted: at first a few more, then again four
@@ -120,7 +126,7 @@ class Engine:
         rows = min(most, top)
         only = self._encoders[probe.space.name].modalities == {want}
         while True:
-            (hits,) = self._store.search([probe], rows, want=None if only else want)
+            (hits,) = self._store.search([probe], rows, want=None if only else want, where=where)
             names = self._prober.names({hit.row.person for hit in hits} - {""})
             best: dict[Track, Hit] = {}
             for hit in hits:
@@ -131,9 +137,9 @@ class Engine:
                 return dict(list(best.items())[:top]), names
             rows = min(most, 4 * rows)
 
-    def _in_shared(self, probe: Embedding, want: Modality, top: int) -> dict[Track, FoundHit]:
+    def _in_shared(self, probe: Embedding, want: Modality, top: int, where: Filter) -> dict[Track, FoundHit]:
         """Tracks near a point of the shared space, by its cosine."""
-        hits, names = self._tracks(probe, want, top)
+        hits, names = self._tracks(probe, want, top, where)
         found = {}
         for track, hit in hits.items():
             found[track] = self._hit(hit, names, self._shared_probability(hit.score, probe.modality, want))
@@ -158,7 +164,7 @@ class Engine:
         calibrated = self._shared_probability(1.0, one, other) is not None
         return note if calibrated else f"{note}; {NO_PROBABILITIES}"
 
-    def _over_bridge(self, probe: Embedding, want: Modality, top: int) -> dict[Track, FoundHit]:
+    def _over_bridge(self, probe: Embedding, want: Modality, top: int, where: Filter) -> dict[Track, FoundHit]:
         """From a probe to the people enrolled with both modalities, and on to what is near them."""
         target = self._prober.encoder_for(want)
         calibration = self._prober.calibration(target.space.name, (want, want), Purpose.IDENTIFY)
@@ -170,7 +176,7 @@ class Engine:
             rows = list(self._store.rows(target.space, Filter(persons=(person.person,))))
             if not rows:
                 continue
-            hits, names = self._tracks(centre(rows), want, top)
+            hits, names = self._tracks(centre(rows), want, top, where)
             for track, hit in hits.items():
                 # both steps must hold, so their probabilities multiply and the weaker score speaks
                 probability = first * calibration.probability(hit.score)

@@ -30,6 +30,10 @@ def find(
     file: Annotated[Path, typer.Argument(help="Film, sound or photo to ask with.")],
     want: Annotated[str, typer.Option(help="face or voice: what to find.")],
     top: Annotated[int, typer.Option(min=1, max=1000, help="Most hits.")] = 10,
+    enrolled: Annotated[
+        bool | None,
+        typer.Option("--enrolled/--unnamed", help="Only enrolled people's samples, or only unnamed tracks."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Find faces or voices of whom a file shows."""
@@ -39,10 +43,11 @@ def find(
     with errors_translated():
         from deploy.wiring import installation
         from encoders.space import Modality
+        from search.store import Filter
 
         with installation() as opened:
             _mend(opened)
-            found = opened.engine.find(file, Modality(want), top)
+            found = opened.engine.find(file, Modality(want), top, Filter(enrolled=enrolled))
 
     def show() -> None:
         for hit in found.hits:

@@ -27,6 +27,7 @@ from search.api.problems import WRONG_BODY, VectorUnusable, answered, documented
 from search.api.services import Desk, NotReady
 from search.api.uploads import is_multipart
 from search.scores import NotCalibrated, Similarity
+from search.store import Filter
 
 __all__ = ["MOST_FILES", "desk_of", "router"]
 
@@ -34,6 +35,8 @@ router = APIRouter(route_class=FormRoute)
 Model = TypeVar("Model", bound=BaseModel)
 
 MOST_HITS = 1000
+MOST_EXCLUDED = 100
+MediaHash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 LONGEST_VECTOR = 8192
 
 _FOUND = TypeAdapter(FindAnswer)
@@ -69,23 +72,37 @@ class SpacesAnswer:
     spaces: list[SpaceAnswer]
 
 
-class FileSearch(BaseModel):
+class Wanted(BaseModel):
+    """How many hits a search wants, and which rows may be among them."""
+
+    model_config = ConfigDict(extra="ignore")
+    top: int = Field(default=10, ge=1, le=MOST_HITS)
+    enrolled: bool | None = Field(
+        default=None, description="true: only samples of enrolled people; false: only tracks that bear no name."
+    )
+    exclude_media: list[MediaHash] = Field(
+        default=[], max_length=MOST_EXCLUDED, description="Leave out what was found in these media (content hashes)."
+    )
+
+    @property
+    def where(self) -> Filter:
+        """The filter of the index."""
+        return Filter(enrolled=self.enrolled, exclude_media=tuple(dict.fromkeys(self.exclude_media)))
+
+
+class FileSearch(Wanted):
     """The fields beside the file of a search by file."""
 
-    model_config = ConfigDict(extra="ignore")
     want: Modality
-    top: int = Field(default=10, ge=1, le=MOST_HITS)
 
 
-class VectorSearch(BaseModel):
+class VectorSearch(Wanted):
     """A search by vector: which space it is of, what it was made from, and what is wanted."""
 
-    model_config = ConfigDict(extra="ignore")
     space_digest: str = Field(pattern="^[0-9a-f]{64}$")
     modality: Modality
     vector: list[float] = Field(min_length=1, max_length=LONGEST_VECTOR)
     want: Modality | None = Field(default=None, description="What to find; the vector's own modality if missing.")
-    top: int = Field(default=10, ge=1, le=MOST_HITS)
 
 
 @dataclass(frozen=True)
@@ -175,14 +192,16 @@ async def search(desk: AtDesk, request: Request) -> FindAnswer | Response:
         return Response(_FOUND.dump_json(await _search_vector(desk, asked)), media_type="application/json")
     async with request.form(max_files=MOST_FILES) as form:
         file = form.get("file")
-        fields = _valid(FileSearch, {name: form[name] for name in ("want", "top") if name in form})
+        given: dict[str, Any] = {name: form[name] for name in ("want", "top", "enrolled") if name in form}
+        fields = _valid(FileSearch, given | {"exclude_media": form.getlist("exclude_media")})
         # the form's own parser makes Starlette's class, of which FastAPI's is a child
         if file is None or isinstance(file, str):
             raise RequestValidationError([{"loc": ("body", "file"), "msg": "a file is required"}])
         with ExitStack() as stack:
             uploads = await receive([file], desk, stack)  # type: ignore[list-item]
             await desk.measure(uploads.paths)
-            return await desk.ask(lambda: desk.services.engine.find(uploads.paths[0], fields.want, fields.top))
+            path, asked_for = uploads.paths[0], (fields.want, fields.top, fields.where)
+            return await desk.ask(lambda: desk.services.engine.find(path, *asked_for))
 
 
 async def _search_vector(desk: Desk, asked: VectorSearch) -> FindAnswer:
@@ -194,7 +213,7 @@ async def _search_vector(desk: Desk, asked: VectorSearch) -> FindAnswer:
     except ValueError as error:
         raise VectorUnusable(str(error)) from error
     want = asked.want or asked.modality
-    return await desk.ask(lambda: desk.services.engine.find_vector(probe, want, asked.top))
+    return await desk.ask(lambda: desk.services.engine.find_vector(probe, want, asked.top, asked.where))
 
 
 def _valid(model: type[Model], given: bytes | dict[str, Any]) -> Model:

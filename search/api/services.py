@@ -26,6 +26,7 @@ from search.answers import (
     WhoAnswer,
 )
 from search.people import People, Person
+from search.store import Filter
 
 Result = TypeVar("Result")
 
@@ -39,10 +40,10 @@ QUEUE_STAGE, ANSWER_STAGE = "queue", "answer"
 class Answers(Protocol):
     """Answers questions about files: :class:`search.engine.Engine`."""
 
-    def find(self, path: Path, want: Modality, top: int, /) -> FindAnswer:
+    def find(self, path: Path, want: Modality, top: int, where: Filter, /) -> FindAnswer:
         """Enrolled samples and archive tracks of whom a file shows."""
 
-    def find_vector(self, probe: Embedding, want: Modality, top: int, /) -> FindAnswer:
+    def find_vector(self, probe: Embedding, want: Modality, top: int, where: Filter, /) -> FindAnswer:
         """The same with a ready vector."""
 
     def who(self, path: Path, /) -> WhoAnswer:

@@ -37,7 +37,7 @@ from search.evidence import EvidenceMissing
 from search.people import People, Person
 from search.probes import ProbeUnusable
 from search.scores import NotCalibrated
-from search.store import StoreHeld
+from search.store import Filter, StoreHeld
 
 with warnings.catch_warnings():
     # Starlette would rather have another client than httpx
@@ -62,6 +62,7 @@ class PlainEngine:
 
     def __init__(self) -> None:
         self.asked: list[tuple[object, ...]] = []
+        self.filters: list[Filter] = []
         self.seen: list[Path] = []
         self.go_on = threading.Event()
         self.go_on.set()
@@ -84,12 +85,14 @@ class PlainEngine:
             raise ZeroDivisionError("secret internals")
         return content
 
-    def find(self, path: Path, want: Modality, top: int, /) -> FindAnswer:
+    def find(self, path: Path, want: Modality, top: int, where: Filter, /) -> FindAnswer:
         self.asked.append((self._read(path), want, top))
+        self.filters.append(where)
         return FindAnswer([HIT], "a note")
 
-    def find_vector(self, probe: Embedding, want: Modality, top: int, /) -> FindAnswer:
+    def find_vector(self, probe: Embedding, want: Modality, top: int, where: Filter, /) -> FindAnswer:
         self.asked.append((probe, want, top))
+        self.filters.append(where)
         return FindAnswer([HIT])
 
     def who(self, path: Path, /) -> WhoAnswer:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from encoders.space import Embedding, Modality
 from ingest.jobs import JobBoard
@@ -17,9 +18,10 @@ from ingest.track import Span
 from search.answers import FindAnswer, ForgetAnswer, VerifyAnswer
 from search.api.app import create_app
 from search.api.problems import KINDS, MEDIA_TYPE, TYPES
+from search.api.routes import MOST_EXCLUDED, FileSearch
 from search.api.services import Services
 from search.api.uploads import PREFIX, label, sweep
-from search.store import StoreUnavailable
+from search.store import Filter, StoreUnavailable
 from tests.search.api_house import (
     FILM,
     HIT,
@@ -117,6 +119,38 @@ def test_search_by_file_passes_what_is_wanted_and_how_many(client: TestClient, h
     client.post("/v1/search", files=upload(), data={"want": "face"})
     assert house.engine.asked[1] == (FILM, Modality.FACE, 10)
     assert house.leftovers() == []
+
+
+MEDIA = ("a" * 64, "b" * 64)
+
+
+def test_search_passes_filters_on(client: TestClient, house: House) -> None:
+    form = {"want": "face", "enrolled": "false", "exclude_media": [MEDIA[0], MEDIA[1], MEDIA[0]]}
+    vector = {"space_digest": SPACE.digest, "modality": "face", "vector": [1.0, 0.0, 0.0]}
+    for response in (
+        client.post("/v1/search", files=upload(), data=form),
+        client.post("/v1/search", json=vector | {"enrolled": True}),
+        client.post("/v1/search", json=vector | {"exclude_media": list(MEDIA), "enrolled": None}),
+        client.post("/v1/search", json=vector),
+    ):
+        assert response.status_code == 200, response.text
+    assert house.engine.filters == [
+        Filter(enrolled=False, exclude_media=MEDIA), Filter(enrolled=True), Filter(exclude_media=MEDIA), Filter()
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", [{"enrolled": "perhaps"}, {"exclude_media": ["a.mp4"]}])
+def test_filters_that_cannot_be_meant_are_refused(client: TestClient, wrong: dict[str, object]) -> None:
+    vector = {"space_digest": SPACE.digest, "modality": "face", "vector": [1.0, 0.0, 0.0]}
+    assert kind(client.post("/v1/search", json=vector | wrong)) == "invalid-request"
+    assert kind(client.post("/v1/search", files=upload(), data={"want": "face"} | wrong)) == "invalid-request"
+
+
+def test_as_many_media_can_be_excluded_as_the_document_says() -> None:
+    media = [f"{number:064x}" for number in range(MOST_EXCLUDED + 1)]
+    assert len(FileSearch(want=Modality.FACE, exclude_media=media[1:]).where.exclude_media) == MOST_EXCLUDED
+    with pytest.raises(ValidationError, match="at most 100"):
+        FileSearch(want=Modality.FACE, exclude_media=media)
 
 
 @pytest.mark.parametrize("data", [{}, {"want": "smell"}, {"want": "face", "top": "0"}, {"want": "face", "top": "1001"}])

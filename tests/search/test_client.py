@@ -95,6 +95,8 @@ def test_who_names_whom_it_knows(live: Live, ada: KnownPerson) -> None:
 
 def test_search_gives_hits_whose_evidence_can_be_kept(live: Live, ada: KnownPerson, tmp_path: Path) -> None:
     hit = live.client.search(live.media.clips[0].path, "face", top=1).hits[0]
+    left = live.client.search(live.media.clips[0].path, "face", exclude_media=[hit.media], enrolled=False).hits
+    assert all(one.media != hit.media and one.person is None for one in left)
     assert hit.person == ada.name and hit.modality == "face" and hit.score > 0.5
     kept = live.client.evidence(hit.evidence, tmp_path / "face.png")
     assert kept.read_bytes().startswith(b"\x89PNG") and list(tmp_path.iterdir()) == [kept]

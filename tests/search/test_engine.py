@@ -14,7 +14,7 @@ from search.engine import IDENTITY_VECTOR
 from search.milvus import MilvusStore
 from search.probes import ProbeUnusable
 from search.scores import NotCalibrated
-from search.store import MemoryStore, Store
+from search.store import Filter, MemoryStore, Store
 from tests.search.small_world import ColoursAndTones, World, face, turn
 
 RED, PINK, BLUE = (200, 10, 10), (200, 40, 40), (10, 10, 200)
@@ -68,6 +68,22 @@ def test_a_face_that_is_seen_many_times_is_one_hit_and_hides_no_other(world: Wor
     asked = world.file("ask.jpg", [face(RED)])
     one, two, many = (world.engine.find(asked, Modality.FACE, top).hits for top in (1, 2, 10))
     assert [hit.start for hit in many] == [0.0, 3.0] and two == many and one == many[:1]
+
+
+def test_hits_can_be_kept_to_the_enrolled_or_to_tracks_without_a_name(both: World) -> None:
+    both.archive.enrol("Ann", [both.file("ann.mp4", [face(RED, span=SPAN)], [turn(LOW)])])
+    for name, colour in (("red.mp4", RED), ("pink.mp4", PINK)):
+        both.archive.ingest_file(both.file(name, [face(colour, span=SPAN)]), "default")
+    seen, heard = both.file("ask.jpg", [face(RED)]), both.file("ask.wav", [], [turn(LOW)])
+    for asked in (seen, heard):  # in one space; and over the bridge and in the shared space
+        everyone = both.engine.find(asked, Modality.FACE).hits
+        named = both.engine.find(asked, Modality.FACE, where=Filter(enrolled=True)).hits
+        unnamed = both.engine.find(asked, Modality.FACE, where=Filter(enrolled=False)).hits
+        assert [hit.person for hit in named] == ["Ann"] and {hit.person for hit in unnamed} == {None}
+        assert sorted(hit.evidence for hit in [*named, *unnamed]) == sorted(hit.evidence for hit in everyone)
+        (gone,) = {hit.media for hit in unnamed[:1]}
+        left = both.engine.find(asked, Modality.FACE, where=Filter(exclude_media=(gone,))).hits
+        assert [hit.media for hit in left] == [hit.media for hit in everyone if hit.media != gone]
 
 
 def test_no_hits_is_an_answer(world: World) -> None:
