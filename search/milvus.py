@@ -62,6 +62,8 @@ _FULL = {3, 7, 9}  # memory, disk, quota
 _FOREIGN = (MilvusException, grpc.RpcError, grpc.FutureTimeoutError)
 # A channel that lost its server tries again this soon, not after up to two minutes.
 _RECONNECT = {"grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_backoff_ms": 1_000}
+# The embedded index hangs up on a client that, by default, asks every 10 s whether it is still there.
+_NO_PINGS = {"grpc.keepalive_time_ms": 2**31 - 1, "grpc.keepalive_permit_without_calls": False}
 
 
 class MilvusStore:
@@ -311,7 +313,7 @@ class MilvusStore:
     def _embed(self) -> Link:
         index = EmbeddedIndex.acquire(Path(self._uri), self._wait)
         try:
-            link = self._linked(_client(index.address, "", SLOW_SECONDS), "lite", SLOW_SECONDS, index)
+            link = self._linked(_client(index.address, "", SLOW_SECONDS, embedded=True), "lite", SLOW_SECONDS, index)
             with index.lock:
                 generations.drop_leftovers(link)
         except _FOREIGN as error:
@@ -338,6 +340,8 @@ class MilvusStore:
     # Errors
 
     def _unavailable(self, reason: str) -> StoreUnavailable:
+        if self._embedded:
+            return StoreUnavailable(f"{self._place}: the embedded index does not answer ({reason}): ask again")
         return StoreUnavailable(
             f"Milvus at {self._place} does not answer ({reason}): start it, or check VISAVOX_MILVUS_URI"
         )
@@ -354,7 +358,7 @@ class MilvusStore:
             raise StoreError(f"{self._place}: a collection has just been removed, ask again ({text})") from error
         if code in _FULL:
             raise StoreFull(f"Milvus at {self._place} takes no more rows ({text}): make room there") from error
-        if self._embedded or not (lost or link is None or code in _TRANSIENT):
+        if not (lost or (not self._embedded and (link is None or code in _TRANSIENT))):
             raise StoreError(f"{self._place}: {text}") from error
         raise self._unavailable(text) from error
 
@@ -366,11 +370,12 @@ def _told(error: Exception) -> str:
     return text.split(", debug=")[0] or type(error).__name__
 
 
-def _client(uri: str, token: str, timeout: float) -> MilvusClient:
+def _client(uri: str, token: str, timeout: float, *, embedded: bool = False) -> MilvusClient:
     """A connected client that neither retries nor logs what it raises."""
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs with a traceback what it also raises
+    options = _RECONNECT | (_NO_PINGS if embedded else {})
     # Dedicated: a shared connection stays open, and keeps its failures, when its client is closed.
-    client = MilvusClient(uri, token=token, timeout=timeout, dedicated=True, grpc_options=_RECONNECT)
+    client = MilvusClient(uri, token=token, timeout=timeout, dedicated=True, grpc_options=options)
     handler = client._handler
     # It asks this after each error, under one lock of the whole process connects anew in it, and then retries
     # until the request's time is over. Its channel finds the server again without that.

@@ -10,14 +10,16 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import grpc  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 from pymilvus import MilvusException
 
 from encoders.space import Embedding, Modality, Space, SpaceMismatch
 from search.milvus import MilvusStore
-from search.store import Filter, Row, StoreError, StoreHeld, row_key
+from search.store import Filter, Row, StoreError, StoreHeld, StoreUnavailable, row_key
 
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = Space("voice_identity", 32, "c3" * 32)
@@ -321,3 +323,41 @@ def test_two_stores_may_create_the_same_space_on_a_server_at_once(milvus_server:
     stores[0].drop(SPACE)
     for store in stores:
         store.close()
+
+
+class HungUp(grpc.RpcError):
+    """What gRPC raises when the other side closes a connection that is in use."""
+
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.UNAVAILABLE
+
+    def details(self) -> str:
+        return "GOAWAY received"
+
+
+def test_an_embedded_index_that_hangs_up_is_asked_again(store: MilvusStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = store._connected()
+    search, hangs_up = link.client.search, [True]
+
+    def once_hung_up(*arguments: Any, **options: Any) -> Any:
+        if hangs_up:
+            hangs_up.clear()
+            raise HungUp
+        return search(*arguments, **options)
+
+    monkeypatch.setattr(link.client, "search", once_hung_up)
+    assert store.search([ROWS[5].embedding], 1, want=VOICE)[0][0].row.key == ROWS[5].key
+    monkeypatch.setattr(link.client, "search", lambda *_, **__: (_ for _ in ()).throw(HungUp()))
+    with pytest.raises(StoreUnavailable, match=r"index\.db: the embedded index does not answer \(GOAWAY received\)"):
+        store.search([ROWS[5].embedding], 1, want=VOICE)
+
+
+@pytest.mark.long
+def test_an_embedded_index_that_was_not_asked_for_long_answers_without_hanging_up(path: Path) -> None:
+    code = (
+        "import time; store.upsert(SPACE, ROWS); time.sleep(100); "
+        "print(len(store.search([ROWS[5].embedding], 3, want=ROWS[5].embedding.modality)[0]), flush=True)"
+    )
+    process = python(code, path)
+    told, logged = process.communicate(timeout=200)
+    assert told.split() == ["3"] and "GOAWAY" not in logged
