@@ -37,7 +37,7 @@ check: $(READY)
 	$(BIN)/lint-imports
 
 test: check
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-long: check
 	@$(BIN)/python -m pytest -m 'not benchmark'
