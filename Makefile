@@ -48,6 +48,8 @@ benchmark: $(READY)
 	$(BIN)/python -m tests.benchmarks.encode_speed
 	$(BIN)/python -m tests.benchmarks.evaluation_speed
 	$(BIN)/python -m tests.benchmarks.training_speed
+	$(BIN)/python -m tests.benchmarks.query_throughput
+	$(BIN)/python -m tests.benchmarks.search_latency
 
 clean:
 	rm -rf .venv visavox-data

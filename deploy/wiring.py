@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,6 +38,8 @@ from search.store import SHARED, StoreError
 PATIENCE_SECONDS = 10.0
 # A worker waits longer: a question being answered must not make a file fail.
 WORKER_PATIENCE_SECONDS = 120.0
+# How long who ingests goes on asking a server of the index that is away: restarted, or moved by those who run it.
+OUTAGE_SECONDS = 600.0
 
 
 # What a file that somebody uploads may cost: seconds by the clock, and bytes of memory beyond what the models take.
@@ -48,6 +52,22 @@ READING, ENCODING, ENCODER_QUEUE = "reading", "encoding", "encoder_queue"
 Observe = Callable[[str, float], None]
 
 
+@dataclass(frozen=True)
+class Outage:
+    """What to do while a server of the index is away.
+
+    Args:
+        seconds: to go on asking from when it went.
+        notice: told once that it is being waited for.
+    """
+
+    seconds: float
+    notice: Callable[[str], None] | None = None
+
+
+BRIEF = Outage(seconds=2.0)
+
+
 class Installation:
     """All parts of one installation, each made when it is first asked for.
 
@@ -58,6 +78,7 @@ class Installation:
             enrolment by a moment; a server that lives on asks ``Bounded``, which is quicker.
         observe: given by a server that many ask at once, about files that nobody trusts: files are then read by
             processes that can be killed, threads share the networks, and it is told how long the stages take.
+        outage: what to do while a server of the index is away.
     """
 
     def __init__(
@@ -67,8 +88,10 @@ class Installation:
         patience: float = PATIENCE_SECONDS,
         consistency: Literal["Strong", "Bounded"] = "Strong",
         observe: Observe | None = None,
+        outage: Outage = BRIEF,
     ) -> None:
         self.settings = settings
+        self._outage = outage
         self._observe = observe
         self._patience = patience
         self._consistency: Literal["Strong", "Bounded"] = consistency
@@ -164,7 +187,10 @@ class Installation:
         if self._store is None:
             if self.settings.embedded:
                 Path(self.settings.milvus_uri).parent.mkdir(parents=True, exist_ok=True)
-            self._store = MilvusStore(self.settings.milvus_uri, wait=self._patience, consistency=self._consistency)
+            self._store = MilvusStore(
+                self.settings.milvus_uri, wait=self._patience, consistency=self._consistency,
+                patience=self._outage.seconds, notice=self._outage.notice,
+            )  # fmt: skip
         return self._store
 
     def release(self) -> None:
@@ -245,10 +271,13 @@ def processors() -> int:
 
 @contextmanager
 def installation(
-    *, consistency: Literal["Strong", "Bounded"] = "Strong", observe: Observe | None = None
+    *,
+    consistency: Literal["Strong", "Bounded"] = "Strong",
+    observe: Observe | None = None,
+    outage: Outage = BRIEF,
 ) -> Iterator[Installation]:
     """The installation that the environment describes, closed afterwards. Raises SettingsError."""
-    opened = Installation(load_settings(), consistency=consistency, observe=observe)
+    opened = Installation(load_settings(), consistency=consistency, observe=observe, outage=outage)
     try:
         yield opened
     finally:
@@ -260,14 +289,15 @@ def ingest_handler() -> Handler:
 
     Models are loaded once, and anew when another one has been chosen; an embedded index is let go after each file.
     """
-    opened = Installation(load_settings(), patience=WORKER_PATIENCE_SECONDS)
+    waiting = Outage(OUTAGE_SECONDS, logging.getLogger("visavox").warning)
+    opened = Installation(load_settings(), patience=WORKER_PATIENCE_SECONDS, outage=waiting)
     mended: object = None  # the encoders with which it was
 
     def handle(path: Path, archive: str) -> FileReport:
         nonlocal mended, opened
         if opened.outdated:
             opened.close()
-            opened = Installation(opened.settings, patience=WORKER_PATIENCE_SECONDS)
+            opened = Installation(opened.settings, patience=WORKER_PATIENCE_SECONDS, outage=waiting)
         try:
             writer = opened.archive
             if mended is not opened.encoders:

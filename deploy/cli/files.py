@@ -48,9 +48,9 @@ def ingest(
 ) -> None:
     """Find faces and speech in media and put them into the index."""
     with errors_translated():
-        from deploy.wiring import installation
+        from deploy.wiring import OUTAGE_SECONDS, Outage, installation
 
-        with installation() as opened:
+        with installation(outage=Outage(OUTAGE_SECONDS, progress_console.print)) as opened:
             walk = walk_media(paths, opened.settings.home)
             tally = _run(opened, walk, archive, wait)
     code = WITH_FAILURES if tally.failed else DONE
