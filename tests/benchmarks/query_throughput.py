@@ -25,13 +25,13 @@ STAGE = re.compile(r'^visavox_stage_seconds_sum\{stage="(\w+)"\} ([0-9.e+-]+)', 
 
 
 def enrol(url: str, media: InventedMedia) -> list[bytes]:
-    """Enrol everybody's clips but the last; gives those."""
+    """Enrol everybody's films; gives their sounds, to ask with."""
     with httpx.Client(base_url=url, timeout=300, trust_env=False) as client:
         for one in media.people:
             identity = client.post("/v1/people", json={"name": one.person.name}).json()["id"]
-            files = [("file", (clip.name, clip.read_bytes())) for clip in one.clips[:-1]]
+            files = [("file", (clip.name, clip.read_bytes())) for clip in one.clips if clip.suffix == ".mp4"]
             client.post(f"/v1/people/{identity}/samples", files=files).raise_for_status()
-    return [one.clips[-1].read_bytes() for one in media.people]
+    return [clip.read_bytes() for one in media.people for clip in one.clips if clip.suffix == ".wav"]
 
 
 def asking(url: str, clips: list[bytes], offset: int) -> Callable[[int], object]:
