@@ -263,8 +263,9 @@ class MemoryStore:
         gallery = np.stack([row.embedding.vector for row in rows])  # (rows, dimension)
         scores = np.stack([probe.vector for probe in probes]) @ gallery.T  # (probes, rows)
         order = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+        entries = [row.entry for row in rows]
         return [
-            [Hit(rows[column].entry, float(line[column])) for column in columns]
+            [Hit(entries[column], float(line[column])) for column in columns]
             for line, columns in zip(scores, order, strict=True)
         ]
 
