@@ -57,7 +57,9 @@ def test_every_make_target_named_exists() -> None:
 
 
 def test_every_room_in_the_tree_exists() -> None:
-    assert not [name for name in re.findall(r"^ *([a-z]+)/ ", README, re.MULTILINE) if not list(ROOT.rglob(name))]
+    # not everywhere: what other tests write comes and goes meanwhile
+    there = {path.name for place in ("*", "*/*") for path in ROOT.glob(place) if path.is_dir()}
+    assert set(re.findall(r"^ *([a-z]+)/ ", README, re.MULTILINE)) <= there
 
 
 def test_each_dependency_is_justified_in_one_line() -> None:

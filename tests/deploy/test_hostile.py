@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import json
 import socket
 import time
@@ -34,7 +35,8 @@ class Target:
     def left(self) -> list[Path]:
         """Files that are in the folders of uploads and of what is temporary."""
         places = (self.folder / "home" / "uploads", self.folder / "temporary")
-        there = [path for place in places if place.exists() for path in place.rglob("*") if path.is_file()]
+        # `os.walk` passes over a folder that goes while one looks; `Path.rglob` would raise.
+        there = [Path(folder, name) for place in places for folder, _, names in os.walk(place) for name in names]
         return [path for path in there if path.name != ".ses"]  # a session of onnxruntime's, made at its start
 
     def most_memory(self) -> int:

@@ -176,8 +176,9 @@ class House:
             raise MediaError(path, "is no film, sound or photo")
         return {b"film of 90 s": 90.0, b"film of 2 h": 7200.0}.get(path.read_bytes(), 5.0)
 
-    def leftovers(self) -> list[Path]:
-        return list(self.uploads.rglob("*"))
+    def leftovers(self) -> list[str]:
+        """Names in the uploads folder; one level, since a folder may go while one walks into it."""
+        return os.listdir(self.uploads) if self.uploads.exists() else []
 
     def is_emptied(self) -> bool:
         """Whether nothing is left, or soon: a job is done a moment before its files are gone."""
