@@ -47,7 +47,7 @@ from search.enrolment import enrolment_warnings
 from search.enrolment import largest_face as largest_face
 from search.enrolment import longest_speaker as longest_speaker
 from search.evidence import Evidence, EvidenceMissing, face_id, voice_id
-from search.intake import content_hash, read_steadily
+from search.intake import Recogniser, content_hash, read_steadily, report_of
 from search.people import NameTaken, People, Person, check_name
 from search.store import SHARED, Filter, Row, Store, keys_digest, named, row_key
 
@@ -96,35 +96,37 @@ class Archive:
         self._ledger = records.ledger
         self._people = records.people
         self._evidence = records.evidence
+        self._recogniser = Recogniser(records.ledger, settings)
         self._announcements = Announcements(records.ledger, records.people, records.evidence)
 
     # ---- ingest -------------------------------------------------------------------------------
 
-    def ingest_file(self, path: Path, archive: str) -> FileReport:
+    def ingest_file(self, path: Path, archive: str, check: Callable[[], None] = lambda: None) -> FileReport:
         """Read one file into the archive; a medium that is in already costs a hash only.
 
         A file that cannot be used is a failed report, never an exception; StoreError goes through.
+
+        Args:
+            path: of the file.
+            archive: name of the archive it belongs to.
+            check: called before each thing that is written; what it raises abandons the file there.
         """
         media: MediaId | None = None
         try:
             media = content_hash(path)
-            known = self._ledger.medium(media)
-            if known is not None and known.state == "done" and known.settings == self._settings:
-                self._ledger.record_file(path, media, archive)
-                return _report(path, "unchanged", known)
+            if known := self._recogniser.known(path, media, archive):
+                return known
             extraction = read_steadily(path, self._extract)
         except MediaError as error:
-            self._ledger.record_file(path, media, archive, reason=error.reason)
-            return FileReport(
-                path=str(path), state="failed", media=media, faces=0, voices=0, seconds_of_media=0.0,
-                reason=error.reason, warnings=(),
-            )  # fmt: skip
-        record = self._write(extraction)
+            check()
+            return self._recogniser.refuse(path, media, archive, error)
+        record = self._write(extraction, check)
         self._ledger.record_file(path, extraction.media, archive)
-        return _report(path, "done", record)
+        return report_of(path, "done", record)
 
-    def _write(self, extraction: Extraction) -> MediaRecord:
+    def _write(self, extraction: Extraction, check: Callable[[], None]) -> MediaRecord:
         """Evidence, records, rows, done: in this order."""
+        check()
         found = _findings(extraction.media, extraction.faces, extraction.turns)
         stale = [finding for finding in self._ledger.findings(extraction.media) if finding not in found]
         with self._announcements.of({finding.evidence for finding in (*found, *stale)}):
@@ -136,8 +138,10 @@ class Archive:
                 faces=len(extraction.faces), voices=len(extraction.turns), settings=self._settings,
                 warnings=extraction.warnings,
             )  # fmt: skip
+            check()
             self._ledger.begin(record, [finding for finding in found if finding.evidence in usable])
             self._upsert(rows)
+            check()
             self._remove_rows([finding for finding in stale if not self._people.owner(finding)])
         self._ledger.finish(extraction.media)
         return record
@@ -424,13 +428,6 @@ def _key(finding: Finding, encoder: Encoder) -> str:
 def _place(finding: Finding) -> tuple[object, ...]:
     """What identifies a sample, without the space: the same for an archive's track and for an enrolment."""
     return finding.media, finding.modality, finding.evidence, finding.start_ms, finding.end_ms
-
-
-def _report(path: Path, state: str, record: MediaRecord) -> FileReport:
-    return FileReport(
-        path=str(path), state="done" if state == "done" else "unchanged", media=record.id, faces=record.faces,
-        voices=record.voices, seconds_of_media=record.seconds, reason=None, warnings=record.warnings,
-    )  # fmt: skip
 
 
 def _batches(items: Sequence[Finding], size: int) -> Iterator[list[Finding]]:

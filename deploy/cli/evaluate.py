@@ -56,7 +56,7 @@ def evaluate(
 
 
 def _on_people(opened: Installation, people: Path, export: Path | None) -> tuple[dict[str, Any], int]:
-    from deploy.cli.files import walk_media
+    from ingest.walk import walk_media
     from search.evaluation import NothingToMeasure, collect, evaluate_people
 
     folders = [folder for folder in sorted(people.iterdir()) if folder.is_dir()]
