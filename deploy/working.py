@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
+from pathlib import Path
+from typing import Any
 
+from deploy.measuring import Measurement, NoModel, take
 from deploy.settings import Settings, load_settings
 from deploy.wiring import OUTAGE_SECONDS, WORKER_PATIENCE_SECONDS, Installation, Outage
 from encoders.encoder import EncoderError
@@ -15,14 +20,25 @@ from ingest.flow import ingest_work
 from ingest.ledger import Ledger, RecordsError, open_database
 from ingest.queues import ALL_QUEUES, InProcessQueue, JobQueue
 from ingest.runner import Held, Runner, Work
-from ingest.tasks import Outcome, Queue
+from ingest.tasks import NewJob, NewTask, Outcome, Queue, TaskState
 from ingest.worker import CeleryQueue, Parts
+from search.answers import EnrolAnswer, Refusal
 from search.archive import Archive
+from search.evaluation import NothingToMeasure
 from search.intake import Recogniser
+from search.people import UnknownPerson
+from search.points import PointsError, SeenInTraining
+from search.protocols import ProtocolError
 from search.store import StoreError
 
 OUTAGES = (StoreError, RecordsError, EncoderError, OSError)
 """What is no file's fault: the index, the records, a model or the disk that cannot be used now."""
+ENROL, EVALUATE = "enrol", "evaluate"
+"""Kinds of jobs, and of their only tasks."""
+SOMEBODY_WAITS = 1000
+"""Priority of what somebody waits for."""
+FINAL_OF_EVALUATION = (EncoderError, NothingToMeasure, NoModel, PointsError, ProtocolError, SeenInTraining)
+FINAL_OF_ENROLMENT = (EncoderError, UnknownPerson, ValueError)
 HANGS = 70
 """Exit code of a child whose task showed no progress."""
 
@@ -63,6 +79,78 @@ def make_runner(queues: tuple[Queue, ...]) -> Runner:
     return Runner(book, work, OUTAGES, on_idle=hands.rest, on_stall=lambda: os._exit(HANGS))
 
 
+class Refused(RuntimeError):
+    """A job came to nothing, for a reason that trying again does not change.
+
+    Args:
+        kind: of the reason, one word.
+        reason: for people to read.
+    """
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
+def evaluation_job(asked: Measurement, priority: int = 0) -> NewJob:
+    """The job of measuring something."""
+    task = NewTask(EVALUATE, Queue.EVALUATE, asked.to_json())
+    return NewJob(EVALUATE, priority=priority, asked=asked.to_json(), tasks=[task])
+
+
+def enrolment_job(name: str, paths: Sequence[Path], person: str | None = None) -> NewJob:
+    """The job of enrolling files under a name, or of a known person's id; somebody waits for it."""
+    told = {"name": name, "person": person, "paths": [str(path.absolute()) for path in paths]}
+    return NewJob(
+        ENROL, priority=SOMEBODY_WAITS, asked={"files": len(paths)}, tasks=[NewTask(ENROL, Queue.INTERACTIVE, told)]
+    )
+
+
+def outcome_of(queue: JobQueue, job: str) -> dict[str, Any]:
+    """Wait for a job that has one result, and give it. Raises Refused, RecordsError."""
+    *_, page = queue.follow(job)
+    told = dict(page.result or {})
+    if page.state != "done":
+        kind = told.get("error", {}).get("type", "job_failed")
+        raise Refused(kind, page.error or f"job {job} is {page.state}")
+    return told
+
+
+def enrol_by_workers(queue: JobQueue, name: str, paths: Sequence[Path], person: str | None = None) -> EnrolAnswer:
+    """Have files enrolled by a worker, and wait for it. Raises Refused, RecordsError, BrokerUnavailable."""
+    told = outcome_of(queue, queue.submit(enrolment_job(name, paths, person)))
+    given = {str(path.absolute()): str(path) for path in paths}
+    refused = [Refusal(given.get(one["path"], one["path"]), one["reason"]) for one in told["refused"]]
+    return EnrolAnswer(told["name"], [given.get(path, path) for path in told["added"]], refused, told["warnings"])
+
+
+def _answering(work: Callable[[Held], dict[str, Any]], final: tuple[type[Exception], ...]) -> Work:
+    """A task whose result is the job's; errors that trying again does not change are told at once."""
+
+    def answer(held: Held) -> Outcome:
+        try:
+            return Outcome(result=work(held))
+        except final as error:
+            kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__).lower()
+            return Outcome(TaskState.FAILED, reason=str(error), result={"error": {"type": kind}})
+
+    return answer
+
+
+def _evaluate(opened: Installation, held: Held) -> dict[str, Any]:
+    asked = Measurement.from_json(held.claim.arguments)
+    return take(opened, asked, lambda *_: held.check())
+
+
+def _enrol(archive: Archive, held: Held) -> dict[str, Any]:
+    told = held.claim.arguments
+    paths = [Path(path) for path in told["paths"]]
+    held.confirm()
+    if told["person"]:
+        return asdict(archive.enrol_known(told["person"], paths))
+    return asdict(archive.enrol(told["name"], paths))
+
+
 class _Hands:
     """One child's installation: models loaded once, and anew when another one was chosen.
 
@@ -81,7 +169,10 @@ class _Hands:
     def work(self) -> dict[str, Work]:
         """What to do, by kind of task."""
         recogniser = Recogniser(Ledger(self.opened.database), self.opened.reading)
-        return ingest_work(recogniser.recognise, self._archive, self.opened.settings.home)
+        return ingest_work(recogniser.recognise, self._archive, self.opened.settings.home) | {
+            EVALUATE: _answering(lambda held: _evaluate(self._current(), held), FINAL_OF_EVALUATION),
+            ENROL: _answering(lambda held: _enrol(self._archive(), held), FINAL_OF_ENROLMENT),
+        }
 
     def at_work(self, work: Work) -> Work:
         """Let go of an embedded index after the work."""
@@ -102,12 +193,16 @@ class _Hands:
             self._written = False
             self.opened.archive.flush()
 
-    def _archive(self) -> Archive:
+    def _current(self) -> Installation:
+        """The installation, with the model that is chosen now."""
         if self.opened.outdated:
             settings = self.opened.settings
             self.opened.close()
             self.opened = self._open(settings)
-        archive = self.opened.archive
+        return self.opened
+
+    def _archive(self) -> Archive:
+        archive = self._current().archive
         if self._mended is not self.opened.encoders:
             archive.mend()
             self._mended = self.opened.encoders

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection, Engine
 
-from ingest.book import ITEMS, JOBS, clock
+from ingest.book import ITEMS, JOBS, TASKS, clock
 from ingest.jobs import FileReport, UnknownJob
-from ingest.tasks import ItemState
+from ingest.tasks import ItemState, TaskState
 
 JobStanding = Literal["queued", "running", "paused", "done", "failed", "cancelled"]
 FIRST_ERRORS = 5
@@ -60,6 +60,7 @@ class JobPage:
         rate: files ended per second, of late; 0 while nothing has.
         real_time: seconds of media per second, of late.
         remaining: seconds to its end at that rate; None where that cannot be said.
+        obstacle: what its tasks wait for, such as an index that does not answer; None: nothing.
         first_errors: the first files that failed, with reasons.
         asked: what was asked for.
         result: what it gave; None where its files are the result, or until it is done.
@@ -80,6 +81,7 @@ class JobPage:
     rate: float
     real_time: float
     remaining: float | None
+    obstacle: str | None = None
     first_errors: list[FileStanding] = field(default_factory=list)
     asked: dict[str, Any] = field(default_factory=dict)
     result: dict[str, Any] | None = None
@@ -169,9 +171,17 @@ def _page(connection: Connection, job: str) -> JobPage:
         created=row["created"], started=row["started"], finished=row["finished"], files=files, counts=counts,
         seconds_of_media=round(sum(float(one["seconds"]) for one in rows), 3), rate=round(rate, 4),
         real_time=round(real_time, 3), remaining=round(left / rate, 1) if rate and not row["finished"] else None,
+        obstacle=None if row["finished"] else _obstacle(connection, job),
         first_errors=_standings(connection, failed.order_by(ITEMS.c.number).limit(FIRST_ERRORS)),
         asked=row["asked"], result=row["result"], error=row["failure"],
     )  # fmt: skip
+
+
+def _obstacle(connection: Connection, job: str) -> str | None:
+    """Why a task waits that was begun before, and not for its own fault."""
+    waits = sql.and_(TASKS.c.job == job, TASKS.c.state == TaskState.WAITING, TASKS.c.losses > 0)
+    told = sql.select(TASKS.c.reason).where(waits, TASKS.c.reason.is_not(None)).limit(1)
+    return connection.scalar(told)
 
 
 def _standing(row: sql.RowMapping, counts: dict[str, int]) -> JobStanding:

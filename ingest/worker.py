@@ -291,12 +291,16 @@ class CeleryQueue:
 
     def follow(self, job: str) -> Iterator[JobPage]:
         """See JobQueue.follow. Ctrl-C leaves the job to the workers."""
-        last, silent_since, said = None, time.monotonic(), False
+        last, silent_since, said, obstacle = None, time.monotonic(), False, None
         while True:
             page = self._pages.page(job)
             yield page
             if page.finished is not None:
                 return
+            if page.obstacle != obstacle:
+                obstacle = page.obstacle
+                if obstacle is not None and self._notice is not None:
+                    self._notice(f"waiting: {obstacle}")
             if page.counts != last:
                 last, silent_since, said = page.counts, time.monotonic(), False
             elif not said and time.monotonic() - silent_since > SILENCE_SECONDS:

@@ -53,3 +53,16 @@ def test_an_unknown_job_has_no_page_and_no_files(tmp_path: Path) -> None:
     for asked in (pages.page, pages.files):
         with pytest.raises(UnknownJob):
             asked("f" * 32)
+
+
+def test_a_page_says_what_a_job_waits_for(tmp_path: Path) -> None:
+    def away(_check: object) -> None:
+        raise ConnectionError("the index is away")
+
+    book = book_in(tmp_path)
+    runner, pages = Runner(book, work_of(Reader(a=away)), (ConnectionError,)), JobPages(book.database)
+    job = book.open_job(small_job("a"))
+    assert pages.page(job).obstacle is None
+    for _ in range(2):
+        runner.run_one(ALL_QUEUES, "one")
+    assert pages.page(job).obstacle == "the index is away"
