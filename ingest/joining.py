@@ -19,6 +19,8 @@ from ingest.track import FaceTrack, Span
 SHORT_FILM_PICTURES = 3
 # Ended sightings are joined when there are this many more: those of a long film would fill the memory.
 _JOIN_EVERY = 64
+# Of more sightings than this only those that lasted longest are compared: each is compared with each.
+_MOST_COMPARED = 2000
 
 
 class Joining:
@@ -120,8 +122,11 @@ class Joining:
 
     def _join(self) -> None:
         """Join ended sightings of one person that are never seen in one picture."""
-        known = [(one, one.vector) for one in self._ended if one.vector is not None and one.vector.size]
+        with_vector = [one for one in self._ended if one.vector is not None and one.vector.size]
+        with_vector.sort(key=lambda one: (-len(one.times), one.times[0], one.begins))
+        known = [(one, one.vector) for one in with_vector[:_MOST_COMPARED] if one.vector is not None]
         joined = [one for one in self._ended if one.vector is None or not one.vector.size]
+        joined += with_vector[_MOST_COMPARED:]
         if len(known) > 1:
             apart = _seen_at_once([one for one, _ in known])
             labels = group_alike(np.array([vector for _, vector in known]), self._settings.same_person, apart)

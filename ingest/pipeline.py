@@ -247,7 +247,8 @@ class Extractor:
         """Faces and speech; if one of the two cannot be had, the other and a warning."""
         joining = Joining(self.settings.faces, _describer(self._face_encoder, Modality.FACE))
         reached, refusal, warnings, shards = 0.0, "", list(heard.warnings if heard else ()), 0
-        for shards, shard in enumerate(whole_film(seen), start=1):
+        for shard in whole_film(seen):
+            shards += 1
             refusal = refusal or shard.refusal
             if not refusal:
                 reached = max(reached, shard.reached)
