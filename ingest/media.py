@@ -1,20 +1,24 @@
 """Films and sound in: with :mod:`ingest.recording`, which writes, the only file that knows PyAV.
 
-One clock: second 0 is the earliest start of the picture and sound streams that are used, so that a
-sound that begins late, or has gaps, stays beside its pictures.
+One clock: second 0 is the earliest start of the picture and sound streams that can be decoded, so that a
+sound that begins late, or has gaps, stays beside its pictures. A span is exactly that part of the whole:
+pictures are trusted from a key frame on that lies before it, and sound is decoded from its beginning.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 
 import av
 import numpy as np
+from av.stream import Discard
+from av.video.frame import PictureType
 from numpy.typing import NDArray
 
 from encoders.voice import SAMPLE_RATE
@@ -35,6 +39,7 @@ from ingest.content import (
     why_not_media,
 )
 from ingest.limits import HIGHEST_RATE, LOWEST_RATE, in_force
+from ingest.listening import Levels
 from ingest.recording import read_flac, write_film, write_flac
 from ingest.track import Span
 from ingest.waveform import Waveform
@@ -58,6 +63,16 @@ __all__ = [
 JITTER_SECONDS = 0.1
 # Room for sound whose header does not tell how long it is. Seconds.
 UNKNOWN_SECONDS = 60.0
+# How far before a span a key frame is looked for, one after the other: containers without an index (MPEG) land
+# anywhere, and key frames may be far apart. Then the film is decoded from its beginning. Seconds.
+SEEK_LEADS = (0.0, 10.0, 60.0)
+# Containers that can be entered in the middle, and which key frame after that has its own stamp: what is entered in
+# the middle of an MPEG program stream begins with stamps of other pictures. Others are read from their beginning.
+SEEKABLE = {"mov": 1, "matroska": 1, "avi": 1, "flv": 1, "mpegts": 1, "mpeg": 2}
+# Decoding less than this is quicker than seeking. Seconds.
+WORTH_SEEKING_SECONDS = 1.0
+# The channels are mixed so that their sum cannot exceed full scale: nothing is clipped, nothing depends on the rest.
+MIXING = {"rematrix_maxval": "1"}
 
 
 class _Film:
@@ -69,19 +84,23 @@ class _Film:
         self.container = container
         refuse_many(path, len(container.streams))
         self.pictures = next((s for s in container.streams.video if _moves(s)), None)
-        self.sound = next((s for s in container.streams.audio if _sounds(s)), None)
+        self.sounds = sorted((s for s in container.streams.audio if _sounds(s)), key=_preference)
+        self.sound = self.sounds[0] if self.sounds else None
         for what, chosen, streams in (
             ("pictures", self.pictures, container.streams.video),
             ("sound", self.sound, container.streams.audio),
         ):
             if chosen is None and any(not _decodable(stream) for stream in streams):
                 self.problems.unread.append(f"its {what} cannot be read, the codec is not known: convert it")
-        self.used = [stream for stream in (self.pictures, self.sound) if stream is not None]
+        if self.pictures is None and any(map(_sizeless, container.streams.video)):
+            self.problems.unread.append("its pictures are said to be of 0 x 0 pixels and cannot be read: convert it")
+        self.used = [stream for stream in (self.pictures, *self.sounds) if stream is not None]
         if not self.used:
             nothing = "holds neither a picture nor a sound stream that can be decoded: convert it"
             raise MediaError(path, "; ".join(self.problems.unread) or nothing)
         starts = [s.start_time * s.time_base for s in self.used if s.start_time is not None and s.time_base]
         self.origin = min(starts, default=Fraction(0))
+        self._shown: Iterator[av.VideoFrame] | None = None
         if self.pictures is not None:
             context = self.pictures.codec_context
             context.thread_type, context.options = "AUTO", in_force().for_decoders()
@@ -126,9 +145,37 @@ class _Film:
             return None
         return float(frame.pts * frame.time_base - self.origin)
 
+    def lands_before(self, begin: float, lead: float) -> bool:
+        """Go to a key frame that is shown at or before a second; False where none is found, then it is of no use.
+
+        Args:
+            begin: seconds on the clock.
+            lead: how long before it to look.
+
+        What is shown after such a key frame needs nothing before it. Only a picture that is whole in itself is
+        trusted: decoders call key frame also where a gradual refresh begins.
+        """
+        stream, passed = self.pictures, 0
+        needed = next((SEEKABLE[name] for name in self.container.format.name.split(",") if name in SEEKABLE), 0)
+        if stream is None or not stream.time_base or not needed:
+            return False
+        try:
+            self.container.seek(int((Fraction(begin - lead) + self.origin) / stream.time_base), stream=stream)
+        except (av.FFmpegError, OSError, OverflowError):
+            return False
+        shown = self.video_frames()
+        for frame in shown:
+            passed += frame.key_frame and frame.pict_type == PictureType.I
+            if passed == needed:
+                time = self.time(frame)
+                self.problems.broken_packets = 0  # pieces whose beginning lies before
+                self._shown = chain([frame], shown)
+                return time is not None and time <= begin
+        return False
+
     def video_frames(self) -> Iterator[av.VideoFrame]:
-        """Decode the pictures to their end."""
-        return (one for one in self._frames(self.pictures) if isinstance(one, av.VideoFrame))
+        """Decode the pictures to their end, from where it landed."""
+        return self._shown or (one for one in self._frames(self.pictures) if isinstance(one, av.VideoFrame))
 
     def audio_frames(self) -> Iterator[av.AudioFrame]:
         """Decode the sound to its end."""
@@ -136,6 +183,9 @@ class _Film:
 
     def _frames(self, stream: av.VideoStream | av.AudioStream | None) -> Iterator[object]:
         """Decode a stream, passing over packets that do not decode."""
+        for other in self.container.streams:
+            if other is not stream:
+                other.discard = Discard.all  # not even read, where the container allows it
         packets = self.container.demux(*([stream] if stream else []))
         while True:
             try:
@@ -160,17 +210,27 @@ def _decodable(stream: av.VideoStream | av.AudioStream) -> bool:
     return context is not None and (allowed is None or context.codec.name in allowed)
 
 
+def _sizeless(stream: av.VideoStream) -> bool:
+    """Whether a video stream could be decoded if its pictures had a size."""
+    return _decodable(stream) and not (stream.codec_context.width > 0 and stream.codec_context.height > 0)
+
+
 def _moves(stream: av.VideoStream) -> bool:
     """Whether a video stream is a film and not a cover picture or something without a decoder."""
     still = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
-    if not _decodable(stream) or stream.disposition & still:
-        return False
-    return stream.codec_context.width > 0 and stream.codec_context.height > 0
+    return _decodable(stream) and not stream.disposition & still and not _sizeless(stream)
 
 
 def _sounds(stream: av.AudioStream) -> bool:
     """Whether a sound stream can be decoded."""
     return _decodable(stream) and LOWEST_RATE <= stream.codec_context.sample_rate <= HIGHEST_RATE
+
+
+def _preference(stream: av.AudioStream) -> tuple[bool, bool, int]:
+    """Sorts streams of sound as players choose: the default one first, commentary and description last."""
+    flags, kind = stream.disposition, av.stream.Disposition
+    beside = kind.comment | kind.visual_impaired | kind.hearing_impaired | kind.descriptions | kind.karaoke
+    return bool(flags & beside), not flags & kind.default, stream.index
 
 
 @contextmanager
@@ -254,33 +314,39 @@ def read_frames(
     """
     if not fps > 0:
         raise ValueError(f"pictures per second must be above 0, got {fps}")
-    with _opened(path) as film:
-        if film.pictures is None:
-            raise MediaError(path, "holds sound only, no pictures")
-        begin = span.start if span else 0.0
-        due, last = begin, -1.0
-        usual = 1 / float(film.pictures.average_rate or 25)
-        if begin > 1.0:
-            # Backward to a key frame; what lies before the span is decoded and passed over.
-            film.container.seek(int((begin + float(film.origin)) * 1e6), backward=True, any_frame=False)
-        for frame in film.video_frames():
-            stamp = film.time(frame)
-            time = max(0.0, stamp) if stamp is not None else last + usual if last >= 0 else begin
-            if span and time >= span.end:
-                break
-            refuse_long(path, time)
-            refuse_endless(path, film.problems.frames, max(time, last))
-            if time <= last:
-                continue  # a clock that runs backwards
-            last = time
-            if time >= due - 1e-6:
-                due = max(due, begin + np.floor((time - begin) * fps + 1e-6) / fps) + 1 / fps
-                yield time, _upright(path, frame, film.pictures)
-        else:
-            if not (span and film.problems.frames == 0):
-                expected = 0.0 if span else film.seconds(film.pictures)
-                told = [] if warnings is None else warnings
-                film.problems.report("pictures", told, reached=last + usual, expected=expected)
+    begin = span.start if span else 0.0
+    for lead in (*(lead for lead in SEEK_LEADS if begin - lead > WORTH_SEEKING_SECONDS), None):
+        with _opened(path) as film:
+            if film.pictures is None:
+                raise MediaError(path, "holds sound only, no pictures")
+            if lead is None or film.lands_before(begin, lead):
+                yield from _sampled(film, film.pictures, fps, span, [] if warnings is None else warnings)
+                return
+
+
+def _sampled(
+    film: _Film, stream: av.VideoStream, fps: float, span: Span | None, warnings: list[str]
+) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+    """The pictures of a film from where it is, about ``fps`` a second of those in the span."""
+    begin = span.start if span else 0.0
+    due, last = begin, -1.0
+    usual = 1 / float(stream.average_rate or 25)
+    for frame in film.video_frames():
+        stamp = film.time(frame)
+        time = max(0.0, stamp) if stamp is not None else max(0.0, last + usual)
+        if span and time >= span.end:
+            return
+        refuse_long(film.path, time)
+        refuse_endless(film.path, film.problems.frames, max(time, last))
+        if time <= last:
+            continue  # a clock that runs backwards
+        last = time
+        if time >= due - 1e-6:
+            due = max(due, begin + np.floor((time - begin) * fps + 1e-6) / fps) + 1 / fps
+            yield time, _upright(film.path, frame, stream)
+    if not (span and film.problems.frames == 0):
+        expected = 0.0 if span else film.seconds(stream)
+        film.problems.report("pictures", warnings, reached=last + usual, expected=expected)
 
 
 def _upright(path: Path, frame: av.VideoFrame, stream: av.VideoStream) -> NDArray[np.uint8]:
@@ -305,12 +371,14 @@ def read_audio(path: Path, span: Span | None = None) -> tuple[NDArray[np.float32
     Raises:
         MediaError: no sound stream, nothing of it decodes, or more than is read.
     """
+    warnings: list[str] = []
     with _opened(path) as film:
+        if len(film.sounds) > 1:
+            film.sound = film.sounds[_preferred(path, warnings)]
         if film.sound is None:
             raise MediaError(path, "has no sound")
-        warnings: list[str] = []
-        end = span.end if span else in_force().seconds
-        clock = _SoundClock(max(film.seconds(film.sound), film.seconds()), end, film.problems)
+        begin, end = (span.start, span.end) if span else (0.0, in_force().seconds)
+        clock = _SoundClock(max(film.seconds(film.sound), film.seconds()), begin, end, film.problems)
         for frame in film.audio_frames():
             clock.add(film.time(frame), frame)
             refuse_long(path, clock.now)
@@ -321,9 +389,30 @@ def read_audio(path: Path, span: Span | None = None) -> tuple[NDArray[np.float32
             unknown = span or (film.pictures is not None and not film.sound.duration)
             expected = 0.0 if unknown else film.seconds(film.sound)
             film.problems.report("sound", warnings, reached=clock.now, expected=expected)
-        whole = clock.finish(film.sound.codec_context.channels, warnings)
-    # A span is copied so that the rest can be freed; the whole may be gigabytes and is not.
-    return whole[round(span.start * SAMPLE_RATE) : round(span.end * SAMPLE_RATE)].copy() if span else whole, warnings
+        samples = clock.finish(warnings)
+    return samples[: round(end * SAMPLE_RATE) - round(begin * SAMPLE_RATE)], warnings
+
+
+def _preferred(path: Path, warnings: list[str]) -> int:
+    """Which of several streams of sound is heard, as its place in their order of preference; tells of the others."""
+    with _opened(path) as film:
+        numbers = {stream.index: f"number {number}" for number, stream in enumerate(film.container.streams.audio, 1)}
+        levels = Levels([numbers[stream.index] for stream in film.sounds])
+        tried = film.sounds[: levels.tried]
+        places = {stream.index: place for place, stream in enumerate(tried)}
+        try:
+            for packet in film.container.demux(*tried):
+                with suppress(av.FFmpegError, ValueError):
+                    for frame in packet.decode():
+                        if isinstance(frame, av.AudioFrame):
+                            seconds = frame.samples / frame.sample_rate
+                            levels.add(places[packet.stream.index], frame.to_ndarray(), seconds)
+                if levels.decided:
+                    break
+        except (av.FFmpegError, OSError):
+            pass  # cut off: what there is decides
+    warnings.append(levels.sentence())
+    return levels.chosen
 
 
 class _SoundClock:
@@ -331,15 +420,18 @@ class _SoundClock:
 
     Args:
         latest: second at which the sound ends as the headers say, 0 where they do not.
+        begin: second from which on it is kept; what lies before is counted and forgotten.
         end: second at which reading ends.
         problems: jumps are counted here.
     """
 
-    def __init__(self, latest: float, end: float, problems: Problems) -> None:
+    def __init__(self, latest: float, begin: float, end: float, problems: Problems) -> None:
         self.now = 0.0  # where the sound added so far ends, seconds
         self._latest = (latest or in_force().seconds) + 1.0  # a stamp after this is broken
         self._problems = problems
-        self._waveform = Waveform(round((min(latest or UNKNOWN_SECONDS, end) + 2.0) * SAMPLE_RATE))
+        self._first, self._place = round(begin * SAMPLE_RATE), 0
+        expected = min(latest or begin + UNKNOWN_SECONDS, end) + 2.0 - begin
+        self._waveform = Waveform(max(0, round(expected * SAMPLE_RATE)))
         self._resampler: av.AudioResampler | None = None
         self._form: tuple[object, ...] = ()
 
@@ -352,9 +444,9 @@ class _SoundClock:
         if form != self._form or self._resampler is None or abs(off) > JITTER_SECONDS:
             self._flush()
             self._form = form
-            self._resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+            self._resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE, options=MIXING)
             if off > 0 and time <= self._latest:
-                self._waveform.pad(round(time * SAMPLE_RATE))
+                self._pad(round(time * SAMPLE_RATE))
                 self.now = time
             elif abs(off) > JITTER_SECONDS:
                 self._problems.missing_pieces += 1
@@ -362,16 +454,25 @@ class _SoundClock:
         self._append(self._resampler.resample(frame))
         self.now += frame.samples / frame.sample_rate
 
-    def finish(self, channels: int, warnings: list[str]) -> NDArray[np.float32]:
-        """(samples,) float32, everything added, finite and within [-1, 1]."""
+    def finish(self, warnings: list[str]) -> NDArray[np.float32]:
+        """(samples,) float32, everything added from the beginning on that is kept, finite and within [-1, 1]."""
         self._flush()
-        return self._waveform.finish(channels, warnings)
+        return self._waveform.finish(1, warnings)
 
     def _flush(self) -> None:
         if self._resampler is not None:
             self._append(self._resampler.resample(None))
             self._resampler = None
 
+    def _pad(self, place: int) -> None:
+        """Silence up to a place, in samples from second 0."""
+        self._place = max(self._place, place)
+        if self._place > self._first:
+            self._waveform.pad(self._place - self._first)
+
     def _append(self, frames: list[av.AudioFrame]) -> None:
         for frame in frames:
-            self._waveform.append(frame.to_ndarray().reshape(-1).astype(np.float32, copy=False))
+            samples = frame.to_ndarray().reshape(-1).astype(np.float32, copy=False)
+            self._place += len(samples)
+            if (kept := self._place - self._first) > 0:
+                self._waveform.append(samples[max(0, len(samples) - kept) :])
