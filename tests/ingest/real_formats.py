@@ -60,7 +60,7 @@ X264 = {"preset": "ultrafast", "x264-params": "bframes=2:keyint=12:min-keyint=12
 X264_OPEN = {"preset": "ultrafast", "x264-params": "bframes=2:keyint=12:scenecut=0:open-gop=1:threads=1"}
 X265 = {"preset": "ultrafast", "x265-params": "bframes=2:keyint=12:log-level=none:pools=none"}
 VP9 = {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "5", "auto-alt-ref": "1"}
-AV1 = {"preset": "10", "crf": "15", "svtav1-params": "keyint=12:lp=1"}
+AV1 = {"preset": "8", "crf": "10", "svtav1-params": "keyint=12:lp=1"}
 B_FRAMES = {"bf": "2", "g": "12", "b": "1000000"}
 
 FILMS = (
@@ -225,8 +225,8 @@ def _blocks(wave: NDArray[np.float32], recipe: Recipe, begin: float) -> list[av.
     whole = np.broadcast_to(wave, (channels, wave.shape[-1]))
     length, blocks = recipe.rate // 50, []
     for start in range(0, whole.shape[1], length):
-        block = np.ascontiguousarray(whole[:, start : start + length], dtype=np.float32)
-        frame = av.AudioFrame.from_ndarray(block, format="fltp", layout=recipe.layout)
+        block = np.ascontiguousarray(whole[:, start : start + length].T.reshape(1, -1), dtype=np.float32)
+        frame = av.AudioFrame.from_ndarray(block, format="flt", layout=recipe.layout)
         frame.sample_rate = recipe.rate
         frame.pts, frame.time_base = start + round(begin * recipe.rate), Fraction(1, recipe.rate)
         blocks.append(frame)
