@@ -347,8 +347,8 @@ def _sampled(
             due = max(due, begin + np.floor((time - begin) * fps + 1e-6) / fps) + 1 / fps
             yield time, _upright(film.path, frame, stream)
     if not (span and film.problems.frames == 0):
-        expected = 0.0 if span else film.seconds(stream)
-        film.problems.report("pictures", warnings, reached=last + usual, expected=expected)
+        # also of a span: this is where the film ends, and not the span
+        film.problems.report("pictures", warnings, reached=last + usual, expected=film.seconds(stream))
 
 
 def _upright(path: Path, frame: av.VideoFrame, stream: av.VideoStream) -> NDArray[np.uint8]:
