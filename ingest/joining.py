@@ -38,7 +38,7 @@ class Joining:
         self._ended: list[Sighting] = []
         self._joined = 0
         self._sightings = 0
-        self._pictures = 0
+        self.pictures = 0  # looked at so far
         self._last = -1
 
     def add(self, cell: Cell) -> None:
@@ -46,7 +46,7 @@ class Joining:
         if cell.number <= self._last:
             raise ValueError(f"cell {cell.number} came after cell {self._last}: add them in their order, once")
         self._last = cell.number
-        self._pictures += cell.pictures
+        self.pictures += cell.pictures
         self._sightings += len(cell.sightings)
         if self._sightings > 1:  # else there is nothing to compare: the costly vectors are not needed
             cell = described(cell, self._describe)
@@ -158,7 +158,7 @@ class Joining:
 
     def _believable(self, one: Sighting) -> bool:
         sure = one.score >= self._settings.sure_score
-        return len(one.times) > 1 or sure or self._pictures <= SHORT_FILM_PICTURES
+        return len(one.times) > 1 or sure or self.pictures <= SHORT_FILM_PICTURES
 
     def _track(self, index: int, one: Sighting, until: float) -> FaceTrack:
         seen = _spans(one.times.tolist(), 1 / self._settings.fps, self._settings.longest_gap)

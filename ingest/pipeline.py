@@ -117,9 +117,9 @@ class Extractor:
         """
         with _refusing(path):
             info = probe(path)
-        first, after = self._cells(span, info)
+        cells = self._cells(span, info)
         with _refusing(path):
-            return self._look(path, info, (first, after), _telling(on_progress), mouths)
+            return self._look(path, info, cells, _telling(on_progress), mouths)
 
     def listen(self, path: Path) -> Heard:
         """Find the speech of a film or sound.
@@ -131,13 +131,7 @@ class Extractor:
             MediaError: the file cannot be processed.
         """
         with _refusing(path):
-            try:
-                waveform, oddities = read_audio(path)
-            except MediaError as error:
-                return Heard((), np.zeros(0, np.float32), refusal=error.reason)
-            describe = _describer(self._voice_encoder, Modality.VOICE)
-            turns = find_speech_turns(waveform, self._speech_detector, describe, self.settings.voices)
-            return Heard(turns, loudness(waveform), len(waveform) / SAMPLE_RATE, tuple(oddities))
+            return self._listen(path)
 
     def join(
         self, path: Path, media: MediaId, info: MediaInfo, heard: Heard | None, seen: Iterable[Seen]
@@ -179,7 +173,7 @@ class Extractor:
     def _film(self, path: Path, media: MediaId, info: MediaInfo, progress: OnProgress) -> Extraction:
         """All pieces of work one after the other; mouths are watched only where somebody speaks."""
         pieces = self.plan(info)
-        heard = self.listen(path) if pieces.sound else None
+        heard = self._listen(path) if pieces.sound else None
         progress(1 - _SHARE_OF_FACES if pieces.pictures else 1.0)
         mouths = heard is not None and bool(heard.turns)
 
@@ -187,9 +181,18 @@ class Extractor:
             def told(share: float) -> None:
                 progress(1 - _SHARE_OF_FACES * (1 - (number + share) / len(pieces.pictures)))
 
-            return self.look(path, span if pieces.is_cut else None, told, mouths=mouths)
+            return self._look(path, info, self._cells(span if pieces.is_cut else None, info), told, mouths)
 
-        return self.join(path, media, info, heard, (shard(*one) for one in enumerate(pieces.pictures)))
+        return self._join(path, media, info, heard, (shard(*one) for one in enumerate(pieces.pictures)))
+
+    def _listen(self, path: Path) -> Heard:
+        try:
+            waveform, oddities = read_audio(path)
+        except MediaError as error:
+            return Heard((), np.zeros(0, np.float32), refusal=error.reason)
+        describe = _describer(self._voice_encoder, Modality.VOICE)
+        turns = find_speech_turns(waveform, self._speech_detector, describe, self.settings.voices)
+        return Heard(turns, loudness(waveform), len(waveform) / SAMPLE_RATE, tuple(oddities))
 
     def _cells(self, span: Span | None, info: MediaInfo) -> tuple[int, int | None]:
         """The cells of a span: the first, and the first behind it, or None for the end of the film."""
@@ -255,6 +258,8 @@ class Extractor:
                 warnings += shard.warnings
                 for cell in shard.cells:
                     joining.add(cell)
+        if shards and not (refusal or reached or joining.pictures):
+            refusal = "has a header, but none of its pictures decodes: damaged, copy it again"
         refusals = [reason for reason in (heard.refusal if heard else "", refusal) if reason]
         if len(refusals) == (heard is not None) + bool(shards):
             raise MediaError(path, refusals[-1] if refusals else "holds neither pictures nor sound")
