@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -57,7 +57,7 @@ class _Ahead(Generic[Item]):
         self._queue.put(_End(error))
 
 
-def ahead(items: Iterator[Item], most: int) -> Iterator[Item]:
+def ahead(items: Iterator[Item], most: int) -> Generator[Item, None, None]:
     """The same items, made by another thread up to ``most`` ahead of their use.
 
     What the iterator raises is raised here, in its place. Closing the generator ends the thread and closes the

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,6 +27,7 @@ from ingest.pairing import PairingSettings, judge_speaking, loudness
 from ingest.shards import SHARD_SECONDS, Heard, Plan, Seen, plan, whole_film
 from ingest.track import Extraction, MediaId, Span, Speaking, media_id
 from ingest.voices import VoiceSettings, find_speech_turns
+from ingest.waveform import let_go
 
 OnProgress = Callable[[float], None]
 """Receives the share of a file that is done, rising from 0 to 1."""
@@ -192,7 +193,9 @@ class Extractor:
             return Heard((), np.zeros(0, np.float32), refusal=error.reason)
         describe = _describer(self._voice_encoder, Modality.VOICE)
         turns = find_speech_turns(waveform, self._speech_detector, describe, self.settings.voices)
-        return Heard(turns, loudness(waveform), len(waveform) / SAMPLE_RATE, tuple(oddities))
+        levels = loudness(waveform)
+        let_go(waveform)
+        return Heard(turns, levels, len(waveform) / SAMPLE_RATE, tuple(oddities))
 
     def _cells(self, span: Span | None, info: MediaInfo) -> tuple[int, int | None]:
         """The cells of a span: the first, and the first behind it, or None for the end of the film."""
@@ -219,7 +222,7 @@ class Extractor:
         warnings: list[str] = []
         reached = [0.0]
 
-        def watched() -> Iterator[Picture]:
+        def watched() -> Generator[Picture, None, None]:
             with closing(ahead(read_frames(path, rate, span, warnings), _DECODED_AHEAD)) as pictures:
                 for time, picture in pictures:
                     if after is not None and faces.cell_at(time) >= after:

@@ -86,7 +86,7 @@ class _PackedShot(FaceShot):
         object.__setattr__(self, "_kept", kept)
 
     @property
-    def pixels(self) -> NDArray[np.uint8]:  # type: ignore[override]
+    def pixels(self) -> NDArray[np.uint8]:
         """As of the shot; a new array each time."""
         kept: KeptShot = object.__getattribute__(self, "_kept")
         return kept.pixels
