@@ -113,6 +113,17 @@ def test_a_clock_that_begins_late_is_cut_at_the_same_pictures(make, tmp_path):
     assert told(make(CELL).extract(tmp_path / "late.mkv")) == told(make().extract(tmp_path / "late.mkv"))
 
 
+def test_a_stamp_that_was_rounded_down_at_a_border_belongs_to_one_shard(make, film, monkeypatch):
+    def pictures(path, fps, span=None, warnings=None):
+        for number in range(200):
+            time = number / 25 - 5e-7 * (number % 25 == 0 < number)
+            if span is None or span.start - 1e-6 <= time < span.end:
+                yield time, scene(number)
+
+    monkeypatch.setattr("ingest.pipeline.read_frames", pictures)
+    assert told(make(CELL).extract(film)) == told(make().extract(film))
+
+
 def test_a_film_without_its_end_says_so_once_however_it_is_cut(make, tmp_path):
     write_coloured(tmp_path / "whole.mkv")
     content = (tmp_path / "whole.mkv").read_bytes()
