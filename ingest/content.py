@@ -149,8 +149,10 @@ class Problems:
         if not self.frames:
             raise MediaError(self.path, f"has a header, but none of its {what} decodes: damaged, copy it again")
         warnings += self.unread
-        if self.cut_off or reached < expected - TRUNCATED_SECONDS:
+        if reached < expected - TRUNCATED_SECONDS:
             warnings.append(f"truncated: of {expected:.1f} s of {what} only {reached:.1f} s decode")
+        elif self.cut_off:
+            warnings.append(f"truncated: reading ends with an error after {reached:.1f} s of {what}")
         elif self.cut_short:
             warnings.append(f"truncated: the file is shorter than it says, {reached:.1f} s of {what} decode")
         elif self.broken_packets:
