@@ -271,6 +271,17 @@ def test_a_film_whose_index_is_lost_or_wrong_is_read_like_any(make, changed, rec
     assert_spans_are_parts_of_the_whole(path, told=True)
 
 
+def test_sound_that_begins_in_the_middle_of_a_broadcast_comes_at_its_moment(make, tmp_path):
+    mute = make(replace(TS, sounds=()), times=[k / RATE for k in range(250)])
+    loud = make(TS, times=[10 + k / RATE for k in range(COUNT)])
+    path = tmp_path / "late.ts"
+    path.write_bytes(mute.read_bytes() + loud.read_bytes())
+    numbers = [(formats.number_of(pixels), time) for time, pixels in read_frames(path, ALL_PICTURES, Span(10.5, 11.5))]
+    wave, warnings = read_audio(path)
+    assert probe(path).has_sound and not warnings
+    assert formats.clicks_in(wave)[0] == pytest.approx(dict(numbers)[25], abs=TOGETHER_SECONDS)
+
+
 def test_a_film_without_the_index_that_it_cannot_be_read_without_is_refused(make, changed):
     whole = make(MP4).read_bytes()
     path = changed(make(MP4), whole[: whole.rindex(b"moov") - 4])
