@@ -269,7 +269,8 @@ def photo_size(path: Path) -> tuple[int, int]:
     """Width and height in pixels as shown (EXIF orientation applied); raises MediaError."""
     try:
         with Image.open(path, formats=in_force().photo_formats) as image:
-            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            # Pillow turns TIFF itself, and tells its size as shown
+            turned = image.format != "TIFF" and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
             width, height = image.size
     except _DAMAGED as error:
         raise _unreadable(path, error) from error

@@ -61,6 +61,8 @@ __all__ = [
 
 # Stamps closer than this to the sound's own count of samples are jitter, not gaps. Seconds.
 JITTER_SECONDS = 0.1
+# What ends the packets of a file before its end. PyAV raises IndexError at the end if a stream began in the middle.
+CUT_OFF = (av.FFmpegError, OSError, IndexError)
 # Room for sound whose header does not tell how long it is. Seconds.
 UNKNOWN_SECONDS = 60.0
 # How far before a span a key frame is looked for, one after the other: containers without an index (MPEG) land
@@ -137,8 +139,8 @@ class _Film:
                     length = 1 / float(stream.average_rate or 25)
                 ends[stream.index] = max(ends[stream.index], begin + length)
                 refuse_long(self.path, ends[stream.index])
-        except (av.FFmpegError, OSError):
-            pass  # cut off: what there is counts
+        except CUT_OFF:
+            pass  # what there is counts
         return max(ends.values())
 
     def time(self, frame: av.VideoFrame | av.AudioFrame) -> float | None:
@@ -192,8 +194,8 @@ class _Film:
         while True:
             try:
                 packet = next(packets, None)
-            except (av.FFmpegError, OSError):
-                self.problems.cut_off = True
+            except CUT_OFF as error:
+                self.problems.cut_off = not isinstance(error, IndexError)
                 return
             if packet is None:
                 return
@@ -224,8 +226,9 @@ def _moves(stream: av.VideoStream) -> bool:
 
 
 def _sounds(stream: av.AudioStream) -> bool:
-    """Whether a sound stream can be decoded."""
-    return _decodable(stream) and LOWEST_RATE <= stream.codec_context.sample_rate <= HIGHEST_RATE
+    """Whether a sound stream can be decoded; where one begins late in a broadcast its rate is not known at first."""
+    late = "mpeg" in stream.container.format.name and stream.codec_context and not stream.codec_context.sample_rate
+    return _decodable(stream) and (late or LOWEST_RATE <= stream.codec_context.sample_rate <= HIGHEST_RATE)
 
 
 def _preference(stream: av.AudioStream) -> tuple[bool, bool, int]:
@@ -261,7 +264,8 @@ def _opened(path: Path) -> Iterator[_Film]:
     except av.InvalidDataError as error:
         raise MediaError(path, why_not_media(head)) from error
     except (av.FFmpegError, OSError, ValueError, MemoryError, OverflowError) as error:
-        raise MediaError(path, f"cannot be decoded ({error}): {why_not_media(head)}") from error
+        told = getattr(error, "strerror", None) or error  # without FFmpeg's name of the open file
+        raise MediaError(path, f"cannot be decoded ({told}): {why_not_media(head)}") from error
 
 
 def probe(path: Path) -> MediaInfo:
@@ -382,6 +386,9 @@ def read_audio(path: Path, span: Span | None = None) -> tuple[NDArray[np.float32
         begin, end = (span.start, span.end) if span else (0.0, in_force().seconds)
         clock = _SoundClock(max(film.seconds(film.sound), film.seconds()), begin, end, film.problems)
         for frame in film.audio_frames():
+            if not LOWEST_RATE <= frame.sample_rate <= HIGHEST_RATE:
+                film.problems.broken_packets += 1
+                continue
             clock.add(film.time(frame), frame)
             refuse_long(path, clock.now)
             if clock.now >= end + 1.0:  # beyond it by more than the resampler holds back
@@ -406,13 +413,13 @@ def _preferred(path: Path, warnings: list[str]) -> int:
             for packet in film.container.demux(*tried):
                 with suppress(av.FFmpegError, ValueError):
                     for frame in packet.decode():
-                        if isinstance(frame, av.AudioFrame):
+                        if isinstance(frame, av.AudioFrame) and frame.sample_rate:
                             seconds = frame.samples / frame.sample_rate
                             levels.add(places[packet.stream.index], frame.to_ndarray(), seconds)
                 if levels.decided:
                     break
-        except (av.FFmpegError, OSError):
-            pass  # cut off: what there is decides
+        except CUT_OFF:
+            pass  # what there is decides
     warnings.append(levels.sentence())
     return levels.chosen
 

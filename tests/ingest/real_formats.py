@@ -122,11 +122,12 @@ def number_of(shown: NDArray[np.uint8]) -> int:
 
 def is_upright(shown: NDArray[np.uint8]) -> bool:
     """Whether the corners of a decoded picture are where they belong."""
-    height, width = shown.shape[:2]
-    found = [
-        int(shown[height * (top + 10) // 96 : height * (top + 22) // 96, width * (left + 10) // 128 : width * (left + 22) // 128].mean((0, 1)).argmax())
-        for top, left, _ in _CORNERS
-    ]  # fmt: skip
+    high, wide = shown.shape[0] / HEIGHT, shown.shape[1] / WIDTH
+    found = []
+    for top, left, _ in _CORNERS:
+        rows = slice(int((top + 10) * high), int((top + 22) * high))
+        columns = slice(int((left + 10) * wide), int((left + 22) * wide))
+        found.append(int(shown[rows, columns].mean((0, 1)).argmax()))
     return found == [0, 1, 2]
 
 
