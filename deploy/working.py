@@ -21,8 +21,8 @@ from ingest.ledger import Ledger, RecordsError, open_database
 from ingest.parts import Parts
 from ingest.pipeline import ExtractionSettings
 from ingest.queues import ALL_QUEUES, InProcessQueue, JobQueue
-from ingest.runner import Held, Runner, Work
-from ingest.shards import plan
+from ingest.runner import LEASE_SECONDS, Held, Runner, Work
+from ingest.shards import SHARD_SECONDS, plan
 from ingest.tasks import NewJob, NewTask, Outcome, Queue, TaskState
 from ingest.worker import CeleryQueue, Making
 from search.answers import EnrolAnswer, Refusal
@@ -60,12 +60,17 @@ def queue_of(opened: Installation, notice: Callable[[str], None] | None = None) 
     return InProcessQueue(book, Runner(book, work, OUTAGES, waits=False), notice)
 
 
-def ways_of(opened: Installation, reader: Callable[[], Reader], intake: Callable[[], Intake]) -> Ways:
+def ways_of(
+    opened: Installation,
+    reader: Callable[[], Reader],
+    intake: Callable[[], Intake],
+    shard_seconds: float = SHARD_SECONDS,
+) -> Ways:
     """What the tasks of ingest are done with in this process; nothing is loaded yet."""
     home = opened.settings.home
     return Ways(
         desk=Recogniser(Ledger(opened.database), opened.reading),
-        plan=partial(plan, settings=ExtractionSettings().faces),
+        plan=partial(plan, settings=ExtractionSettings().faces, shard_seconds=shard_seconds),
         reader=reader,
         intake=intake,
         parts=Parts(home / "parts"),
@@ -75,7 +80,7 @@ def ways_of(opened: Installation, reader: Callable[[], Reader], intake: Callable
 
 def worker_making(queues: tuple[Queue, ...] = ALL_QUEUES) -> Making:
     """What a worker of the installation that the environment describes is made of."""
-    return Making(make_book, partial(make_runner, queues), queues)
+    return Making(make_book, make_runner, queues)
 
 
 def make_book() -> Book:
@@ -85,13 +90,17 @@ def make_book() -> Book:
     return Book(open_database(settings.database_url))
 
 
-def make_runner(queues: tuple[Queue, ...]) -> Runner:
-    """What a worker's child does with tasks. Raises RecordsError."""
-    del queues
-    hands = _Hands(load_settings())
+def make_runner(lease: float = LEASE_SECONDS, shard_seconds: float = SHARD_SECONDS) -> Runner:
+    """What a worker's child does with tasks. Raises RecordsError.
+
+    Args:
+        lease: for which a task is nobody else's after this child was last heard of, seconds.
+        shard_seconds: longest piece of a film that is one task.
+    """
+    hands = _Hands(load_settings(), shard_seconds)
     book = Book(hands.opened.database)
     work = {kind: hands.at_work(what) for kind, what in hands.work().items()}
-    return Runner(book, work, OUTAGES, on_idle=hands.rest, on_stall=lambda: os._exit(HANGS))
+    return Runner(book, work, OUTAGES, lease, on_idle=hands.rest, on_stall=lambda: os._exit(HANGS))
 
 
 class Refused(RuntimeError):
@@ -172,7 +181,8 @@ class _Hands:
     An embedded index is let go after each task, so that others may have it.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, shard_seconds: float) -> None:
+        self._shard_seconds = shard_seconds
         self._waiting = Outage(OUTAGE_SECONDS, logging.getLogger("visavox").warning)
         self.opened = self._open(settings)
         self._mended: object = None  # the encoders with which the index was
@@ -183,7 +193,7 @@ class _Hands:
 
     def work(self) -> dict[str, Work]:
         """What to do, by kind of task."""
-        ways = ways_of(self.opened, lambda: self._current().extractor, self._archive)
+        ways = ways_of(self.opened, lambda: self._current().extractor, self._archive, self._shard_seconds)
         return ingest_work(ways) | {
             EVALUATE: _answering(lambda held: _evaluate(self._current(), held), FINAL_OF_EVALUATION),
             ENROL: _answering(lambda held: _enrol(self._archive(), held), FINAL_OF_ENROLMENT),

@@ -53,6 +53,8 @@ PING_SECONDS = 1.0
 # Far above any model's loading time: a child that is killed while it loads would be killed for ever.
 CHILD_START_SECONDS = 300.0
 SOFT_SHUTDOWN_SECONDS = 8.0
+# A child that has been at one task for so long hangs where it cannot even say so.
+HARD_SECONDS = 3 * 3600.0
 SOCKET_SECONDS = 30.0
 CONNECT_SECONDS = 3.0
 HEALTH_SECONDS = 15
@@ -167,6 +169,7 @@ def _settings() -> dict[str, Any]:
         "task_default_queue": Queue.ENCODE.value,
         "task_ignore_result": True,
         "task_acks_late": False,
+        "task_time_limit": HARD_SECONDS,
         "worker_prefetch_multiplier": 1,
         "worker_pool_start_method": "spawn",
         "worker_proc_alive_timeout": CHILD_START_SECONDS,

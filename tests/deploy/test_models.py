@@ -280,7 +280,7 @@ def read_by(runner: Runner, film: Path) -> str:
 
 def test_a_worker_goes_on_with_the_model_chosen_since_its_last_file(home: Path, film: Path) -> None:
     write_choice(home, home / "encoders/first")
-    runner = make_runner(ALL_QUEUES)
+    runner = make_runner()
     assert read_by(runner, film) == "done"
     write_choice(home, home / "encoders/second")
     other = film.with_name("other.mp4")

