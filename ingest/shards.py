@@ -201,7 +201,7 @@ def read_part(path: Path, kind: type[Part], stamp: str = "") -> Part:
     """
     try:
         with path.open("rb") as stream:
-            content = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            content = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
     except (OSError, ValueError) as error:
         raise PartError(f"{path}: cannot be read ({error}): do this piece of work again") from error
     head = _head(kind, stamp)
@@ -237,7 +237,7 @@ class _Pages:
         buffer[:] = self._take(len(buffer))
 
     def array(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-        """The next bytes as an array that cannot be written to."""
+        """The next bytes as an array; who writes to it changes no file."""
         count = int(np.prod(shape, dtype=np.int64))
         return np.frombuffer(self._take(count * dtype.itemsize), dtype).reshape(shape)
 
