@@ -1,30 +1,28 @@
 """Which shared-space encoder serves: by VISAVOX_MODEL, else the folder that was chosen last.
 
-The choice is a small file in the home, so that every process of an installation makes the same one. The
-identity encoders come with Visavox and always serve.
+The choice is a small file in the home (:mod:`deploy.choice`), so that every process of an installation makes the
+same one. The identity encoders come with Visavox and always serve.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deploy.choice import CHOOSE_ANOTHER, Choice, read_choices, write_choices
 from deploy.settings import Settings
 from encoders.encoder import Encoder, EncoderError, packaged_encoders
 from encoders.folder import DESCRIPTION_FILE, read_description, read_identities
 from encoders.space import Modality
 from search.store import SHARED
 
-CHOICE_FILE = "model.json"
 ENCODERS = "encoders"
 REPORT_FILE = "report.json"
 # Golden vectors may differ by the arithmetic of another device, not by more.
 LEAST_GOLDEN_COSINE = 0.999
-CHOOSE_ANOTHER = "choose another with `visavox models use FOLDER`, or `visavox models use none`"
 # What of a report tells at a glance how good a model is.
 _FIGURES = {
     "retrieval": ("map", "map_exact", "chance", "ceiling"),
@@ -68,27 +66,12 @@ def serving_folder(settings: Settings) -> Path | None:
 
 def read_choice(home: Path) -> Path | None:
     """The folder chosen last, or None. Raises EncoderError if the file that says so cannot be read."""
-    path = home / CHOICE_FILE
-    try:
-        return home / str(json.loads(path.read_text(encoding="utf-8"))["folder"])
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise EncoderError(f"{path} does not say which model serves ({error}): {CHOOSE_ANOTHER}") from error
+    return read_choices(home).serving
 
 
 def write_choice(home: Path, folder: Path | None) -> None:
-    """Record a choice for every later process; None: no shared-space encoder. A home can be moved with its own."""
-    path = home / CHOICE_FILE
-    if folder is None:
-        path.unlink(missing_ok=True)
-        return
-    folder = folder.absolute()
-    told = folder.relative_to(home) if folder.is_relative_to(home) else folder
-    home.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{CHOICE_FILE}.{os.getpid()}")
-    unfinished.write_text(json.dumps({"folder": str(told)}) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    """Record a choice for every later process; None: no shared-space encoder. Nothing is kept to go back to."""
+    write_choices(home, Choice(folder))
 
 
 def load_serving(settings: Settings) -> Encoder | None:
