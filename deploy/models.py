@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,15 +75,16 @@ def write_choice(home: Path, folder: Path | None) -> None:
     write_choices(home, Choice(folder))
 
 
-def load_serving(settings: Settings) -> Encoder | None:
-    """The shared-space encoder that is to serve, or None.
+def load_serving(settings: Settings, folder: Path) -> Encoder:
+    """The shared-space encoder that is to serve.
+
+    Args:
+        settings: of the installation.
+        folder: as ``serving_folder`` gave it.
 
     Raises:
         EncoderError: its folder is not there, was changed or is none; the message says who named it and what to do.
     """
-    folder = serving_folder(settings)
-    if folder is None:
-        return None
     try:
         return load_shared(folder, settings.device)
     except EncoderError as error:
@@ -91,6 +93,21 @@ def load_serving(settings: Settings) -> Encoder | None:
         else:
             advice = f"it is the model chosen last: {CHOOSE_ANOTHER}"
         raise EncoderError(f"{error} ({advice})") from error
+
+
+def kept_digests(settings: Settings) -> frozenset[str]:
+    """Digests of the spaces whose rows are not to be dropped, though perhaps they do not serve.
+
+    A model that was chosen and that VISAVOX_MODEL overrules is not among them. Raises EncoderError (a damaged choice).
+    """
+    choice = read_choices(settings.home)
+    chosen = choice.serving if settings.model is None else None
+    digests = set()
+    for folder in (chosen, choice.previous, choice.filling):
+        if folder is not None:
+            with suppress(EncoderError):  # what is not there any more cannot be gone back to
+                digests.add(read_description(folder).digest())
+    return frozenset(digests)
 
 
 def load_shared(folder: Path, device: str) -> Encoder:

@@ -47,7 +47,7 @@ from search.enrolment import enrolment_warnings
 from search.enrolment import largest_face as largest_face
 from search.enrolment import longest_speaker as longest_speaker
 from search.evidence import Evidence, face_id, voice_id
-from search.filling import Filler, key_of, place_of
+from search.filling import Filler, Known, OnRows, RowEncoder, key_of, place_of
 from search.intake import content_hash, read_steadily
 from search.people import NameTaken, People, Person, check_name
 from search.serving import FixedModels, ServingModels
@@ -200,27 +200,13 @@ class Archive:
             kept, names = self._models.kept(), sorted({SHARED, *serving})
             return sum(self._store.drop_others(name, serving.get(name), keep=kept) for name in names)
 
-    def fill(
-        self,
-        encoder: Encoder,
-        on_rows: Callable[[int, int], None] | None = None,
-        unusable: set[str] | None = None,
-    ) -> int:
-        """Make the rows of an encoder, which need not serve, say what the records say.
+    def fill(self, encoder: RowEncoder, on_rows: OnRows | None = None, known: Known | None = None) -> int:
+        """Make the rows of an encoder that need not serve say what the records say: see Filler.fill.
 
-        Stopped at any moment, it goes on where it was. Others may write meanwhile: it is done again until it
-        changes nothing.
-
-        Args:
-            encoder: whose space it is.
-            on_rows: told as rows are written how many samples were encoded, and of how many.
-            unusable: keys of samples that are known to give no row; those that this finds out are added.
-
-        Returns:
-            The number of rows written, renamed or removed.
+        Others may write meanwhile: it is done again until it changes nothing.
         """
         self._store.create(encoder.space)
-        changes = self._filler.fill(encoder, on_rows, unusable)
+        changes = self._filler.fill(encoder, on_rows, known)
         if changes:
             self._store.flush(encoder.space)
         return changes

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from encoders.encoder import Encoder, Sample, Unusable
-from encoders.space import Modality, Space
+from encoders.encoder import Sample, Unusable
+from encoders.space import Embedding, Modality, Space
 from ingest.ledger import Finding, Ledger
 from search.evidence import Evidence, EvidenceMissing
 from search.people import People
@@ -25,6 +26,35 @@ _LOG = logging.getLogger("visavox")
 BATCH = 64
 
 Item = TypeVar("Item")
+OnRows = Callable[[int, int], None]
+
+
+class RowEncoder(Protocol):
+    """What rows are made with: :class:`encoders.encoder.Encoder`."""
+
+    @property
+    def space(self) -> Space:
+        """Where its vectors live."""
+
+    @property
+    def modalities(self) -> frozenset[Modality]:
+        """What it encodes."""
+
+    def encode(self, modality: Modality, samples: Sequence[Sample], /) -> list[Embedding | Unusable]:
+        """Points of samples, in order."""
+
+
+@dataclass
+class Known:
+    """What a pass through the records left in a space, for the next one.
+
+    Args:
+        people: whom the rows name, by their keys ("" for nobody); None: the index is to be read.
+        unusable: keys of samples that the encoder cannot use, which have no row.
+    """
+
+    people: dict[str, str] | None = None
+    unusable: set[str] = field(default_factory=set)
 
 
 class Filler:
@@ -50,7 +80,7 @@ class Filler:
         yield from self._ledger.all_findings()
         yield from (sample for sample, _ in self._people.samples())
 
-    def encode(self, encoder: Encoder, findings: Sequence[Finding]) -> list[Row]:
+    def encode(self, encoder: RowEncoder, findings: Sequence[Finding]) -> list[Row]:
         """Rows of samples, from the stored evidence; what the encoder cannot use gives none."""
         rows: list[Row] = []
         for modality in sorted(encoder.modalities):
@@ -59,12 +89,7 @@ class Filler:
                 rows += self._encode_batch(encoder, modality, batch)
         return rows
 
-    def fill(
-        self,
-        encoder: Encoder,
-        on_rows: Callable[[int, int], None] | None = None,
-        unusable: set[str] | None = None,
-    ) -> int:
+    def fill(self, encoder: RowEncoder, on_rows: OnRows | None = None, known: Known | None = None) -> int:
         """Make the rows of an encoder's space, which exists, say what the records say.
 
         Stopped at any moment, it goes on where it was.
@@ -72,66 +97,77 @@ class Filler:
         Args:
             encoder: whose space it is.
             on_rows: told as rows are written how many samples were encoded, and of how many.
-            unusable: keys of samples that are known to give no row; those that are found out are added.
+            known: what the pass before left, where nobody else writes rows into the space; brought up to date.
 
         Returns:
             The number of rows written, renamed or removed.
         """
+        known = Known() if known is None else known
         # The index is read before the records: what another process writes meanwhile is then in the records
         # at least, and is not taken for a row that nobody knows.
-        present = self._store.keys(encoder.space)
-        in_index = {row.key: row.person for row in self._store.rows(encoder.space, Filter(enrolled=True))}
+        present = known.people if known.people is not None else self._in_index(encoder.space)
         expected = {
             key_of(finding, encoder.space): finding
             for finding in self.recorded()
             if Modality(finding.modality) in encoder.modalities
         }
         owners = {place_of(sample): person for sample, person in self._people.samples()}
-        known = present | (unusable or set())
-        missing = [finding for key, finding in expected.items() if key not in known]
-        written = self._write(encoder, missing, on_rows, unusable)
-        surplus = sorted(present - set(expected))
+        wrong = [
+            finding for key, finding in expected.items()
+            if key in present and present[key] != owners.get(place_of(finding), "")
+        ]  # fmt: skip
+        missing = [finding for key, finding in expected.items() if key not in present and key not in known.unusable]
+        written = self._write(encoder, missing, on_rows, known)
+        surplus = sorted(present.keys() - expected.keys())
         self._store.erase(encoder.space, surplus)
-        in_records = {key: owners.get(place_of(finding), "") for key, finding in expected.items()}
-        wrong = [expected[key] for key in present & set(expected) if in_index.get(key, "") != in_records[key]]
-        return written + len(surplus) + sum(self._rename(encoder.space, batch) for batch in _batches(wrong, BATCH))
+        renamed: dict[str, str] = {}
+        for batch in _batches(wrong, BATCH):
+            renamed |= self._rename(encoder.space, batch)
+        present |= written | renamed
+        for key in surplus:
+            del present[key]
+        known.people = present
+        return len(written) + len(surplus) + len(renamed)
+
+    def _in_index(self, space: Space) -> dict[str, str]:
+        """Whom the rows of a space name, by their keys."""
+        people = dict.fromkeys(self._store.keys(space), "")
+        named_rows = self._store.rows(space, Filter(enrolled=True))
+        return people | {row.key: row.person for row in named_rows if row.key in people}
 
     def _write(
-        self,
-        encoder: Encoder,
-        missing: Sequence[Finding],
-        on_rows: Callable[[int, int], None] | None,
-        unusable: set[str] | None,
-    ) -> int:
-        written = seen = 0
+        self, encoder: RowEncoder, missing: Sequence[Finding], on_rows: OnRows | None, known: Known
+    ) -> dict[str, str]:
+        """Encode samples; whom the rows name that were written, by their keys."""
+        written: dict[str, str] = {}
+        seen = 0
         for batch in _batches(missing, BATCH):
             with self._models.filling():
                 recorded = self._still_recorded(batch)
                 rows = self.encode(encoder, recorded)
                 self._store.upsert(encoder.space, rows)
-            if unusable is not None:
-                unusable |= {key_of(finding, encoder.space) for finding in recorded} - {row.key for row in rows}
-            written += len(rows)
+            known.unusable |= {key_of(finding, encoder.space) for finding in recorded} - {row.key for row in rows}
+            written |= {row.key: row.person for row in rows}
             seen += len(batch)
             if on_rows:
                 on_rows(seen, len(missing))
         return written
 
-    def _rename(self, space: Space, findings: Sequence[Finding]) -> int:
-        """Let rows say whose the records say their samples are; the number of rows changed."""
+    def _rename(self, space: Space, findings: Sequence[Finding]) -> dict[str, str]:
+        """Let rows say whose the records say their samples are; what those say that were changed."""
         with self._models.filling():
             owners = {key_of(finding, space): self._people.owner(finding) for finding in findings}
             rows = self._store.get(space, list(owners))
             renamed = [named(row, owners[row.key]) for row in rows if row.person != owners[row.key]]
             self._store.upsert(space, renamed)
-        return len(renamed)
+        return {row.key: row.person for row in renamed}
 
     def _still_recorded(self, findings: Sequence[Finding]) -> list[Finding]:
         """Those that the records know still: somebody may have been forgotten since they were read."""
         tracks = {place_of(f) for media in {f.media for f in findings} for f in self._ledger.findings(media)}
         return [finding for finding in findings if place_of(finding) in tracks or self._people.owner(finding)]
 
-    def _encode_batch(self, encoder: Encoder, modality: Modality, batch: Sequence[Finding]) -> list[Row]:
+    def _encode_batch(self, encoder: RowEncoder, modality: Modality, batch: Sequence[Finding]) -> list[Row]:
         batch, samples = self._read(modality, batch)
         outcomes = encoder.encode(modality, samples)
         return [
