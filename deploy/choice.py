@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from encoders.encoder import EncoderError
+from encoders.folder import EncoderError
 
 CHOICE_FILE = "model.json"
 CHOOSE_ANOTHER = "choose another with `visavox models use FOLDER`, or `visavox models use none`"
