@@ -45,6 +45,7 @@ class Model:
         people: number of people it was trained on, where the folder lists them.
         figures: what was measured when it was published; None without a report.
         serving: whether this installation uses it.
+        kept: whether its rows are kept all the same: to go back to it, or because it is being brought in.
         problem: why it cannot be used, if that can be told without loading it.
     """
 
@@ -57,6 +58,7 @@ class Model:
     people: int | None = None
     figures: Mapping[str, Any] | None = None
     serving: bool = False
+    kept: bool = False
     problem: str | None = None
 
 
@@ -154,19 +156,21 @@ def list_models(settings: Settings) -> list[Model]:
     if chosen is not None and chosen.resolve() not in {folder.resolve() for folder in folders}:
         folders.append(chosen)
     serving = {folder.resolve() for folder in (*packaged, *([chosen] if chosen else []))}
-    return [_described(folder, folder.resolve() in serving) for folder in folders]
+    choice = read_choices(settings.home)
+    kept = {folder.resolve() for folder in (choice.previous, choice.filling) if folder} - serving
+    return [_described(folder, folder.resolve() in serving, folder.resolve() in kept) for folder in folders]
 
 
-def _described(folder: Path, serving: bool) -> Model:
+def _described(folder: Path, serving: bool, kept: bool) -> Model:
     try:
         description = read_description(folder)
         people = len(read_identities(folder, description))
     except EncoderError as error:
-        return Model(str(folder), serving=serving, problem=str(error))
+        return Model(str(folder), serving=serving, kept=kept, problem=str(error))
     return Model(
         folder=str(folder), name=description.name, space=description.space, digest=description.digest(),
         domain=description.domain, trained_on=description.trained_on, people=people or None,
-        figures=_figures(folder), serving=serving,
+        figures=_figures(folder), serving=serving, kept=kept,
     )  # fmt: skip
 
 

@@ -122,7 +122,7 @@ class Progress:
 
 def _show(listed: list[Model]) -> None:
     for model in listed:
-        mark = "●" if model.serving else " "
+        mark = "●" if model.serving else "○" if model.kept else " "
         if model.problem:
             console.print(f"{mark} {model.folder}\n    cannot be used: {model.problem}")
             continue

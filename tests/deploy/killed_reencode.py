@@ -19,14 +19,12 @@ from typing import Any
 from deploy import reencoding
 from deploy.choice import read_choices
 from deploy.cli import main
-from deploy.models import read_description
 from deploy.settings import load_settings
 from deploy.wiring import Installation
+from encoders.folder import read_description
 from search import filling
-from search.comparison import compare_models
 from search.milvus import MilvusStore
 
-assert compare_models and Installation
 PLACES: dict[str, tuple[Any, str]] = {
     "choose": (reencoding, "write_choices"),
     "create": (MilvusStore, "create"),
@@ -93,7 +91,10 @@ def run(home: Path, moment: str) -> dict[str, Any]:
     notes = copy / "notes"
 
     def look(name: str) -> None:
-        in_child(lambda: notes.with_suffix(f".{name}").write_text(json.dumps(told(copy))) and None)
+        def write() -> None:
+            notes.with_suffix(f".{name}").write_text(json.dumps(told(copy)))
+
+        in_child(write)
 
     def first() -> None:
         if moment != "quiet":

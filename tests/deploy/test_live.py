@@ -32,17 +32,33 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_models(tmp_path_factory.mktemp("models"), "first", "second")
 
 
-@pytest.fixture
-def opened(tmp_path: Path, made: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Installation]:
-    """The first model serves, and three people are enrolled."""
-    home = tmp_path / "home"
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory, made: Path) -> tuple[Path, dict[str, Encoder]]:
+    """A home in which the first model serves and three people are enrolled; and the identity encoders, loaded once."""
+    folder = tmp_path_factory.mktemp("filled")
+    home = folder / "home"
     shutil.copytree(made, home / "encoders")
-    monkeypatch.setattr(wiring, "make_extractor", lambda _: Drawings())
     write_choice(home, home / "encoders/first")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wiring, "make_extractor", lambda _: Drawings())
+        opened = Installation(load_settings({"VISAVOX_HOME": str(home), "VISAVOX_DEVICE": "cpu"}))
+        for number, name in enumerate(("Ann", "Bob", "Cid")):
+            (folder / name).write_text(f"face {number} voice {number + 5}")
+            opened.archive.enrol(name, [folder / name])
+        opened.close()
+    return home, opened._identity_encoders
+
+
+@pytest.fixture
+def opened(
+    tmp_path: Path, filled: tuple[Path, dict[str, Encoder]], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Installation]:
+    """An installation on a copy of it."""
+    home = tmp_path / "home"
+    shutil.copytree(filled[0], home)
+    monkeypatch.setattr(wiring, "make_extractor", lambda _: Drawings())
     opened = Installation(load_settings({"VISAVOX_HOME": str(home), "VISAVOX_DEVICE": "cpu"}))
-    for number, name in enumerate(("Ann", "Bob", "Cid")):
-        (tmp_path / name).write_text(f"face {number} voice {number + 5}")
-        opened.archive.enrol(name, [tmp_path / name])
+    vars(opened)["_identity_encoders"] = filled[1]
     yield opened
     opened.close()
 
@@ -173,11 +189,61 @@ def test_what_was_chosen_without_keeping_the_one_before_is_waited_for(opened: In
 
 
 def test_it_follows_by_itself(opened: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
-    live, gone_over = LiveEngine(opened), threading.Event()
-    renew = Installation.renew
-    monkeypatch.setattr(Installation, "renew", lambda self: (renew(self), gone_over.set())[0])
+    live, gone_over, renew = LiveEngine(opened), threading.Event(), Installation.renew
+
+    def told(self: Installation) -> None:
+        renew(self)
+        gone_over.set()
+
+    monkeypatch.setattr(Installation, "renew", told)
     with live.following():
         write_choice(opened.settings.home, None)
         assert gone_over.wait(60)
     assert {encoder.space.name for encoder in live.encoders} == {"face_identity", "voice_identity"}
     assert isinstance(live.encoders[0], Encoder) and len(live.encoders[:1]) == 1
+
+
+def test_many_ask_all_the_time_and_no_answer_fails_or_is_of_two_spaces(opened: Installation, tmp_path: Path) -> None:
+    live, ended = LiveEngine(opened), threading.Event()
+    Exchange(opened).bring_in(folder(opened, "second"), measure=False, switch=False)
+    spaces = {name: probe(opened, name) for name in ("first", "second")}
+    truth = {asked.space.digest: exact(opened, asked) for asked in spaces.values()}
+    seen: list[tuple[str, list[tuple[str, float]]]] = []
+
+    def ask() -> None:
+        while not ended.is_set():
+            served = next(encoder.space.digest for encoder in live.encoders if encoder.space.name == "shared")
+            asked = next(asked for asked in spaces.values() if asked.space.digest == served)
+            seen.append((served, shown(live.find_vector(asked, FACE))))
+
+    def write() -> None:
+        archive = opened.archive
+        for number in range(1000):
+            if ended.is_set():
+                return
+            (tmp_path / "late").write_text(f"voice {100 + number}")  # is among no hits: faces are asked for
+            seen.append(("writer", []) if archive.enrol("late", [tmp_path / "late"]).added else ("failed", []))
+
+    def answered(name: str) -> None:
+        before, digest = len(seen), spaces[name].space.digest
+        while digest not in dict(seen[before:]):
+            assert all(thread.is_alive() for thread in threads)
+            ended.wait(0.01)
+
+    threads = [threading.Thread(target=work) for work in [ask] * 8 + [write]]
+    with live.following():
+        for thread in threads:
+            thread.start()
+        try:
+            answered("first")
+            Exchange(opened).bring_in(folder(opened, "second"), measure=True, switch=True)
+            answered("second")
+            Exchange(opened).go_back()
+            answered("first")
+        finally:
+            ended.set()
+            for thread in threads:
+                thread.join(60)
+    assert {served for served, _ in seen} == {*truth, "writer"}
+    assert all(hits == truth[served] for served, hits in seen if served in truth)
+    assert opened.archive.mend() == 0

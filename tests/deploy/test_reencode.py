@@ -76,7 +76,7 @@ def counts(home: Path) -> list[int]:
 
 def chosen(home: Path) -> list[str | None]:
     choice = read_choices(home)
-    return [folder and folder.name for folder in (choice.serving, choice.previous, choice.filling)]
+    return [folder.name if folder else None for folder in (choice.serving, choice.previous, choice.filling)]
 
 
 def test_another_model_is_filled_measured_and_switched_to_and_the_one_before_is_kept(home: Path, capsys: Any) -> None:
@@ -88,6 +88,10 @@ def test_another_model_is_filled_measured_and_switched_to_and_the_one_before_is_
     assert (figures["probes"], figures["people"], figures["with_tracks"]["tracks"]) == (6, 3, 2)
     assert 0 < figures["old"] <= 1 and 0 < figures["new"] <= 1 and figures["note"] is None
     assert chosen(home) == ["second", "first", None] and counts(home) == [8, 8, 0]
+    listed = {Path(model["folder"]).name: model for model in run(capsys, "models")[1]["models"]}
+    assert [(listed[name]["serving"], listed[name]["kept"]) for name in ("first", "second", "third")] == [
+        (False, True), (True, False), (False, False),
+    ]  # fmt: skip
     assert run(capsys, "store", "check")[1]["problems"] == []
 
 

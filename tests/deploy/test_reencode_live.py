@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +224,8 @@ def check_answers(clients: Clients, old: Answer, new: Answer) -> None:
             assert agree(answer.hits, clients.truth.hits[answer.digest][answer.probe])
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.long
+@pytest.mark.timeout(900)
 def test_clients_search_on_while_the_model_is_exchanged_and_gone_back_from(place: Place) -> None:
     opened, writer_opened = place.open(), place.open()
     first, second = place.space("first"), place.space("second")
@@ -249,22 +251,37 @@ def exchanged(place: Place, server: LiveServer, truth: Truth, writer: Writer) ->
             writer.start()
             clients.wait_for(first.digest)
             told = place.reencode("--model", "second")
+            print({name: told[name] for name in ("switch_seconds", "seconds", "written", "rows")})
             clients.wait_for(second.digest)
             new = clients.by_photo(client)
             retired = clients.by_vector(client, 0, first.digest)
             assert retired.status == 200 and agree(retired.hits, truth.hits[first.digest][0])
             back = place.reencode("--rollback")
+            print({name: back[name] for name in ("switch_seconds", "seconds", "written", "rows")})
             clients.wait_for(first.digest)
             writer.ended.set()
             writer.join()
         assert writer.failure is None and len(writer.there) > 2
         assert back["digest"] == first.digest and back["switched"]
         check_answers(clients, old, new)
+        check_order(clients, first, second)
         check_rows(place)
         assert place.reencode("--discard-previous") == {"dropped": 1}
         refused = clients.by_vector(client, 0, second.digest)
         assert refused.status == 400 or refused.status == 409 or refused.status == 422, refused
     return told
+
+
+def check_order(clients: Clients, first: Space, second: Space) -> None:
+    """Going over is one moment: behind the first answer of a space, one of the other comes at most from each client."""
+    answers = sorted((one for one in clients.answers if one.probe is not None), key=lambda one: one.came)
+    there = [number for number, one in enumerate(answers) if one.digest == second.digest]
+    over, back = there[0], there[-1]
+    assert all(one.digest == first.digest for one in (*answers[:over], *answers[back + 1 :]))
+    late = [one for one in answers[over : over + ENOUGH] if one.digest == first.digest]
+    assert len(late) <= CLIENTS
+    gaps = [later.came - one.came for one, later in pairwise(answers)]
+    print(f"{len(answers)} answers, the longest pause {max(gaps):.3f} s, at the switch {gaps[over - 1]:.3f} s")
 
 
 def check_rows(place: Place) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from encoders.encoder import Unusable, UnusableReason
+from encoders.space import Modality
 from search import filling
 from search.archive import Archive
 from search.filling import Known
@@ -96,11 +98,16 @@ def test_a_later_pass_asks_the_records_only(world: World, monkeypatch: pytest.Mo
     assert archive.fill(NEW) == 0 and len(rows(world)) == 5
 
 
-def test_what_a_model_cannot_use_is_tried_once(world: World) -> None:
+def test_what_a_model_cannot_use_is_tried_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, known = ColoursAndTones(digest="6"), Known()
     world.archive.ingest_file(world.file("click", turns=[turn(1, 0.0, 0.15)]), "default")
     asked: list[int] = []
-    encoder._one = lambda modality, sample: asked.append(1) or filling.Unusable("too_short", "no")  # type: ignore[method-assign, assignment, arg-type]
+
+    def refuse(_modality: Modality, _sample: object) -> Unusable:
+        asked.append(1)
+        return Unusable(UnusableReason.TOO_SHORT, "too short")
+
+    monkeypatch.setattr(encoder, "_one", refuse)
     assert world.archive.fill(encoder, known=known) == world.archive.fill(encoder, known=known) == 0
     assert len(asked) == len(known.unusable) == 7
 
