@@ -12,9 +12,9 @@ finishes or removes at once, so that it ends as if nothing had happened:
 * ``merge``: samples given to the other, person marked as merged → rows → record of the person.
 
 Rows are written as the encoders make them that serve at that moment (:mod:`search.serving`): a model can be
-exchanged at any time. Encoding reads the evidence, and writes nothing. So the index never knows more than the records, the records
-never more than the evidence, and what the evidence knows beyond the records is announced. :meth:`Archive.mend`
-finishes the rest: forgettings that were begun, announcements whose writer is no more, rows that are missing,
+exchanged at any time. Encoding reads the evidence, and writes nothing. So the index never knows more than the
+records, the records never more than the evidence, and what the evidence knows beyond the records is announced.
+:meth:`Archive.mend` finishes the rest: forgettings that were begun, announcements whose writer is no more, rows that are missing,
 not named rightly, or that nobody knows. A medium that is not ``done`` is read again when its file is met. Only when
 all of a call's writes are flushed does it answer.
 """
