@@ -27,7 +27,9 @@ from deploy.models import write_choice
 from deploy.settings import load_settings
 from deploy.training import order_population, train_population
 from deploy.wiring import Installation
-from ingest.jobs import FileReport
+from deploy.working import queue_of
+from ingest.flow import ingest_job
+from ingest.jobpage import JobPages
 from ingest.track import media_id
 from search.report import as_table
 from search.store import SHARED
@@ -172,12 +174,17 @@ def _invented_people(home: Path, media: InventedMedia) -> dict[str, Any]:
 
 def _ingest(opened: Installation, films: Sequence[Path]) -> dict[str, Any]:
     start = time.monotonic()
-    reports: list[FileReport] = []
-    for report in opened.queue().run(films, "demo"):
-        reports.append(report)
+    queue, ended = queue_of(opened), 0
+    job = queue.submit(ingest_job(films, "demo", here=True))
+    for page in queue.follow(job):
+        if page.files - page.counts["waiting"] - page.counts["running"] > ended:
+            ended = page.files - page.counts["waiting"] - page.counts["running"]
+            console.print(f"  {ended} of {page.files} films read")
+    opened.archive.flush()
+    reports = list(JobPages(opened.database).reports(job))
+    for report in reports:
         told = report.reason or f"{report.faces} face tracks, {report.voices} speech turns"
         console.print(f"  {Path(report.path).name}: {told}")
-    opened.archive.flush()
     seconds = time.monotonic() - start
     figures = {
         "films": len(films),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import threading
 import time
@@ -22,12 +21,11 @@ from deploy.reading import FACE_DETECTOR, SPEECH_DETECTOR, make_extractor
 from deploy.settings import CALM, Settings, load_settings
 from encoders.batching import Batch, shared_by_threads
 from encoders.encoder import Encoder, packaged_encoders
-from ingest.jobs import FileReport, Handler, InProcessQueue, JobQueue
-from ingest.ledger import Ledger, open_database
+from encoders.folder import read_description
+from ingest.ledger import Database, Ledger, open_database
 from ingest.pipeline import ExtractionSettings, Extractor
 from ingest.sandbox import Sandbox, SandboxLimits
 from ingest.track import Extraction
-from ingest.worker import CeleryQueue
 from search.archive import Archive, Records
 from search.engine import Engine
 from search.evidence import Evidence
@@ -224,9 +222,13 @@ class Installation:
     @cached_property
     def records(self) -> Records:
         """Ledger, people and evidence."""
+        return Records(Ledger(self.database), People(self.database), Evidence(self.settings.home / "evidence"))
+
+    @cached_property
+    def database(self) -> Database:
+        """Where the records are, and the book of work."""
         self.settings.home.mkdir(parents=True, exist_ok=True)
-        database = open_database(self.settings.database_url)
-        return Records(Ledger(database), People(database), Evidence(self.settings.home / "evidence"))
+        return open_database(self.settings.database_url)
 
     @property
     def store(self) -> MilvusStore:
@@ -255,7 +257,7 @@ class Installation:
         if self.settings.embedded:
             self.store.open()
             self.renew()
-        return Archive(self.extract, self._reading, self.encoders, self.store, self.records, self)
+        return Archive(self.extract, self.reading, self.encoders, self.store, self.records, self)
 
     @property
     def prober(self) -> Prober:
@@ -271,25 +273,16 @@ class Installation:
         """The read side with given encoders."""
         return Engine(Prober(self.extract, encoders, self.store, self.records.people), encoders, self.store)
 
-    @property
-    def _reading(self) -> str:
+    @cached_property
+    def reading(self) -> str:
         """Digest of how media are read: with other parameters, detectors or identity encoders they are read again.
 
-        The shared encoder reads the evidence only, so that a model can be exchanged without the films.
+        The shared encoder reads the evidence only, so that a model can be exchanged without the films. Nothing is
+        loaded to know it.
         """
-        spaces = sorted(encoder.space.digest for name, encoder in self.encoders.items() if name != SHARED)
+        spaces = sorted(read_description(folder).digest() for folder in packaged_encoders().values())
         parts = (ExtractionSettings().digest(), FACE_DETECTOR, SPEECH_DETECTOR, *spaces)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-    def queue(self, notice: Callable[[str], None] | None = None) -> JobQueue:
-        """Where files are sent to be ingested: workers if there is a broker, else this process.
-
-        Args:
-            notice: told what a person should know while it runs, such as that no worker is listening.
-        """
-        if self.settings.broker_url:
-            return CeleryQueue(self.settings.broker_url, notice=notice)
-        return InProcessQueue(lambda path, archive: self.archive.ingest_file(path, archive), notice=notice)
 
     @contextmanager
     def scratch_store(self) -> Iterator[MilvusStore]:
@@ -331,32 +324,3 @@ def installation(
         yield opened
     finally:
         opened.close()
-
-
-def ingest_handler() -> Handler:
-    """What a worker process does with a file.
-
-    Models are loaded once, and anew when another one has been chosen; an embedded index is let go after each file.
-    """
-    waiting = Outage(OUTAGE_SECONDS, logging.getLogger("visavox").warning)
-    opened = Installation(load_settings(), patience=WORKER_PATIENCE_SECONDS, outage=waiting)
-    mended: object = None  # the encoders with which it was
-
-    def handle(path: Path, archive: str) -> FileReport:
-        nonlocal mended, opened
-        if opened.outdated:
-            opened.close()
-            opened = Installation(opened.settings, patience=WORKER_PATIENCE_SECONDS, outage=waiting)
-        try:
-            writer = opened.archive
-            if mended is not opened.encoders:
-                writer.mend()
-                mended = opened.encoders
-            report = writer.ingest_file(path, archive)
-            writer.flush()
-            return report
-        finally:
-            if opened.settings.embedded:
-                opened.release()
-
-    return handle

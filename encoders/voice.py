@@ -106,17 +106,21 @@ class _SileroDetector:
     def probabilities(self, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
         """See :class:`SpeechDetector`. Raises ValueError unless the waveform is finite (n,) numbers."""
         samples = np.asarray(waveform, dtype=np.float32)
-        if samples.ndim != 1 or not np.isfinite(samples).all():
+        # Of a sound of hours no copy is made, not even to look for what is no number.
+        if samples.ndim != 1 or not np.isfinite([samples.min(initial=0.0), samples.max(initial=0.0)]).all():
             raise ValueError(f"a waveform is (samples,) finite numbers, got shape {samples.shape}")
         frames = -(-samples.size // self._FRAME)
-        padded = np.zeros(self._CONTEXT + frames * self._FRAME, dtype=np.float32)
-        padded[self._CONTEXT : self._CONTEXT + samples.size] = samples
         hidden = np.zeros((1, 1, 128), dtype=np.float32)
         cell = np.zeros((1, 1, 128), dtype=np.float32)
         found = [np.zeros(0, dtype=np.float32)]
         for start in range(0, frames, self._BLOCK):
+            count = min(self._BLOCK, frames - start)
+            padded = np.zeros(self._CONTEXT + count * self._FRAME, dtype=np.float32)
+            begin = start * self._FRAME - self._CONTEXT
+            piece = samples[max(0, begin) : (start + count) * self._FRAME]
+            padded[max(0, -begin) : max(0, -begin) + piece.size] = piece
             # (block, 576): every frame behind the end of the one before it
-            starts = np.arange(start, min(start + self._BLOCK, frames))[:, None] * self._FRAME
+            starts = np.arange(count)[:, None] * self._FRAME
             block = padded[starts + np.arange(self._CONTEXT + self._FRAME)]
             inputs = {"input": block, "h": hidden, "c": cell}
             values, hidden, cell = self._session.run(["speech_probs", "hn", "cn"], inputs)

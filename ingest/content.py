@@ -149,8 +149,10 @@ class Problems:
         if not self.frames:
             raise MediaError(self.path, f"has a header, but none of its {what} decodes: damaged, copy it again")
         warnings += self.unread
-        if self.cut_off or reached < expected - TRUNCATED_SECONDS:
+        if reached < expected - TRUNCATED_SECONDS:
             warnings.append(f"truncated: of {expected:.1f} s of {what} only {reached:.1f} s decode")
+        elif self.cut_off:
+            warnings.append(f"truncated: reading ends with an error after {reached:.1f} s of {what}")
         elif self.cut_short:
             warnings.append(f"truncated: the file is shorter than it says, {reached:.1f} s of {what} decode")
         elif self.broken_packets:
@@ -267,7 +269,8 @@ def photo_size(path: Path) -> tuple[int, int]:
     """Width and height in pixels as shown (EXIF orientation applied); raises MediaError."""
     try:
         with Image.open(path, formats=in_force().photo_formats) as image:
-            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            # Pillow turns TIFF itself, and tells its size as shown
+            turned = image.format != "TIFF" and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
             width, height = image.size
     except _DAMAGED as error:
         raise _unreadable(path, error) from error

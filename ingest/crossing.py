@@ -227,12 +227,17 @@ def send(message: Message, put: Callable[[memoryview], object]) -> None:
             put(one.reshape(-1).view(np.uint8).data)
 
 
-def receive(fill: Callable[[memoryview], object], most_bytes: int) -> Message:
+def receive(
+    fill: Callable[[memoryview], object],
+    most_bytes: int,
+    take: Callable[[np.dtype[Any], tuple[int, ...]], Array] | None = None,
+) -> Message:
     """Receive a message.
 
     Args:
         fill: fills all of the buffer that it is given, or raises.
         most_bytes: of all its arrays together.
+        take: gives the next array where it lies already, by dtype and shape; default: a new one is filled.
 
     Raises:
         NotAsAgreed: it is no message, or larger than may be.
@@ -250,7 +255,8 @@ def receive(fill: Callable[[memoryview], object], most_bytes: int) -> Message:
         raise NotAsAgreed(f"the text is no message ({error})") from error
     if len(kinds) > MOST_ARRAYS or sum(dtype.itemsize * math.prod(shape) for dtype, shape in kinds) > most_bytes:
         raise NotAsAgreed(f"more than {most_bytes} bytes of arrays were announced")
-    return Message(body, tuple(_filled(dtype, shape, fill) for dtype, shape in kinds))
+    take = take or (lambda dtype, shape: _filled(dtype, shape, fill))
+    return Message(body, tuple(take(dtype, shape) for dtype, shape in kinds))
 
 
 def _announced(name: Any, shape: Any) -> tuple[np.dtype[Any], tuple[int, ...]]:

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 # Average linkage looks at all pairs: more vectors than this are grouped block by block first.
 LARGEST_BLOCK = 600
+# Of more groups than this only the largest are compared with each other: all pairs of hours would fill the memory.
+MOST_GROUPS = 2400
 
 
 def group_alike(
@@ -40,8 +42,12 @@ def group_alike(
             members = block[labels == label].astype(np.float64)
             sums.append(members.sum(axis=0))
             sizes.append(len(members))
-    forbidden = np.zeros((len(sums), len(sums)), dtype=np.bool_)
-    joined = np.array(_link(np.array(sums), np.array(sizes, dtype=np.float64), least_cosine, forbidden))
+    weights = np.array(sizes, dtype=np.float64)
+    largest = np.sort(np.argsort(-weights, kind="stable")[:MOST_GROUPS])
+    forbidden = np.zeros((len(largest), len(largest)), dtype=np.bool_)
+    joined = np.arange(len(sums))
+    linked = _link(np.array(sums)[largest], weights[largest], least_cosine, forbidden)
+    joined[largest] = largest[linked]
     return _number([int(label) for label in joined[local]])
 
 

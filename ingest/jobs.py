@@ -1,28 +1,22 @@
-"""Jobs: files to read one after another, and long questions to answer in the background.
+"""What became of a file, and background work of one process.
 
-A :class:`JobQueue` has two makes: :class:`InProcessQueue` here, and Celery on Redis in
-:mod:`ingest.worker`. What a job *does* with a file is handed in as a function, so nothing here knows
-the index. A :class:`JobBoard` keeps track of work that one process does in the background.
+A :class:`JobBoard` keeps track of questions that one process answers in the background; work that must outlive
+a process is in the book (:mod:`ingest.book`).
 """
 
 from __future__ import annotations
 
-import signal
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from types import FrameType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 FileState = Literal["done", "unchanged", "failed"]
 JobState = Literal["queued", "running", "done", "failed"]
 JsonObject = dict[str, Any]
-
-FINISH_FIRST = "stopping after this file; press Ctrl-C again to stop at once (what was begun is finished next time)"
 
 
 class UnknownJob(LookupError):
@@ -90,21 +84,6 @@ class FileReport:
             raise ValueError(f"a file report lacks {', '.join(missing)}: {dict(document)!r}")
         values = {name: document[name] for name in known}
         return cls(**values | {"warnings": tuple(values["warnings"])})
-
-
-Handler = Callable[[Path, str], FileReport]
-"""Reads one file into the archive of that name. A file that cannot be used is a failed report; it raises
-only what is no fault of the file (the index does not answer)."""
-
-
-class JobQueue(Protocol):
-    """Files to be read, here or by workers."""
-
-    def run(self, paths: Sequence[Path], archive: str) -> Iterator[FileReport]:
-        """Read files and give a report as each finishes, in any order, one per path."""
-
-    def submit(self, paths: Sequence[Path], archive: str) -> str:
-        """Have files read without waiting; gives a job id. Raises BoardFull."""
 
 
 @dataclass(frozen=True)
@@ -187,67 +166,3 @@ class JobBoard:
         finished = [identity for identity, future in self._futures.items() if future.done()]
         for identity in finished[: max(0, len(finished) - self._most_finished)]:
             del self._futures[identity]
-
-
-class InProcessQueue:
-    """A job queue without workers: files are read one after another in this process.
-
-    Args:
-        handler: reads one file; what it raises ends the run.
-        board: where ``submit`` runs; its own if None.
-        notice: told, once, that the first Ctrl-C lets the file at hand finish.
-    """
-
-    def __init__(
-        self,
-        handler: Handler,
-        board: JobBoard | None = None,
-        notice: Callable[[str], None] | None = None,
-    ) -> None:
-        self._handler = handler
-        self._board = board or JobBoard()
-        self._notice = notice
-
-    def run(self, paths: Sequence[Path], archive: str) -> Iterator[FileReport]:
-        """Read files in the order given.
-
-        The first Ctrl-C lets the file at hand finish and be reported, then raises KeyboardInterrupt; the
-        second raises it at once.
-        """
-        for path in paths:
-            with _interrupts_held(self._notice) as interrupted:
-                report = self._handler(path, archive)
-            yield report
-            if interrupted.is_set():
-                raise KeyboardInterrupt
-
-    def submit(self, paths: Sequence[Path], archive: str) -> str:
-        """Read files on the board's thread; its result is ``{"files": [report…]}``. Raises BoardFull."""
-        mine = list(paths)
-        return self._board.submit(lambda: {"files": [self._handler(path, archive).to_json() for path in mine]})
-
-
-@contextmanager
-def _interrupts_held(notice: Callable[[str], None] | None) -> Iterator[threading.Event]:
-    """Hold the first Ctrl-C back for the time of a ``with`` block; the event tells that there was one."""
-    interrupted = threading.Event()
-    # only the main thread may set handlers, and a handler somebody else chose is theirs to keep
-    ours = (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    )
-    if not ours:
-        yield interrupted
-        return
-
-    def hold(_number: int, _frame: FrameType | None) -> None:
-        interrupted.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        if notice is not None:
-            notice(FINISH_FIRST)
-
-    signal.signal(signal.SIGINT, hold)
-    try:
-        yield interrupted
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -19,9 +19,12 @@ from typing import Any
 
 import sqlalchemy as sql
 from sqlalchemy import event
-from sqlalchemy.engine import Engine, ExceptionContext
+from sqlalchemy.engine import Connection, Engine, ExceptionContext
 
 from ingest.track import MediaId
+
+Database = Engine
+"""Where records are kept; from :func:`open_database`."""
 
 _METADATA = sql.MetaData()
 
@@ -218,21 +221,8 @@ class Ledger:
 
     def record_file(self, path: Path, media: MediaId | None, archive: str, *, reason: str | None = None) -> None:
         """Record the outcome of one file: done without a reason, failed with one."""
-        state = "done" if reason is None else "failed"
         with self._database.begin() as connection:
-            old = connection.execute(sql.select(_FILES).where(_FILES.c.path == str(path))).mappings().first()
-            attempts = (old["attempts"] if old else 0) + 1
-            values = {
-                "media": media,
-                "archive": archive,
-                "state": state,
-                "reason": reason,
-                "attempts": attempts,
-            }
-            if old and all(old[name] == values[name] for name in ("media", "archive", "state", "reason")):
-                return  # a second run changes nothing
-            connection.execute(sql.delete(_FILES).where(_FILES.c.path == str(path)))
-            connection.execute(sql.insert(_FILES).values(path=str(path), updated=now(), **values))
+            record_file(connection, path, media, archive, reason=reason)
 
     def findings(self, media: str) -> list[Finding]:
         """Everything found in one medium."""
@@ -300,3 +290,22 @@ class Ledger:
                 sql.select(sql.func.count()).select_from(_FILES).where(_FILES.c.state == "failed")
             )
         return int(done or 0), int(failed or 0)
+
+
+def record_file(
+    connection: Connection, path: Path, media: MediaId | None, archive: str, *, reason: str | None = None
+) -> None:
+    """The same as :meth:`Ledger.record_file`, within a transaction of the caller's."""
+
+    old = connection.execute(sql.select(_FILES).where(_FILES.c.path == str(path))).mappings().first()
+    values = {
+        "media": media,
+        "archive": archive,
+        "state": "done" if reason is None else "failed",
+        "reason": reason,
+        "attempts": (old["attempts"] if old else 0) + 1,
+    }
+    if old and all(old[name] == values[name] for name in ("media", "archive", "state", "reason")):
+        return  # a second run changes nothing
+    connection.execute(sql.delete(_FILES).where(_FILES.c.path == str(path)))
+    connection.execute(sql.insert(_FILES).values(path=str(path), updated=now(), **values))

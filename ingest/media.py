@@ -1,22 +1,24 @@
-"""Films and sound in and out: the only file that knows PyAV.
+"""Films and sound in: with :mod:`ingest.recording`, which writes, the only file that knows PyAV.
 
-One clock: second 0 is the earliest start of the picture and sound streams that are used, so that a
-sound that begins late, or has gaps, stays beside its pictures. Longer than other files, because reading
-and writing share the one door to PyAV.
+One clock: second 0 is the earliest start of the picture and sound streams that can be decoded, so that a
+sound that begins late, or has gaps, stays beside its pictures. A span is exactly that part of the whole:
+pictures are trusted from a key frame on that lies before it, and sound is decoded from its beginning.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
 
 import av
 import numpy as np
+from av.stream import Discard
+from av.video.frame import PictureType
 from numpy.typing import NDArray
 
 from encoders.voice import SAMPLE_RATE
@@ -37,6 +39,8 @@ from ingest.content import (
     why_not_media,
 )
 from ingest.limits import HIGHEST_RATE, LOWEST_RATE, in_force
+from ingest.listening import Levels
+from ingest.recording import read_flac, write_film, write_flac
 from ingest.track import Span
 from ingest.waveform import Waveform
 
@@ -57,14 +61,22 @@ __all__ = [
 
 # Stamps closer than this to the sound's own count of samples are jitter, not gaps. Seconds.
 JITTER_SECONDS = 0.1
-# Written files must not change with the FFmpeg version string or the number of cores.
-BITEXACT = {"fflags": "+bitexact"}
-# x264's macroblock tree takes, once in a hundred films, what happens to lie in memory into account.
-VIDEO_OPTIONS = {"preset": "veryfast", "crf": "20", "threads": "1", "flags": "+bitexact", "x264-params": "mbtree=0"}
-AUDIO_OPTIONS = {"flags": "+bitexact"}
-AUDIO_BLOCK = 4096
+# What ends the packets of a file before its end. PyAV raises IndexError at the end if a stream began in the middle.
+CUT_OFF = (av.FFmpegError, OSError, IndexError)
 # Room for sound whose header does not tell how long it is. Seconds.
 UNKNOWN_SECONDS = 60.0
+# How far before a span a key frame is looked for, one after the other: containers without an index (MPEG) land
+# anywhere, and key frames may be far apart. Then the film is decoded from its beginning. Seconds.
+SEEK_LEADS = (0.0, 10.0, 60.0)
+# Containers that can be entered in the middle, and which key frame after that has its own stamp: what is entered in
+# the middle of an MPEG program stream begins with stamps of other pictures. Others are read from their beginning.
+SEEKABLE = {"mov": 1, "matroska": 1, "avi": 1, "flv": 1, "mpegts": 1, "mpeg": 2}
+# Decoding less than this is quicker than seeking. Seconds.
+WORTH_SEEKING_SECONDS = 1.0
+# Channels are mixed as broadcasters do: each side half, the centre, where people speak, 3 dB down (ITU-R BS.775), so
+# that stereo is as loud as its mono copy. FFmpeg's own mix is 3 dB louder, and clips. Fixed numbers: a span is as loud
+# as in the whole.
+MIXING = {"rematrix_maxval": "99", "rematrix_volume": str(0.5**0.5)}
 
 
 class _Film:
@@ -76,19 +88,23 @@ class _Film:
         self.container = container
         refuse_many(path, len(container.streams))
         self.pictures = next((s for s in container.streams.video if _moves(s)), None)
-        self.sound = next((s for s in container.streams.audio if _sounds(s)), None)
+        self.sounds = sorted((s for s in container.streams.audio if _sounds(s)), key=_preference)
+        self.sound = self.sounds[0] if self.sounds else None
         for what, chosen, streams in (
             ("pictures", self.pictures, container.streams.video),
             ("sound", self.sound, container.streams.audio),
         ):
             if chosen is None and any(not _decodable(stream) for stream in streams):
                 self.problems.unread.append(f"its {what} cannot be read, the codec is not known: convert it")
-        self.used = [stream for stream in (self.pictures, self.sound) if stream is not None]
+        if self.pictures is None and any(map(_sizeless, container.streams.video)):
+            self.problems.unread.append("its pictures are said to be of 0 x 0 pixels and cannot be read: convert it")
+        self.used = [stream for stream in (self.pictures, *self.sounds) if stream is not None]
         if not self.used:
             nothing = "holds neither a picture nor a sound stream that can be decoded: convert it"
             raise MediaError(path, "; ".join(self.problems.unread) or nothing)
         starts = [s.start_time * s.time_base for s in self.used if s.start_time is not None and s.time_base]
         self.origin = min(starts, default=Fraction(0))
+        self._shown: Iterator[av.VideoFrame] | None = None
         if self.pictures is not None:
             context = self.pictures.codec_context
             context.thread_type, context.options = "AUTO", in_force().for_decoders()
@@ -123,8 +139,8 @@ class _Film:
                     length = 1 / float(stream.average_rate or 25)
                 ends[stream.index] = max(ends[stream.index], begin + length)
                 refuse_long(self.path, ends[stream.index])
-        except (av.FFmpegError, OSError):
-            pass  # cut off: what there is counts
+        except CUT_OFF:
+            pass  # what there is counts
         return max(ends.values())
 
     def time(self, frame: av.VideoFrame | av.AudioFrame) -> float | None:
@@ -133,9 +149,37 @@ class _Film:
             return None
         return float(frame.pts * frame.time_base - self.origin)
 
+    def lands_before(self, begin: float, lead: float) -> bool:
+        """Go to a key frame that is shown at or before a second; False where none is found, then it is of no use.
+
+        Args:
+            begin: seconds on the clock.
+            lead: how long before it to look.
+
+        What is shown after such a key frame needs nothing before it. Only a picture that is whole in itself is
+        trusted: decoders call key frame also where a gradual refresh begins.
+        """
+        stream, passed = self.pictures, 0
+        needed = next((SEEKABLE[name] for name in self.container.format.name.split(",") if name in SEEKABLE), 0)
+        if stream is None or not stream.time_base or not needed:
+            return False
+        try:
+            self.container.seek(int((Fraction(begin - lead) + self.origin) / stream.time_base), stream=stream)
+        except (av.FFmpegError, OSError, OverflowError):
+            return False
+        shown = self.video_frames()
+        for frame in shown:
+            passed += frame.key_frame and frame.pict_type == PictureType.I
+            if passed == needed:
+                time = self.time(frame)
+                self.problems.broken_packets = 0  # pieces whose beginning lies before
+                self._shown = chain([frame], shown)
+                return time is not None and time <= begin
+        return False
+
     def video_frames(self) -> Iterator[av.VideoFrame]:
-        """Decode the pictures to their end."""
-        return (one for one in self._frames(self.pictures) if isinstance(one, av.VideoFrame))
+        """Decode the pictures to their end, from where it landed."""
+        return self._shown or (one for one in self._frames(self.pictures) if isinstance(one, av.VideoFrame))
 
     def audio_frames(self) -> Iterator[av.AudioFrame]:
         """Decode the sound to its end."""
@@ -143,12 +187,15 @@ class _Film:
 
     def _frames(self, stream: av.VideoStream | av.AudioStream | None) -> Iterator[object]:
         """Decode a stream, passing over packets that do not decode."""
+        for other in self.container.streams:
+            if other is not stream:
+                other.discard = Discard.all  # not even read, where the container allows it
         packets = self.container.demux(*([stream] if stream else []))
         while True:
             try:
                 packet = next(packets, None)
-            except (av.FFmpegError, OSError):
-                self.problems.cut_off = True
+            except CUT_OFF as error:
+                self.problems.cut_off = not isinstance(error, IndexError)
                 return
             if packet is None:
                 return
@@ -167,17 +214,28 @@ def _decodable(stream: av.VideoStream | av.AudioStream) -> bool:
     return context is not None and (allowed is None or context.codec.name in allowed)
 
 
+def _sizeless(stream: av.VideoStream) -> bool:
+    """Whether a video stream could be decoded if its pictures had a size."""
+    return _decodable(stream) and not (stream.codec_context.width > 0 and stream.codec_context.height > 0)
+
+
 def _moves(stream: av.VideoStream) -> bool:
     """Whether a video stream is a film and not a cover picture or something without a decoder."""
     still = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
-    if not _decodable(stream) or stream.disposition & still:
-        return False
-    return stream.codec_context.width > 0 and stream.codec_context.height > 0
+    return _decodable(stream) and not stream.disposition & still and not _sizeless(stream)
 
 
 def _sounds(stream: av.AudioStream) -> bool:
-    """Whether a sound stream can be decoded."""
-    return _decodable(stream) and LOWEST_RATE <= stream.codec_context.sample_rate <= HIGHEST_RATE
+    """Whether a sound stream can be decoded; where one begins late in a broadcast its rate is not known at first."""
+    late = "mpeg" in stream.container.format.name and stream.codec_context and not stream.codec_context.sample_rate
+    return _decodable(stream) and (late or LOWEST_RATE <= stream.codec_context.sample_rate <= HIGHEST_RATE)
+
+
+def _preference(stream: av.AudioStream) -> tuple[bool, bool, int]:
+    """Sorts streams of sound as players choose: the default one first, commentary and description last."""
+    flags, kind = stream.disposition, av.stream.Disposition
+    beside = kind.comment | kind.visual_impaired | kind.hearing_impaired | kind.descriptions | kind.karaoke
+    return bool(flags & beside), not flags & kind.default, stream.index
 
 
 @contextmanager
@@ -206,7 +264,8 @@ def _opened(path: Path) -> Iterator[_Film]:
     except av.InvalidDataError as error:
         raise MediaError(path, why_not_media(head)) from error
     except (av.FFmpegError, OSError, ValueError, MemoryError, OverflowError) as error:
-        raise MediaError(path, f"cannot be decoded ({error}): {why_not_media(head)}") from error
+        told = getattr(error, "strerror", None) or error  # without FFmpeg's name of the open file
+        raise MediaError(path, f"cannot be decoded ({told}): {why_not_media(head)}") from error
 
 
 def probe(path: Path) -> MediaInfo:
@@ -261,33 +320,39 @@ def read_frames(
     """
     if not fps > 0:
         raise ValueError(f"pictures per second must be above 0, got {fps}")
-    with _opened(path) as film:
-        if film.pictures is None:
-            raise MediaError(path, "holds sound only, no pictures")
-        begin = span.start if span else 0.0
-        due, last = begin, -1.0
-        usual = 1 / float(film.pictures.average_rate or 25)
-        if begin > 1.0:
-            # Backward to a key frame; what lies before the span is decoded and passed over.
-            film.container.seek(int((begin + float(film.origin)) * 1e6), backward=True, any_frame=False)
-        for frame in film.video_frames():
-            stamp = film.time(frame)
-            time = max(0.0, stamp) if stamp is not None else last + usual if last >= 0 else begin
-            if span and time >= span.end:
-                break
-            refuse_long(path, time)
-            refuse_endless(path, film.problems.frames, max(time, last))
-            if time <= last:
-                continue  # a clock that runs backwards
-            last = time
-            if time >= due - 1e-6:
-                due = max(due, begin + np.floor((time - begin) * fps + 1e-6) / fps) + 1 / fps
-                yield time, _upright(path, frame, film.pictures)
-        else:
-            if not (span and film.problems.frames == 0):
-                expected = 0.0 if span else film.seconds(film.pictures)
-                told = [] if warnings is None else warnings
-                film.problems.report("pictures", told, reached=last + usual, expected=expected)
+    begin = span.start if span else 0.0
+    for lead in (*(lead for lead in SEEK_LEADS if begin - lead > WORTH_SEEKING_SECONDS), None):
+        with _opened(path) as film:
+            if film.pictures is None:
+                raise MediaError(path, "holds sound only, no pictures")
+            if lead is None or film.lands_before(begin, lead):
+                yield from _sampled(film, film.pictures, fps, span, [] if warnings is None else warnings)
+                return
+
+
+def _sampled(
+    film: _Film, stream: av.VideoStream, fps: float, span: Span | None, warnings: list[str]
+) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+    """The pictures of a film from where it is, about ``fps`` a second of those in the span."""
+    begin = span.start if span else 0.0
+    due, last = begin, -1.0
+    usual = 1 / float(stream.average_rate or 25)
+    for frame in film.video_frames():
+        stamp = film.time(frame)
+        time = max(0.0, stamp) if stamp is not None else max(0.0, last + usual)
+        if span and time >= span.end:
+            return
+        refuse_long(film.path, time)
+        refuse_endless(film.path, film.problems.frames, max(time, last))
+        if time <= last:
+            continue  # a clock that runs backwards
+        last = time
+        if time >= due - 1e-6:
+            due = max(due, begin + np.floor((time - begin) * fps + 1e-6) / fps) + 1 / fps
+            yield time, _upright(film.path, frame, stream)
+    if not (span and film.problems.frames == 0):
+        # also of a span: this is where the film ends, and not the span
+        film.problems.report("pictures", warnings, reached=last + usual, expected=film.seconds(stream))
 
 
 def _upright(path: Path, frame: av.VideoFrame, stream: av.VideoStream) -> NDArray[np.uint8]:
@@ -312,13 +377,18 @@ def read_audio(path: Path, span: Span | None = None) -> tuple[NDArray[np.float32
     Raises:
         MediaError: no sound stream, nothing of it decodes, or more than is read.
     """
+    warnings: list[str] = []
     with _opened(path) as film:
+        if len(film.sounds) > 1:
+            film.sound = film.sounds[_preferred(path, warnings)]
         if film.sound is None:
             raise MediaError(path, "has no sound")
-        warnings: list[str] = []
-        end = span.end if span else in_force().seconds
-        clock = _SoundClock(max(film.seconds(film.sound), film.seconds()), end, film.problems)
+        begin, end = (span.start, span.end) if span else (0.0, in_force().seconds)
+        clock = _SoundClock(max(film.seconds(film.sound), film.seconds()), begin, end, film.problems)
         for frame in film.audio_frames():
+            if not LOWEST_RATE <= frame.sample_rate <= HIGHEST_RATE:
+                film.problems.broken_packets += 1
+                continue
             clock.add(film.time(frame), frame)
             refuse_long(path, clock.now)
             if clock.now >= end + 1.0:  # beyond it by more than the resampler holds back
@@ -328,9 +398,30 @@ def read_audio(path: Path, span: Span | None = None) -> tuple[NDArray[np.float32
             unknown = span or (film.pictures is not None and not film.sound.duration)
             expected = 0.0 if unknown else film.seconds(film.sound)
             film.problems.report("sound", warnings, reached=clock.now, expected=expected)
-        whole = clock.finish(film.sound.codec_context.channels, warnings)
-    # A span is copied so that the rest can be freed; the whole may be gigabytes and is not.
-    return whole[round(span.start * SAMPLE_RATE) : round(span.end * SAMPLE_RATE)].copy() if span else whole, warnings
+        samples = clock.finish(warnings)
+    return samples[: round(end * SAMPLE_RATE) - round(begin * SAMPLE_RATE)], warnings
+
+
+def _preferred(path: Path, warnings: list[str]) -> int:
+    """Which of several streams of sound is heard, as its place in their order of preference; tells of the others."""
+    with _opened(path) as film:
+        numbers = {stream.index: f"number {number}" for number, stream in enumerate(film.container.streams.audio, 1)}
+        levels = Levels([numbers[stream.index] for stream in film.sounds])
+        tried = film.sounds[: levels.tried]
+        places = {stream.index: place for place, stream in enumerate(tried)}
+        try:
+            for packet in film.container.demux(*tried):
+                with suppress(av.FFmpegError, ValueError):
+                    for frame in packet.decode():
+                        if isinstance(frame, av.AudioFrame) and frame.sample_rate:
+                            seconds = frame.samples / frame.sample_rate
+                            levels.add(places[packet.stream.index], frame.to_ndarray(), seconds)
+                if levels.decided:
+                    break
+        except CUT_OFF:
+            pass  # what there is decides
+    warnings.append(levels.sentence())
+    return levels.chosen
 
 
 class _SoundClock:
@@ -338,15 +429,18 @@ class _SoundClock:
 
     Args:
         latest: second at which the sound ends as the headers say, 0 where they do not.
+        begin: second from which on it is kept; what lies before is counted and forgotten.
         end: second at which reading ends.
         problems: jumps are counted here.
     """
 
-    def __init__(self, latest: float, end: float, problems: Problems) -> None:
+    def __init__(self, latest: float, begin: float, end: float, problems: Problems) -> None:
         self.now = 0.0  # where the sound added so far ends, seconds
         self._latest = (latest or in_force().seconds) + 1.0  # a stamp after this is broken
         self._problems = problems
-        self._waveform = Waveform(round((min(latest or UNKNOWN_SECONDS, end) + 2.0) * SAMPLE_RATE))
+        self._first, self._place = round(begin * SAMPLE_RATE), 0
+        expected = min(latest or begin + UNKNOWN_SECONDS, end) + 2.0 - begin
+        self._waveform = Waveform(max(0, round(expected * SAMPLE_RATE)))
         self._resampler: av.AudioResampler | None = None
         self._form: tuple[object, ...] = ()
 
@@ -359,9 +453,10 @@ class _SoundClock:
         if form != self._form or self._resampler is None or abs(off) > JITTER_SECONDS:
             self._flush()
             self._form = form
-            self._resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+            options = MIXING if frame.layout.nb_channels > 1 else None
+            self._resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE, options=options)
             if off > 0 and time <= self._latest:
-                self._waveform.pad(round(time * SAMPLE_RATE))
+                self._pad(round(time * SAMPLE_RATE))
                 self.now = time
             elif abs(off) > JITTER_SECONDS:
                 self._problems.missing_pieces += 1
@@ -369,132 +464,25 @@ class _SoundClock:
         self._append(self._resampler.resample(frame))
         self.now += frame.samples / frame.sample_rate
 
-    def finish(self, channels: int, warnings: list[str]) -> NDArray[np.float32]:
-        """(samples,) float32, everything added, finite and within [-1, 1]."""
+    def finish(self, warnings: list[str]) -> NDArray[np.float32]:
+        """(samples,) float32, everything added from the beginning on that is kept, finite and within [-1, 1]."""
         self._flush()
-        return self._waveform.finish(channels, warnings)
+        return self._waveform.finish(1, warnings)
 
     def _flush(self) -> None:
         if self._resampler is not None:
             self._append(self._resampler.resample(None))
             self._resampler = None
 
+    def _pad(self, place: int) -> None:
+        """Silence up to a place, in samples from second 0."""
+        self._place = max(self._place, place)
+        if self._place > self._first:
+            self._waveform.pad(self._place - self._first)
+
     def _append(self, frames: list[av.AudioFrame]) -> None:
         for frame in frames:
-            self._waveform.append(frame.to_ndarray().reshape(-1).astype(np.float32, copy=False))
-
-
-def write_film(
-    path: Path,
-    frames: Iterable[NDArray[np.uint8]],
-    fps: float,
-    waveform: NDArray[np.float32] | None,
-    sample_rate: int = SAMPLE_RATE,
-) -> None:
-    """Write an MP4 film, H.264 (yuv420p) with AAC sound; the same input gives the same bytes.
-
-    Args:
-        path: file to write; an existing one is replaced.
-        frames: (height, width, 3) uint8 RGB pictures, all of one size, at least one; odd sizes are
-            extended to even ones by repeating the last row or column.
-        fps: pictures per second.
-        waveform: (samples,) float32 mono within [-1, 1], or None for a film without sound.
-        sample_rate: of the waveform, Hz; one that AAC knows (8000 to 96000).
-
-    Raises:
-        ValueError: no frames, or frames of unlike sizes.
-    """
-    rate = Fraction(fps).limit_denominator(1001)
-    with av.open(str(path), "w", format="mp4", options=BITEXACT) as container:
-        pictures = container.add_stream("libx264", rate=rate, options=VIDEO_OPTIONS)
-        pictures.pix_fmt = "yuv420p"
-        sound = None
-        if waveform is not None:
-            sound = container.add_stream("aac", rate=sample_rate, layout="mono", options=AUDIO_OPTIONS)
-        written = count = 0
-        size: tuple[int, ...] | None = None
-        for count, picture in enumerate(frames, start=1):
-            even = _even(picture)
-            if size is None:
-                size = even.shape
-                pictures.height, pictures.width = even.shape[:2]
-            elif even.shape != size:
-                raise ValueError(f"{path}: frame {count} is {even.shape}, the first was {size}")
-            frame = av.VideoFrame.from_ndarray(even, format="rgb24")
-            frame.pts, frame.time_base = count - 1, 1 / rate
-            container.mux(pictures.encode(frame))
-            if sound is not None and waveform is not None:
-                # Interleaved as it goes: players need sound and picture of one moment close together.
-                written = _encode_sound(container, sound, waveform, written, int(count / rate * sample_rate))
-        if not count:
-            raise ValueError(f"{path}: a film needs at least one frame")
-        container.mux(pictures.encode(None))
-        if sound is not None and waveform is not None:
-            _encode_sound(container, sound, waveform, written, len(waveform))
-            container.mux(sound.encode(None))
-
-
-def _even(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Extend a picture to even height and width, which yuv420p needs."""
-    height, width = picture.shape[:2]
-    if height % 2 or width % 2:
-        picture = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    return np.ascontiguousarray(picture, dtype=np.uint8)
-
-
-def _encode_sound(
-    container: av.container.OutputContainer,
-    stream: av.AudioStream,
-    waveform: NDArray[np.float32],
-    start: int,
-    end: int,
-) -> int:
-    """Encode waveform[start:end] in blocks; returns where the next call goes on."""
-    end = min(end, len(waveform))
-    for begin in range(start, end, AUDIO_BLOCK):
-        block = np.ascontiguousarray(waveform[None, begin : min(begin + AUDIO_BLOCK, end)], dtype=np.float32)
-        frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="mono")
-        frame.sample_rate = stream.rate
-        frame.pts, frame.time_base = begin, Fraction(1, stream.rate)
-        container.mux(stream.encode(frame))
-    return max(start, end)
-
-
-def write_flac(target: Path | BinaryIO, waveform: NDArray[np.float32]) -> None:
-    """Write (samples,) float32 mono at 16 kHz as 16-bit FLAC; the same samples give the same bytes.
-
-    What :func:`read_flac` gives back is exactly the waveform rounded to 1/32768 and clipped to
-    [-1, 32767/32768].
-    """
-    whole = np.clip(np.round(np.asarray(waveform, dtype=np.float64) * 32768), -32768, 32767).astype(np.int16)
-    place = str(target) if isinstance(target, Path) else target
-    with av.open(place, "w", format="flac", options=BITEXACT) as container:
-        stream = container.add_stream("flac", rate=SAMPLE_RATE, layout="mono", options=AUDIO_OPTIONS)
-        stream.format = "s16"
-        for begin in range(0, len(whole), AUDIO_BLOCK):
-            block = np.ascontiguousarray(whole[None, begin : begin + AUDIO_BLOCK])
-            frame = av.AudioFrame.from_ndarray(block, format="s16", layout="mono")
-            frame.sample_rate = SAMPLE_RATE
-            frame.pts, frame.time_base = begin, Fraction(1, SAMPLE_RATE)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-
-
-def read_flac(source: Path | BinaryIO) -> NDArray[np.float32]:
-    """Read what :func:`write_flac` wrote: (samples,) float32, exact multiples of 1/32768.
-
-    Raises:
-        MediaError: it is missing, or damaged.
-    """
-    name = source if isinstance(source, Path) else Path("FLAC data")
-    try:
-        with av.open(str(source) if isinstance(source, Path) else source, "r", format="flac") as container:
-            stream = container.streams.audio[0]
-            told = stream.duration  # samples, as the time base is one of them; None if there are none
-            blocks = [frame.to_ndarray().reshape(-1) for frame in container.decode(stream)]
-    except (av.FFmpegError, OSError, IndexError, ValueError) as error:
-        raise MediaError(name, f"cannot be decoded as FLAC ({error}): it is damaged, extract it again") from error
-    whole = np.concatenate(blocks) if blocks else np.zeros(0, np.int16)
-    if len(whole) != (told or 0) or not stream.codec_context.extradata:
-        raise MediaError(name, "cannot be decoded as FLAC to its end: it is damaged, extract it again")
-    return whole.astype(np.float32) / np.float32(32768)
+            samples = frame.to_ndarray().reshape(-1).astype(np.float32, copy=False)
+            self._place += len(samples)
+            if (kept := self._place - self._first) > 0:
+                self._waveform.append(samples[max(0, len(samples) - kept) :])

@@ -68,12 +68,21 @@ class MouthTrace:
             contrast = float(smooth[_FACE].std())
             self.steps.append((time, float(change[_MOUTH].mean()), float(change[_STEADY].mean()), contrast))
 
+    def table(self) -> NDArray[np.float64]:
+        """(n, 4) float64, the steps so far: seconds, motion of mouth and of head, contrast (grey levels)."""
+        return np.array(self.steps, dtype=np.float64).reshape(-1, 4)
+
 
 def motion_of(traces: Sequence[MouthTrace]) -> MouthMotion:
     """The motion that the traces of one face's sightings hold together."""
-    steps = sorted(step for trace in traces for step in trace.steps)
-    times, mouth, head, contrast = np.array(steps, dtype=np.float64).reshape(-1, 4).T
-    usual = max(_LEAST_CONTRAST, float(np.median(contrast))) if steps else 1.0
+    return motion_of_steps([trace.table() for trace in traces])
+
+
+def motion_of_steps(tables: Sequence[NDArray[np.float64]]) -> MouthMotion:
+    """The motion that (n, 4) tables of steps hold together, see :meth:`MouthTrace.table`."""
+    steps = np.concatenate([np.zeros((0, 4)), *tables])
+    times, mouth, head, contrast = steps[np.lexsort(steps.T[::-1])].T
+    usual = max(_LEAST_CONTRAST, float(np.median(contrast))) if len(steps) else 1.0
     return MouthMotion(times.copy(), mouth / usual, head / usual)
 
 

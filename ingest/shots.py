@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -21,6 +23,83 @@ LARGEST_CROP = 512  # pixels
 _HALF_SIZE = 50.0  # side of the box, pixels
 _HALF_SHARPNESS = 60.0  # variance of the Laplacian on the face at 112 x 112
 _HALF_SCORE = 0.4  # detector's score
+
+
+class Look(Protocol):
+    """What is known of a look at a face without its pixels."""
+
+    @property
+    def time(self) -> float | None:
+        """Seconds on the media clock; None for a photo."""
+
+    @property
+    def quality(self) -> float:
+        """0 (useless) to 1."""
+
+
+AnyLook = TypeVar("AnyLook", bound=Look)
+
+
+@dataclass(frozen=True, eq=False)
+class KeptShot:
+    """A :class:`ingest.track.FaceShot` with its pixels packed without loss: hours of film hold many.
+
+    Args:
+        time: seconds on the media clock.
+        packed: (bytes,) uint8, a PNG whose channels are blue, green, red; empty for no pixels.
+        landmarks: as of the shot.
+        box: as of the shot.
+        quality: as of the shot.
+    """
+
+    time: float | None
+    packed: NDArray[np.uint8]
+    landmarks: NDArray[np.float32]
+    box: Box
+    quality: float
+
+    def __post_init__(self) -> None:
+        if self.packed.ndim != 1 or self.landmarks.shape != (5, 2):
+            raise ValueError(f"a look has bytes and 5 landmarks, got {self.packed.shape} and {self.landmarks.shape}")
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """(height, width, 3) uint8 RGB, decoded anew each time. Raises ValueError if it is damaged."""
+        if not self.packed.size:
+            return np.zeros((0, 0, 3), np.uint8)
+        pixels = cv2.imdecode(self.packed, cv2.IMREAD_COLOR)
+        if pixels is None:
+            raise ValueError(f"a look at a face of {self.packed.size} bytes is damaged: extract its film again")
+        return pixels.astype(np.uint8, copy=False)
+
+    def shot(self) -> FaceShot:
+        """The same as a shot, whose pixels are unpacked when they are asked for."""
+        return _PackedShot(self)
+
+
+class _PackedShot(FaceShot):
+    """A shot that holds its pixels packed."""
+
+    def __init__(self, kept: KeptShot) -> None:
+        for name in ("time", "landmarks", "box", "quality"):
+            object.__setattr__(self, name, getattr(kept, name))
+        object.__setattr__(self, "_kept", kept)
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """As of the shot; a new array each time."""
+        kept: KeptShot = object.__getattribute__(self, "_kept")
+        return kept.pixels
+
+
+def keep_shot(shot: FaceShot) -> KeptShot:
+    """Pack the pixels of a shot; :meth:`KeptShot.shot` gives back the very same."""
+    packed = np.zeros(0, np.uint8)
+    if shot.pixels.size:
+        # Red and blue change places on the way in and on the way out: nobody else looks at these files.
+        _, coded = cv2.imencode(".png", shot.pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+        packed = coded.reshape(-1).astype(np.uint8, copy=False)
+    return KeptShot(shot.time, packed, shot.landmarks, shot.box, shot.quality)
 
 
 def area(box: Box) -> float:
@@ -95,11 +174,11 @@ def take_shot(picture: NDArray[np.uint8], face: DetectedFace, time: float | None
     return FaceShot(time, np.ascontiguousarray(pixels).copy(), landmarks.astype(np.float32), face.box, quality)
 
 
-def best_shots(shots: Sequence[FaceShot], count: int, spacing: float) -> list[FaceShot]:
+def best_shots(shots: Sequence[AnyLook], count: int, spacing: float) -> list[AnyLook]:
     """The best looks, best first, at least ``spacing`` seconds apart while there are such."""
     ranked = sorted(shots, key=lambda shot: (-shot.quality, shot.time or 0.0))
-    spread: list[FaceShot] = []
-    rest: list[FaceShot] = []
+    spread: list[AnyLook] = []
+    rest: list[AnyLook] = []
     for shot in ranked:
         near = any(abs((shot.time or 0.0) - (taken.time or 0.0)) < spacing for taken in spread)
         (rest if near else spread).append(shot)

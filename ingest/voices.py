@@ -12,6 +12,7 @@ from encoders.voice import SAMPLE_RATE, SpeechDetector
 from ingest.grouping import group_alike
 from ingest.overlaps import DescribeVoices, OverlapSettings, find_overlaps
 from ingest.track import Span, SpeechTurn
+from ingest.waveform import is_mapped, let_go
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ FOUNDING_SHARE = 0.97  # of it must be speech
 LEAST_WINDOW_SECONDS = 0.4
 # Moments at which it is decided who speaks, seconds apart.
 _GRID_SECONDS = 0.1
+# Moments that are weighed at a time: an hour without a pause has many, and as many windows.
+_MOMENTS = 1000
 # A change of speaker for less than this is noise of the vectors, seconds.
 _SHORTEST_CHANGE = 0.5
 
@@ -80,15 +83,20 @@ def find_speech_turns(
     """
     settings = settings or VoiceSettings()
     probabilities = detector.probabilities(waveform)
+    let_go(waveform)
     regions = speech_regions(probabilities, detector.frame_seconds, settings)
     regions = [span for span in regions if _loudness(_cut(waveform, span)) >= settings.least_loudness]
     regions = _padded(regions, len(waveform) / SAMPLE_RATE, settings.padding)
     pieces = _told_apart(waveform, regions, describe, settings)
     both = find_overlaps(waveform, pieces, describe, settings.overlaps) if describe else []
+    let_go(waveform)
     numbers: dict[int, int] = {}
+    found = _joined(pieces, settings.longest_join)
+    # Copies, so that the rest can be freed; the turns of a long sound stay with it in its file.
+    sounds = (_cut(waveform, span) if is_mapped(waveform) else _cut(waveform, span).copy() for span, _ in found)
     return tuple(
-        SpeechTurn(span, numbers.setdefault(speaker, len(numbers)), _cut(waveform, span).copy(), _within(span, both))
-        for span, speaker in _joined(pieces, settings.longest_join)
+        SpeechTurn(span, numbers.setdefault(speaker, len(numbers)), sound, _within(span, both))
+        for (span, speaker), sound in zip(found, sounds, strict=True)
     )
 
 
@@ -135,7 +143,10 @@ def _within(span: Span, others: Sequence[Span]) -> tuple[Span, ...]:
 
 def _loudness(samples: NDArray[np.float32]) -> float:
     """Root mean square, of full scale 1."""
-    return float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))) if samples.size else 0.0
+    # without a copy of what may be hours
+    return (
+        float(np.sqrt(np.einsum("i,i->", samples, samples, dtype=np.float64) / samples.size)) if samples.size else 0.0
+    )
 
 
 def _padded(regions: Sequence[Span], end: float, padding: float) -> list[Span]:
@@ -238,21 +249,19 @@ def _label(
     edges = np.linspace(region.start, region.end, count + 1)
     moments = (edges[:-1] + edges[1:]) / 2
     # A window speaks for its middle more than for its ends; the nearest speaks where none reaches.
-    reach = 1.0 - np.abs(moments[:, None] - middles[None, :]) / halves[None, :]
-    weights = np.maximum(reach, 0.0) + 1e-6 * np.exp(np.minimum(reach, 0.0))
-    labels = (weights @ likeness).argmax(axis=1)  # (moments,)
-    runs = _runs(labels.tolist(), round(_SHORTEST_CHANGE / _GRID_SECONDS))
+    labels: list[int] = []
+    for first in range(0, count, _MOMENTS):
+        some = moments[first : first + _MOMENTS]
+        reach = 1.0 - np.abs(some[:, None] - middles[None, :]) / halves[None, :]
+        weights = np.maximum(reach, 0.0) + 1e-6 * np.exp(np.minimum(reach, 0.0))
+        labels += (weights @ likeness).argmax(axis=1).tolist()
+    runs = _runs(labels, round(_SHORTEST_CHANGE / _GRID_SECONDS))
     return [(Span(float(edges[first]), float(edges[last])), label) for first, last, label in runs]
 
 
 def _runs(labels: Sequence[int], shortest: int) -> list[tuple[int, int, int]]:
     """Runs (first, after last, label) of equal labels; those under ``shortest`` join a neighbour."""
-    runs: list[tuple[int, int, int]] = []
-    for place, label in enumerate(labels):
-        if runs and runs[-1][2] == label:
-            runs[-1] = (runs[-1][0], place + 1, label)
-        else:
-            runs.append((place, place + 1, label))
+    runs = _merged([(place, place + 1, label) for place, label in enumerate(labels)])
     while len(runs) > 1:
         lengths = [last - first for first, last, _ in runs]
         small = int(np.argmin(lengths))
@@ -261,10 +270,21 @@ def _runs(labels: Sequence[int], shortest: int) -> list[tuple[int, int, int]]:
         before = lengths[small - 1] if small else -1
         after = lengths[small + 1] if small + 1 < len(runs) else -1
         label = runs[small - 1][2] if before >= after else runs[small + 1][2]
-        flat = [one for first, last, its in runs for one in [its] * (last - first)]
-        flat[runs[small][0] : runs[small][1]] = [label] * lengths[small]
-        return _runs(flat, shortest)
+        runs[small] = (*runs[small][:2], label)
+        near = slice(max(0, small - 1), small + 2)
+        runs[near] = _merged(runs[near])
     return runs
+
+
+def _merged(runs: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """Neighbours of one label as one run."""
+    merged: list[tuple[int, int, int]] = []
+    for first, last, label in runs:
+        if merged and merged[-1][2] == label:
+            merged[-1] = (merged[-1][0], last, label)
+        else:
+            merged.append((first, last, label))
+    return merged
 
 
 def _joined(pieces: Sequence[tuple[Span, int]], longest_join: float) -> list[tuple[Span, int]]:

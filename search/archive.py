@@ -14,9 +14,9 @@ finishes or removes at once, so that it ends as if nothing had happened:
 Rows are written as the encoders make them that serve at that moment (:mod:`search.serving`): a model can be
 exchanged at any time. Encoding reads the evidence, and writes nothing. So the index never knows more than the
 records, the records never more than the evidence, and what the evidence knows beyond the records is announced.
-:meth:`Archive.mend` finishes the rest: forgettings that were begun, announcements whose writer is no more, rows that are missing,
-not named rightly, or that nobody knows. A medium that is not ``done`` is read again when its file is met. Only when
-all of a call's writes are flushed does it answer.
+:meth:`Archive.mend` finishes the rest: forgettings that were begun, announcements whose writer is no more, rows that
+are missing, not named rightly, or that nobody knows. A medium that is not ``done`` is read again when its file is met.
+Only when all of a call's writes are flushed does it answer.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from search.enrolment import largest_face as largest_face
 from search.enrolment import longest_speaker as longest_speaker
 from search.evidence import Evidence, face_id, voice_id
 from search.filling import Filler, Known, OnRows, RowEncoder, key_of, place_of
-from search.intake import content_hash, read_steadily
+from search.intake import Recogniser, content_hash, read_steadily, report_of
 from search.people import NameTaken, People, Person, check_name
 from search.serving import FixedModels, ServingModels
 from search.store import SHARED, Row, Store, keys_digest, named
@@ -100,36 +100,38 @@ class Archive:
         self._ledger = records.ledger
         self._people = records.people
         self._evidence = records.evidence
+        self._recogniser = Recogniser(records.ledger, settings)
         self._announcements = Announcements(records.ledger, records.people, records.evidence)
         self._filler = Filler(store, records.ledger, records.people, records.evidence, self._models)
 
     # ---- ingest -------------------------------------------------------------------------------
 
-    def ingest_file(self, path: Path, archive: str) -> FileReport:
+    def ingest_file(self, path: Path, archive: str, check: Callable[[], None] = lambda: None) -> FileReport:
         """Read one file into the archive; a medium that is in already costs a hash only.
 
         A file that cannot be used is a failed report, never an exception; StoreError goes through.
+
+        Args:
+            path: of the file.
+            archive: name of the archive it belongs to.
+            check: called before each thing that is written; what it raises abandons the file there.
         """
         media: MediaId | None = None
         try:
             media = content_hash(path)
-            known = self._ledger.medium(media)
-            if known is not None and known.state == "done" and known.settings == self._settings:
-                self._ledger.record_file(path, media, archive)
-                return _report(path, "unchanged", known)
+            if known := self._recogniser.known(path, media, archive):
+                return known
             extraction = read_steadily(path, self._extract)
         except MediaError as error:
-            self._ledger.record_file(path, media, archive, reason=error.reason)
-            return FileReport(
-                path=str(path), state="failed", media=media, faces=0, voices=0, seconds_of_media=0.0,
-                reason=error.reason, warnings=(),
-            )  # fmt: skip
-        record = self._write(extraction)
+            check()
+            return self._recogniser.refuse(path, media, archive, error)
+        record = self._write(extraction, check)
         self._ledger.record_file(path, extraction.media, archive)
-        return _report(path, "done", record)
+        return report_of(path, "done", record)
 
-    def _write(self, extraction: Extraction) -> MediaRecord:
+    def _write(self, extraction: Extraction, check: Callable[[], None]) -> MediaRecord:
         """Evidence, records, rows, done: in this order."""
+        check()
         found = _findings(extraction.media, extraction.faces, extraction.turns)
         stale = [finding for finding in self._ledger.findings(extraction.media) if finding not in found]
         with self._announcements.of({finding.evidence for finding in (*found, *stale)}):
@@ -141,9 +143,11 @@ class Archive:
                 warnings=extraction.warnings,
             )  # fmt: skip
             with self._settled(found, encoded) as rows:
+                check()
                 usable = {row.evidence for held in rows.values() for row in held}
                 self._ledger.begin(record, [finding for finding in found if finding.evidence in usable])
                 self._upsert(rows)
+                check()
                 self._remove_rows([finding for finding in stale if not self._people.owner(finding)])
         self._ledger.finish(extraction.media)
         return record
@@ -392,10 +396,3 @@ def _findings(media: str, faces: Sequence[FaceTrack], turns: Sequence[SpeechTurn
         identity = voice_id(turn.waveform)
         findings.append(Finding(media, Modality.VOICE, identity, *turn.span.milliseconds(), turn.speaker, quality))
     return findings
-
-
-def _report(path: Path, state: str, record: MediaRecord) -> FileReport:
-    return FileReport(
-        path=str(path), state="done" if state == "done" else "unchanged", media=record.id, faces=record.faces,
-        voices=record.voices, seconds_of_media=record.seconds, reason=None, warnings=record.warnings,
-    )  # fmt: skip

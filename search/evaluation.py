@@ -24,7 +24,7 @@ from search.intervals import bootstrap_interval
 from search.probes import Prober, ProbeUnusable
 from search.ranking import RECALL_AT, judge
 from search.scores import similarity_matrix
-from search.store import MOST_HITS, Row, Store, row_key
+from search.store import MOST_HITS, Filter, Row, Store, row_key
 
 BOOTSTRAP_DRAWS = 1000
 BOOTSTRAP_SEED = 20
@@ -125,6 +125,33 @@ def collect(
     return found
 
 
+def enrolled_samples(store: Store, encoders: Mapping[str, Encoder], names: Mapping[str, str]) -> Samples:
+    """The samples of the people who are enrolled, as the index holds them: of each medium the best of a person.
+
+    Several looks at one face in one film would find each other for the film's sake.
+
+    Args:
+        store: the index.
+        encoders: by space; those of one modality are asked.
+        names: of people by id.
+    """
+    best: dict[tuple[str, str, str], Row] = {}
+    for encoder in encoders.values():
+        if len(encoder.modalities) > 1:
+            continue
+        for row in store.rows(encoder.space, Filter(enrolled=True)):
+            place = (encoder.space.name, row.person, row.media)
+            if row.person in names and (place not in best or _rank(row) > _rank(best[place])):
+                best[place] = row
+    chosen = [best[place] for place in sorted(best)]
+    return Samples([Sample(Path(row.evidence), names[row.person], row.media, row.embedding) for row in chosen])
+
+
+def _rank(row: Row) -> tuple[float, str]:
+    """The better sample is greater; of equal ones the same in every run."""
+    return row.quality, row.key
+
+
 def evaluate_people(samples: Samples, store: Store, encoders: Mapping[str, Encoder]) -> dict[str, Any]:
     """Retrieval and verification within each modality, leave-one-out, exact and through a store.
 
@@ -160,7 +187,9 @@ def evaluate_people(samples: Samples, store: Store, encoders: Mapping[str, Encod
         raise NothingToMeasure(
             "a measurement needs at least two people with usable media, and one of them with two files"
         )
-    report["unusable"] = [{"path": one.path, "reason": one.reason} for one in samples.unusable]
+    report["unusable"] = [
+        {"path": one.path, "reason": one.reason, "readable": one.readable} for one in samples.unusable
+    ]
     report["duplicates"] = list(samples.duplicates)
     return report
 

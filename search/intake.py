@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+from ingest.jobs import FileReport, FileState
+from ingest.ledger import Ledger, MediaRecord
 from ingest.media import MediaError
 from ingest.track import Extraction, MediaId, media_id
 
@@ -36,6 +39,51 @@ def read_steadily(path: Path, extract: Callable[[Path], Extraction]) -> Extracti
     if not unchanged and content_hash(path) != extraction.media:
         raise MediaError(path, "changed while it was read: try it again when it is written to its end")
     return extraction
+
+
+class Recogniser:
+    """Knows which contents are in, without any network.
+
+    Args:
+        ledger: what was read.
+        settings: digest of how files are read now: what was read in another way is to be read again.
+    """
+
+    def __init__(self, ledger: Ledger, settings: str) -> None:
+        self._ledger = ledger
+        self._settings = settings
+
+    def recognise(self, path: Path, archive: str) -> FileReport | None:
+        """The report of a file whose content is in, wherever it lay before, or that cannot be read; else None.
+
+        It costs a hash.
+        """
+        try:
+            media = content_hash(path)
+        except MediaError as error:
+            return self.refuse(path, None, archive, error)
+        return self.known(path, media, archive)
+
+    def known(self, path: Path, media: MediaId, archive: str) -> FileReport | None:
+        """The same for a content whose hash is known."""
+        record = self._ledger.medium(media)
+        if record is None or record.state != "done" or record.settings != self._settings:
+            return None
+        self._ledger.record_file(path, media, archive)
+        return report_of(path, "unchanged", record)
+
+    def refuse(self, path: Path, media: MediaId | None, archive: str, error: MediaError) -> FileReport:
+        """Record that a file cannot be used, and report it."""
+        self._ledger.record_file(path, media, archive, reason=error.reason)
+        return replace(FileReport.failed(path, error.reason), media=media)
+
+
+def report_of(path: Path, state: FileState, record: MediaRecord) -> FileReport:
+    """The report of a file whose medium is in."""
+    return FileReport(
+        path=str(path), state=state, media=record.id, faces=record.faces, voices=record.voices,
+        seconds_of_media=record.seconds, reason=None, warnings=record.warnings,
+    )  # fmt: skip
 
 
 def _signature(path: Path) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,7 +16,12 @@ from deploy.cli.output import (
     answer,
     console,
     errors_translated,
+    progress_console,
 )
+
+if TYPE_CHECKING:
+    from deploy.wiring import Installation
+    from search.answers import EnrolAnswer
 
 
 def register(app: typer.Typer) -> None:
@@ -39,8 +44,11 @@ def enrol(
         from deploy.wiring import installation
 
         with installation() as opened:
-            opened.archive.mend()
-            outcome = opened.archive.enrol(name, files)
+            if opened.settings.broker_url:
+                outcome = _by_workers(opened, name, files)
+            else:
+                opened.archive.mend()
+                outcome = opened.archive.enrol(name, files)
 
     def show() -> None:
         console.print(f"{outcome.name}: {len(outcome.added)} of {len(files)} files enrolled")
@@ -50,6 +58,16 @@ def enrol(
             console.print(f"refused: {refusal.path}: {refusal.reason}")
 
     answer(outcome, json, show, code=WITH_FAILURES if outcome.refused else DONE)
+
+
+def _by_workers(opened: Installation, name: str, files: list[Path]) -> EnrolAnswer:
+    """Have a worker enrol; it must see the files under the same paths."""
+    from deploy.working import Refused, enrol_by_workers, queue_of
+
+    try:
+        return enrol_by_workers(queue_of(opened, notice=progress_console.print), name, files)
+    except Refused as error:
+        raise NothingDone(error.kind, str(error)) from error
 
 
 def _is_absent(path: Path) -> bool:

@@ -11,6 +11,7 @@ import typer
 from deploy.cli.output import DONE, WITH_FAILURES, Json, NothingDone, UsageError, answer, console, errors_translated
 
 if TYPE_CHECKING:
+    from deploy.measuring import Measurement
     from deploy.wiring import Installation
 
 
@@ -26,75 +27,65 @@ def evaluate(
     people: Annotated[
         Path | None, typer.Option(help="Measure the identity encoders on a folder that holds one folder per person.")
     ] = None,
+    enrolled: Annotated[
+        bool, typer.Option("--enrolled", help="Measure the encoders on the people who are enrolled.")
+    ] = False,
     model: Annotated[
         str | None, typer.Option(help="With --population: an encoder folder; by default the one that serves.")
     ] = None,
     export: Annotated[Path | None, typer.Option(help="Write what was scored to this .npz file.")] = None,
     json: Json = False,
 ) -> None:
-    """Measure retrieval, verification and matching, exact and through the index, against chance."""
-    if population == (people is not None):
-        raise UsageError("say whom to measure on: --population (invented people) or --people DIR (one's own)")
+    """Measure retrieval, verification and matching, exact and through the index, against chance.
+
+    With workers one of them does it, and `visavox jobs` keeps the report.
+    """
+    if population + enrolled + (people is not None) != 1:
+        raise UsageError(
+            "say whom to measure on: --population (invented people), --people DIR (one's own) or --enrolled"
+        )
     if model is not None and not population:
-        raise UsageError("--model goes with --population; --people measures the identity encoders")
+        raise UsageError("--model goes with --population; the others measure the encoders that serve")
     if export is not None and (export.suffix != ".npz" or export.is_dir()):
         raise UsageError(f"--export names a file that ends in .npz, not {export}")
     if people is not None and not people.is_dir():
         raise NothingDone("not_found", f"{people}: there is no such folder")
-    if export is not None and not (export.parent.is_dir() and os.access(export.parent, os.W_OK)):
+    if export is not None and not (export.absolute().parent.is_dir() and os.access(export.absolute().parent, os.W_OK)):
         raise NothingDone("not_found", f"{export}: its folder is not there or cannot be written to")
     with errors_translated():
+        from deploy.measuring import ENROLLED, PEOPLE, POPULATION, Measurement
         from deploy.wiring import installation
         from search.report import as_table
 
+        folder = str(people.absolute()) if people is not None else None
+        asked = Measurement(
+            POPULATION if population else PEOPLE if folder else ENROLLED, folder, model,
+            str(export.absolute()) if export is not None else None,
+        )  # fmt: skip
         with installation() as opened:
-            if people is not None:
-                report, code = _on_people(opened, people, export)
-            else:
-                report, code = _on_population(opened, model, export)
-    answer(report, json, lambda: console.print(as_table(report)), code=code)
+            report = _by_workers(opened, asked) if opened.settings.broker_url else _here(opened, asked)
+    unreadable = [one for one in report.get("unusable", ()) if not one.get("readable", True)]
+    answer(report, json, lambda: console.print(as_table(report)), code=WITH_FAILURES if unreadable else DONE)
 
 
-def _on_people(opened: Installation, people: Path, export: Path | None) -> tuple[dict[str, Any], int]:
-    from deploy.cli.files import walk_media
-    from search.evaluation import NothingToMeasure, collect, evaluate_people
-
-    folders = [folder for folder in sorted(people.iterdir()) if folder.is_dir()]
-    files = {folder.name: walk_media([folder], opened.settings.home).media for folder in folders}
-    samples = collect(opened.prober, files, on_sample=_progress)
-    try:
-        with opened.scratch_store() as store:
-            report = evaluate_people(samples, store, opened.encoders)
-    except NothingToMeasure as error:
-        raise NothingDone("nothing_to_measure", f"{people}: {error}") from error
-    if export is not None:
-        samples.export(export)
-    return report, WITH_FAILURES if any(not one.readable for one in samples.unusable) else DONE
-
-
-def _on_population(opened: Installation, model: str | None, export: Path | None) -> tuple[dict[str, Any], int]:
+def _here(opened: Installation, asked: Measurement) -> dict[str, Any]:
     from deploy.cli.train import Stages, training_errors_translated
-    from deploy.models import check_model, find_folder, serving_folder
-    from deploy.training import invite_measured, measure
+    from deploy.measuring import NoModel, take
 
-    settings = opened.settings
-    folder = find_folder(model, settings.home) if model is not None else serving_folder(settings)
-    if folder is None:
-        raise NothingDone(
-            "no_model",
-            "no shared-space encoder serves: train one with `visavox train bi_quintuple --population`, choose it with "
-            "`visavox models use`, or name one with --model",
-        )
-    encoder = check_model(folder, settings.device)
-    with training_errors_translated("evaluation"), Stages() as stages:
-        report, points = measure(opened, encoder, invite_measured(opened, stages.told), stages.told)
-    if export is not None:
-        points.export(export)
-    return report, DONE
+    kind = "evaluation" if asked.on == "population" else "nothing_to_measure"
+    try:
+        with training_errors_translated(kind), Stages() as stages:
+            return take(opened, asked, stages.told)
+    except NoModel as error:
+        raise NothingDone("no_model", str(error)) from error
 
 
-def _progress(seen: int, total: int, unusable: int) -> None:
+def _by_workers(opened: Installation, asked: Measurement) -> dict[str, Any]:
     from deploy.cli.output import progress_console
+    from deploy.working import Refused, evaluation_job, outcome_of, queue_of
 
-    if seen % 50 == 0 or seen == total:
-        progress_console.print(f"{seen} of {total} files read, {unusable} unusable")
+    queue = queue_of(opened, notice=progress_console.print)
+    try:
+        return outcome_of(queue, queue.submit(evaluation_job(asked)))
+    except Refused as error:
+        raise NothingDone(error.kind, str(error)) from error

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deploy.cli.keys import key_errors_translated
 from deploy.cli.output import Json, NothingDone, UsageError, answer, console, errors_translated, progress_console
+
+if TYPE_CHECKING:
+    from ingest.tasks import Queue
 
 LOG_FORMATS = ("auto", "json", "text")
 WITH_KEYS = "every request needs a key (Authorization: Bearer KEY); `visavox keys` makes and revokes them"
@@ -95,14 +98,25 @@ def worker(
         from deploy.settings import load_settings
 
         settings = load_settings()
+        chosen = _queues(queues)
         if not settings.broker_url:
             raise UsageError("a worker needs VISAVOX_BROKER_URL, the URL of a Redis such as redis://127.0.0.1:6379/0")
         if settings.embedded and concurrency > 1:
             raise UsageError("the embedded index has one owner: use --concurrency 1, or set VISAVOX_MILVUS_URI")
-        from deploy.celery_app import app
-        from ingest.worker import run_worker
+        from deploy.working import worker_parts
+        from ingest.worker import make_app, run_worker
 
-        run_worker(app, [name for name in queues.split(",") if name] or ["encode"], concurrency)
+        raise typer.Exit(run_worker(make_app(settings.broker_url, worker_parts(chosen)), concurrency))
+
+
+def _queues(named: str) -> tuple[Queue, ...]:
+    """The queues that a person names, all by default. Raises UsageError."""
+    from ingest.tasks import Queue
+
+    try:
+        return tuple(Queue(name.strip()) for name in named.split(",") if name.strip()) or tuple(Queue)
+    except ValueError as error:
+        raise UsageError(f"--queues {named}: the queues are {', '.join(Queue)}") from error
 
 
 def demo() -> None:

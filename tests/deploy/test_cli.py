@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 
 from deploy.cli import main
-from deploy.cli.files import Tally, walk_media
+from deploy.cli.files import Tally
 from ingest.jobs import FileReport
 
 
@@ -92,22 +91,6 @@ def test_records_that_cannot_be_used_are_one_json_document_and_exit_code_3(
     monkeypatch.setenv("VISAVOX_DATABASE_URL", "sqlite:////nowhere/records.sqlite")
     code, out = run(capsys, "people", "--json")
     assert code == 3 and json.loads(out)["error"]["type"] == "records"
-
-
-def test_a_name_that_cannot_be_written_down_fails_alone(tmp_path: Path) -> None:
-    (tmp_path / "good.wav").write_bytes(b"x")
-    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav")).write_bytes(b"x")
-    walk = walk_media([tmp_path])
-    assert [path.name for path in walk.media] == ["good.wav"] and len(walk.unnameable) == 1
-
-
-def test_what_visavox_keeps_is_never_taken_for_media(tmp_path: Path) -> None:
-    home, other = tmp_path / "visavox-data", tmp_path / "older-home"
-    for folder in (home / "evidence", other / "evidence", tmp_path / "films"):
-        folder.mkdir(parents=True)
-        (folder / "a.png").write_bytes(b"x")
-    (other / "records.sqlite").touch()
-    assert walk_media([tmp_path], home).media == [tmp_path / "films" / "a.png"]
 
 
 def test_an_interruption_is_one_json_document(

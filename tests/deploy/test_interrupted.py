@@ -18,9 +18,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deploy.cli.files import Walk, walk_media
 from deploy.settings import load_settings
 from deploy.wiring import Installation
+from deploy.working import queue_of
+from ingest.flow import ingest_job
+from ingest.jobpage import JobPages
+from ingest.walk import Walk, walk_media
 from tests.deploy.test_topologies import clean, visavox
 from tests.search.held import assert_nothing_is_left_over, held
 from tests.search.test_archive_hardships import without_privileges
@@ -127,7 +130,11 @@ def opened(home: Home) -> Iterator[Installation]:
 def ingest_here(home: Home, media: Path) -> dict[str, Any]:
     """Ingest in this process; what is held then."""
     with opened(home) as installation:
-        reports = list(installation.queue().run(sorted(media.iterdir()), "default"))
+        queue = queue_of(installation)
+        job = queue.submit(ingest_job(sorted(media.iterdir()), "default", here=True))
+        assert [page.state for page in queue.follow(job)][-1] == "done"
+        installation.archive.flush()
+        reports = list(JobPages(installation.database).reports(job))
         assert {report.state for report in reports} <= {"done", "unchanged"}
         return home.held() | {"status": installation.archive.status()}
 

@@ -18,12 +18,17 @@ from deploy import wiring
 from deploy.cli import main
 from deploy.models import list_models, read_choice, write_choice
 from deploy.settings import load_settings
-from deploy.wiring import Installation, ingest_handler
+from deploy.wiring import Installation
+from deploy.working import make_book, make_runner
 from encoders.encoder import EncoderError, packaged_encoders
 from encoders.folder import read_description, write_description
 from encoders.golden import load_golden, save_golden
 from encoders.space import Modality
 from encoders.weights import sha256_of
+from ingest.flow import ingest_job
+from ingest.jobpage import JobPages
+from ingest.queues import ALL_QUEUES
+from ingest.runner import Runner
 from search.embedded import Claim
 from tests.deploy.drawings import Drawings, make_models, run, space_of
 
@@ -224,14 +229,23 @@ def test_media_are_not_read_again_for_another_model(home: Path, film: Path) -> N
     assert states == ["done", "unchanged", "unchanged"]
 
 
+def read_by(runner: Runner, film: Path) -> str:
+    """How a file stands after a worker's child has read it."""
+    book = make_book()
+    job = book.open_job(ingest_job([film], "default"))
+    while runner.run_one(ALL_QUEUES, "a child"):
+        pass
+    return JobPages(book.database).files(job)[0].state
+
+
 def test_a_worker_goes_on_with_the_model_chosen_since_its_last_file(home: Path, film: Path) -> None:
     write_choice(home, home / "encoders/first")
-    handle = ingest_handler()
-    handle(film, "default")
+    runner = make_runner(ALL_QUEUES)
+    assert read_by(runner, film) == "done"
     write_choice(home, home / "encoders/second")
     other = film.with_name("other.mp4")
     other.write_text("face 4")
-    assert handle(other, "default").state == "done"
+    assert read_by(runner, other) == "done"
     opened = Installation(load_settings())
     counts = [opened.store.count(space_of(home / "encoders" / name)) for name in ("first", "second")]
     opened.close()

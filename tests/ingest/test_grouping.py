@@ -65,3 +65,11 @@ def test_the_mean_cosine_decides_as_a_naive_loop_finds_it():
     labels = group_alike(vectors, 0.3)
     found = {frozenset(np.flatnonzero(labels == label).tolist()) for label in set(labels.tolist())}
     assert found == {frozenset(group) for group in groups}
+
+
+def test_of_more_groups_than_are_compared_the_largest_are_and_the_rest_stay(monkeypatch):
+    monkeypatch.setattr(grouping, "LARGEST_BLOCK", 6)
+    vectors = directions(0, 1, 2, 90, 91, 180, 2, 1, 0, 90, 181, 270)
+    assert group_alike(vectors, 0.9).tolist() == [0, 0, 0, 1, 1, 2, 0, 0, 0, 1, 2, 3]
+    monkeypatch.setattr(grouping, "MOST_GROUPS", 2)
+    assert group_alike(vectors, 0.9).tolist() == [0, 0, 0, 1, 1, 2, 0, 0, 0, 3, 4, 5]

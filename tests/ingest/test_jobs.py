@@ -1,20 +1,14 @@
 from __future__ import annotations
 
 import json
-import signal
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
-from ingest.jobs import FINISH_FIRST, BoardFull, FileReport, InProcessQueue, Job, JobBoard, JobState, UnknownJob
+from ingest.jobs import BoardFull, FileReport, Job, JobBoard, JobState, UnknownJob
 
 DONE = FileReport("film.mp4", "done", "a" * 64, 2, 3, 12.5, None, ("truncated",))
-
-
-def done(path: Path, archive: str) -> FileReport:
-    return FileReport(str(path), "done", archive, 0, 0, 0.0, None)
 
 
 def ended(board: JobBoard, identity: str) -> Job:
@@ -47,66 +41,6 @@ def test_a_report_fails_with_a_reason_and_only_then() -> None:
         FileReport("a", "done", None, 0, 0, 0.0, "why")
     with pytest.raises(ValueError, match="not 'odd'"):
         FileReport.from_json(DONE.to_json() | {"state": "odd"})
-
-
-def test_files_are_read_one_after_another_in_the_order_given() -> None:
-    paths = [Path("b"), Path("a"), Path("c")]
-    reports = list(InProcessQueue(done).run(paths, "films"))
-    assert [(report.path, report.media) for report in reports] == [("b", "films"), ("a", "films"), ("c", "films")]
-
-
-def test_the_next_file_is_not_begun_before_the_last_report_is_taken() -> None:
-    begun: list[Path] = []
-
-    def handler(path: Path, archive: str) -> FileReport:
-        begun.append(path)
-        return done(path, archive)
-
-    next(InProcessQueue(handler).run([Path("a"), Path("b")], "films"))
-    assert begun == [Path("a")]
-
-
-def test_the_first_interrupt_lets_the_file_at_hand_finish_and_be_reported() -> None:
-    said: list[str] = []
-
-    def interrupted(path: Path, archive: str) -> FileReport:
-        signal.raise_signal(signal.SIGINT)
-        return done(path, archive)
-
-    run = InProcessQueue(interrupted, notice=said.append).run([Path("a"), Path("b")], "films")
-    assert next(run).path == "a"
-    with pytest.raises(KeyboardInterrupt):
-        next(run)
-    assert said == [FINISH_FIRST]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_the_second_interrupt_stops_at_once() -> None:
-    def interrupted(path: Path, archive: str) -> FileReport:
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
-        return done(path, archive)
-
-    with pytest.raises(KeyboardInterrupt):
-        next(InProcessQueue(interrupted).run([Path("a")], "films"))
-
-
-def test_an_error_that_is_not_the_files_ends_the_run_and_gives_interrupts_back() -> None:
-    def broken(path: Path, archive: str) -> FileReport:
-        raise ConnectionError(f"{path} {archive}")
-
-    with pytest.raises(ConnectionError):
-        next(InProcessQueue(broken).run([Path("a")], "films"))
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_submitted_files_are_read_on_the_board() -> None:
-    board = JobBoard()
-    identity = InProcessQueue(done, board).submit([Path("a"), Path("b")], "films")
-    result = ended(board, identity).result
-    assert result is not None
-    assert [file["path"] for file in result["files"]] == ["a", "b"]
-    board.close()
 
 
 def test_a_job_is_queued_then_running_then_done() -> None:

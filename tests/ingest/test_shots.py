@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 
 from encoders.face import DetectedFace
-from ingest.shots import best_shots, face_quality, frontality, overlap, take_shot
+from ingest.crossing import pack, unpack
+from ingest.shots import best_shots, face_quality, frontality, keep_shot, overlap, take_shot
 from ingest.track import FaceShot
 
 FRONTAL = np.array([[70, 40], [60, 40], [30, 40], [40, 40], [50, 60]], dtype=np.float32)
@@ -88,3 +91,27 @@ def test_the_best_shots_are_spread_in_time():
 
 def test_shots_of_a_short_sighting_are_taken_close_together():
     assert [one.time for one in best_shots([shot(0.2, 0.5), shot(0.0, 0.4)], 3, 0.5)] == [0.2, 0.0]
+
+
+@pytest.mark.parametrize("shape", [(40, 30, 3), (1, 1, 3), (0, 0, 3)])
+def test_a_kept_look_gives_back_every_pixel(shape):
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    shot = FaceShot(1.5, pixels, FRONTAL, (1.0, 2.0, 3.0, 4.0), 0.7)
+    back = keep_shot(shot).shot()
+    assert isinstance(back, FaceShot) and back.pixels.dtype == np.uint8
+    assert back.pixels.shape == shape and (back.pixels == pixels).all()
+    assert (back.time, back.box, back.quality) == (1.5, (1.0, 2.0, 3.0, 4.0), 0.7)
+    assert back.landmarks is shot.landmarks
+
+
+def test_a_kept_look_crosses_as_any_look():
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 9, 3), dtype=np.uint8)
+    back = keep_shot(FaceShot(None, pixels, FRONTAL.astype(np.float32), (1.0, 2.0, 3.0, 4.0), 0.7)).shot()
+    there = unpack(pack(back), FaceShot)
+    assert (there.pixels == pixels).all() and type(there) is FaceShot
+
+
+def test_a_damaged_look_is_told():
+    kept = keep_shot(FaceShot(None, np.zeros((8, 9, 3), np.uint8), FRONTAL, (0, 0, 1, 1), 0.7))
+    with pytest.raises(ValueError, match="damaged"):
+        _ = replace(kept, packed=kept.packed[:9]).pixels

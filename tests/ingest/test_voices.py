@@ -250,3 +250,22 @@ def test_no_real_clip_of_one_person_has_two_speakers(shared_media, detector, rea
     assert len(paths) > 150
     assert min(counts.values()) == 1
     assert sum(count > 1 for count in counts.values()) <= 2
+
+
+def test_minutes_of_speech_without_a_pause_may_change_speakers_a_thousand_times():
+    class Always:
+        frame_seconds = 0.1
+
+        def probabilities(self, waveform):
+            return np.ones(-(-len(waveform) // 1600), np.float32)
+
+    who = np.repeat(np.random.default_rng(0).integers(0, 2, 2000), SAMPLE_RATE * 3 // 10)  # anew every 0.3 s
+    waveform = (0.1 + 0.1 * who).astype(np.float32)
+
+    def describe(cuts):
+        shares = [float((cut > 0.15).mean()) for cut in cuts]
+        return [np.float32([1 - share, share]) / np.float32(np.hypot(1 - share, share)) for share in shares]
+
+    turns = find_speech_turns(waveform, Always(), describe, VoiceSettings(least_loudness=0.0, same_speaker=0.9))
+    assert len(turns) > 100 and {turn.speaker for turn in turns} >= {0, 1}
+    assert sum(turn.span.duration for turn in turns) == pytest.approx(600.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ingest.waveform import Waveform
+from ingest.waveform import Waveform, is_mapped, let_go
 
 
 @pytest.mark.parametrize("expected", [0, 3, 1000])
@@ -45,3 +45,38 @@ def test_a_mix_of_many_channels_is_scaled_instead_of_clipped():
     waveform = Waveform(0)
     waveform.append(np.float32([-4.0, 2.0]))
     assert waveform.finish(6, []).tolist() == [-1.0, 0.5]
+
+
+@pytest.mark.parametrize("expected", [0, 100, 5000])
+def test_a_long_sound_lies_in_a_file_and_is_the_same(expected):
+    noise = np.random.default_rng(0).normal(0, 0.1, 3000).astype(np.float32)
+    waveform = Waveform(expected, in_memory=1000)
+    for start in range(0, 3000, 70):
+        waveform.append(noise[start : start + 70])
+    waveform.pad(3100)
+    found = waveform.finish(1, [])
+    assert is_mapped(found) and is_mapped(found[5:9]) and not is_mapped(noise)
+    let_go(found)  # what was written is not lost
+    assert (found[:3000] == noise).all() and not found[3000:].any() and len(found) == 3100
+
+
+def test_a_long_sound_leaves_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    waveform = Waveform(0, in_memory=10)
+    waveform.append(np.zeros(100, np.float32))
+    assert is_mapped(waveform.finish(1, [])) and not list(tmp_path.iterdir())
+
+
+def test_where_no_file_can_be_written_a_long_sound_stays_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    waveform = Waveform(0, in_memory=10)
+    for _ in range(5):
+        waveform.append(np.full(100, 0.5, np.float32))
+    found = waveform.finish(1, [])
+    assert not is_mapped(found) and found.tolist() == [0.5] * 500
+
+
+def test_what_is_no_number_is_silence_in_a_file_too():
+    waveform, warnings = Waveform(0, in_memory=1), []
+    waveform.append(np.float32([0.5, np.nan, -3.0]))
+    assert waveform.finish(2, warnings).tolist() == [0.5, 0.0, -1.0] and warnings

@@ -1,0 +1,120 @@
+"""Measures what an installation has: its encoders on files, its shared space on invented people, its own people.
+
+What a measurement is of is one small value, so that a command, a request and a worker's task name it alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from deploy.models import check_model, find_folder, serving_folder
+from deploy.training import Told, invite_measured, measure
+from deploy.wiring import Installation
+from ingest.walk import walk_media
+from search.evaluation import NothingToMeasure, Samples, collect, enrolled_samples, evaluate_people
+
+POPULATION, PEOPLE, ENROLLED = "population", "people", "enrolled"
+ON = (POPULATION, PEOPLE, ENROLLED)
+NO_MODEL = (
+    "no shared-space encoder serves: train one with `visavox train bi_quintuple --population`, choose it with "
+    "`visavox models use`, or name one with --model"
+)
+
+
+class NoModel(LookupError):
+    """There is no shared-space encoder to measure."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What is to be measured.
+
+    Args:
+        on: ``population`` (the shared space on invented people), ``people`` (the identity encoders on a folder that
+            holds one folder per person) or ``enrolled`` (the live collection's own people).
+        folder: of the people.
+        model: an encoder folder, or its name in the home; None: the one that serves.
+        export: a file for what was scored, ``.npz``.
+    """
+
+    on: str
+    folder: str | None = None
+    model: str | None = None
+    export: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.on not in ON:
+            raise ValueError(f"a measurement is on one of {', '.join(ON)}, not {self.on!r}")
+        if (self.on == PEOPLE) != (self.folder is not None):
+            raise ValueError("a folder goes with people, and people need one")
+        if self.model is not None and self.on != POPULATION:
+            raise ValueError("a model goes with the population; the others measure what serves")
+
+    def to_json(self) -> dict[str, Any]:
+        """This measurement as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Measurement:
+        """Read back what ``to_json`` gave."""
+        return cls(**{name: document.get(name) for name in ("on", "folder", "model", "export")})  # type: ignore[arg-type]
+
+
+def take(opened: Installation, asked: Measurement, told: Told = lambda *_: None) -> dict[str, Any]:
+    """Measure.
+
+    Args:
+        opened: the installation.
+        asked: what to measure.
+        told: hears of each stage and how much of it is done.
+
+    Returns:
+        The report, ready for JSON.
+
+    Raises:
+        NothingToMeasure: too few people, or samples of them. NoModel: there is nothing to measure.
+        EncoderError, ProtocolError, SeenInTraining, StoreError, OSError: see there.
+    """
+    if asked.on == POPULATION:
+        report, scored = _on_population(opened, asked.model, told)
+    else:
+        samples = _on_files(opened, Path(str(asked.folder)), told) if asked.folder else enrolled_samples(
+            opened.store, opened.encoders, opened.records.people.names()
+        )  # fmt: skip
+        report, scored = _of(opened, samples), samples.export
+    if asked.export is not None:
+        scored(Path(asked.export))
+    return report
+
+
+def _on_population(
+    opened: Installation, model: str | None, told: Told
+) -> tuple[dict[str, Any], Callable[[Path], None]]:
+    settings = opened.settings
+    folder = find_folder(model, settings.home) if model is not None else serving_folder(settings)
+    if folder is None:
+        raise NoModel(NO_MODEL)
+    encoder = check_model(folder, settings.device)
+    report, points = measure(opened, encoder, invite_measured(opened, told), told)
+    return report, points.export
+
+
+def _on_files(opened: Installation, people: Path, told: Told) -> Samples:
+    folders = [folder for folder in sorted(people.iterdir()) if folder.is_dir()]
+    files = {folder.name: walk_media([folder], opened.settings.home).media for folder in folders}
+
+    def seen(done: int, total: int, unusable: int) -> None:
+        told("reading files", done, total, f"{unusable} unusable" if unusable else "")
+
+    return collect(opened.prober, files, on_sample=seen)
+
+
+def _of(opened: Installation, samples: Samples) -> dict[str, Any]:
+    with opened.scratch_store() as store:
+        return evaluate_people(samples, store, opened.encoders)
+
+
+__all__ = ["ENROLLED", "ON", "PEOPLE", "POPULATION", "Measurement", "NoModel", "NothingToMeasure", "take"]

@@ -1,0 +1,210 @@
+"""Who does the work: this process, or workers; and what a worker does with a task."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from deploy.measuring import Measurement, NoModel, take
+from deploy.settings import Settings, load_settings
+from deploy.wiring import OUTAGE_SECONDS, WORKER_PATIENCE_SECONDS, Installation, Outage
+from encoders.encoder import EncoderError
+from ingest.book import Book
+from ingest.flow import ingest_work
+from ingest.ledger import Ledger, RecordsError, open_database
+from ingest.queues import ALL_QUEUES, InProcessQueue, JobQueue
+from ingest.runner import Held, Runner, Work
+from ingest.tasks import NewJob, NewTask, Outcome, Queue, TaskState
+from ingest.worker import CeleryQueue, Parts
+from search.answers import EnrolAnswer, Refusal
+from search.archive import Archive
+from search.evaluation import NothingToMeasure
+from search.intake import Recogniser
+from search.people import UnknownPerson
+from search.points import PointsError, SeenInTraining
+from search.protocols import ProtocolError
+from search.store import StoreError
+
+OUTAGES = (StoreError, RecordsError, EncoderError, OSError)
+"""What is no file's fault: the index, the records, a model or the disk that cannot be used now."""
+ENROL, EVALUATE = "enrol", "evaluate"
+"""Kinds of jobs, and of their only tasks."""
+SOMEBODY_WAITS = 1000
+"""Priority of what somebody waits for."""
+FINAL_OF_EVALUATION = (EncoderError, NothingToMeasure, NoModel, PointsError, ProtocolError, SeenInTraining)
+FINAL_OF_ENROLMENT = (EncoderError, UnknownPerson, ValueError)
+HANGS = 70
+"""Exit code of a child whose task showed no progress."""
+
+
+def queue_of(opened: Installation, notice: Callable[[str], None] | None = None) -> JobQueue:
+    """Where jobs are done: by workers if there is a broker, else by whoever follows them in this process.
+
+    Args:
+        opened: the installation.
+        notice: told what a person should know meanwhile, such as that no worker is listening.
+    """
+    book = Book(opened.database)
+    if opened.settings.broker_url:
+        return CeleryQueue(opened.settings.broker_url, book, notice)
+    recognise = Recogniser(opened.records.ledger, opened.reading).recognise
+    work = ingest_work(recognise, lambda: opened.archive, opened.settings.home)
+    return InProcessQueue(book, Runner(book, work, OUTAGES, waits=False), notice)
+
+
+def worker_parts(queues: tuple[Queue, ...] = ALL_QUEUES) -> Parts:
+    """What a worker of the installation that the environment describes is made of."""
+    return Parts(make_book, partial(make_runner, queues), queues)
+
+
+def make_book() -> Book:
+    """The book of work. Raises RecordsError."""
+    settings = load_settings()
+    settings.home.mkdir(parents=True, exist_ok=True)
+    return Book(open_database(settings.database_url))
+
+
+def make_runner(queues: tuple[Queue, ...]) -> Runner:
+    """What a worker's child does with tasks. Raises RecordsError."""
+    del queues
+    hands = _Hands(load_settings())
+    book = Book(hands.opened.database)
+    work = {kind: hands.at_work(what) for kind, what in hands.work().items()}
+    return Runner(book, work, OUTAGES, on_idle=hands.rest, on_stall=lambda: os._exit(HANGS))
+
+
+class Refused(RuntimeError):
+    """A job came to nothing, for a reason that trying again does not change.
+
+    Args:
+        kind: of the reason, one word.
+        reason: for people to read.
+    """
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
+def evaluation_job(asked: Measurement, priority: int = 0) -> NewJob:
+    """The job of measuring something."""
+    task = NewTask(EVALUATE, Queue.EVALUATE, asked.to_json())
+    return NewJob(EVALUATE, priority=priority, asked=asked.to_json(), tasks=[task])
+
+
+def enrolment_job(name: str, paths: Sequence[Path], person: str | None = None) -> NewJob:
+    """The job of enrolling files under a name, or of a known person's id; somebody waits for it."""
+    told = {"name": name, "person": person, "paths": [str(path.absolute()) for path in paths]}
+    return NewJob(
+        ENROL, priority=SOMEBODY_WAITS, asked={"files": len(paths)}, tasks=[NewTask(ENROL, Queue.INTERACTIVE, told)]
+    )
+
+
+def outcome_of(queue: JobQueue, job: str) -> dict[str, Any]:
+    """Wait for a job that has one result, and give it. Raises Refused, RecordsError."""
+    *_, page = queue.follow(job)
+    told = dict(page.result or {})
+    if page.state != "done":
+        kind = told.get("error", {}).get("type", "job_failed")
+        raise Refused(kind, page.error or f"job {job} is {page.state}")
+    return told
+
+
+def enrol_by_workers(queue: JobQueue, name: str, paths: Sequence[Path], person: str | None = None) -> EnrolAnswer:
+    """Have files enrolled by a worker, and wait for it. Raises Refused, RecordsError, BrokerUnavailable."""
+    told = outcome_of(queue, queue.submit(enrolment_job(name, paths, person)))
+    given = {str(path.absolute()): str(path) for path in paths}
+    refused = [Refusal(given.get(one["path"], one["path"]), one["reason"]) for one in told["refused"]]
+    return EnrolAnswer(told["name"], [given.get(path, path) for path in told["added"]], refused, told["warnings"])
+
+
+def _answering(work: Callable[[Held], dict[str, Any]], final: tuple[type[Exception], ...]) -> Work:
+    """A task whose result is the job's; errors that trying again does not change are told at once."""
+
+    def answer(held: Held) -> Outcome:
+        try:
+            return Outcome(result=work(held))
+        except final as error:
+            kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__).lower()
+            return Outcome(TaskState.FAILED, reason=str(error), result={"error": {"type": kind}})
+
+    return answer
+
+
+def _evaluate(opened: Installation, held: Held) -> dict[str, Any]:
+    asked = Measurement.from_json(held.claim.arguments)
+    return take(opened, asked, lambda *_: held.check())
+
+
+def _enrol(archive: Archive, held: Held) -> dict[str, Any]:
+    told = held.claim.arguments
+    paths = [Path(path) for path in told["paths"]]
+    held.confirm()
+    if told["person"]:
+        return asdict(archive.enrol_known(told["person"], paths))
+    return asdict(archive.enrol(told["name"], paths))
+
+
+class _Hands:
+    """One child's installation: models loaded once, and anew when another one was chosen.
+
+    An embedded index is let go after each task, so that others may have it.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._waiting = Outage(OUTAGE_SECONDS, logging.getLogger("visavox").warning)
+        self.opened = self._open(settings)
+        self._mended: object = None  # the encoders with which the index was
+        self._written = False
+
+    def _open(self, settings: Settings) -> Installation:
+        return Installation(settings, patience=WORKER_PATIENCE_SECONDS, outage=self._waiting)
+
+    def work(self) -> dict[str, Work]:
+        """What to do, by kind of task."""
+        recogniser = Recogniser(Ledger(self.opened.database), self.opened.reading)
+        return ingest_work(recogniser.recognise, self._archive, self.opened.settings.home) | {
+            EVALUATE: _answering(lambda held: _evaluate(self._current(), held), FINAL_OF_EVALUATION),
+            ENROL: _answering(lambda held: _enrol(self._archive(), held), FINAL_OF_ENROLMENT),
+        }
+
+    def at_work(self, work: Work) -> Work:
+        """Let go of an embedded index after the work."""
+
+        def done(held: Held) -> Outcome:
+            try:
+                return work(held)
+            finally:
+                if self.opened.settings.embedded:
+                    self.rest()
+                    self.opened.release()
+
+        return done
+
+    def rest(self) -> None:
+        """Make what was written quick to search: often would be slow, and it is safe without."""
+        if self._written:
+            self._written = False
+            self.opened.archive.flush()
+
+    def _current(self) -> Installation:
+        """The installation, with the model that is chosen now."""
+        if self.opened.outdated:
+            settings = self.opened.settings
+            self.opened.close()
+            self.opened = self._open(settings)
+        return self.opened
+
+    def _archive(self) -> Archive:
+        archive = self._current().archive
+        if self._mended is not self.opened.encoders:
+            archive.mend()
+            self._mended = self.opened.encoders
+        self._written = True
+        return archive

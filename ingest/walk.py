@@ -1,0 +1,90 @@
+"""Finds media under files and folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ingest.content import MEDIA_EXTENSIONS
+
+# A file that every installation keeps, by which its folder is known.
+HOME_MARK = "records.sqlite"
+
+
+@dataclass
+class Walk:
+    """Media found under the given paths, in order; what is missing or cannot be read; files of no media extension."""
+
+    media: list[Path] = field(default_factory=list)
+    missing: list[Path] = field(default_factory=list)
+    unnameable: list[Path] = field(default_factory=list)
+    unreadable: dict[str, str] = field(default_factory=dict)
+    ignored: int = 0
+
+    def note(self, path: Path | str, error: OSError) -> None:
+        """Remember what keeps a path from being looked at."""
+        self.unreadable[as_text(path)] = f"cannot be read: {error.strerror or error}: check who may read it"
+
+    def problems(self) -> dict[str, str]:
+        """What of the given paths cannot be read, with the reason."""
+        missing = {str(path): "there is no such file or folder" for path in self.missing}
+        unnameable = {as_text(path): "its name is not UTF-8: rename it" for path in self.unnameable}
+        return missing | unnameable | self.unreadable
+
+
+def walk_media(paths: Sequence[Path], home: Path | None = None) -> Walk:
+    """Find media by extension under files and folders, each file once, folders in order of name.
+
+    What lies in ``home``, or in any other installation's folder, is Visavox's own and not looked at.
+    """
+    walk, seen = Walk(), set()
+    for path in paths:
+        try:
+            path.lstat()
+        except PermissionError as error:
+            walk.note(path, error)
+            continue
+        except OSError:
+            walk.missing.append(path)
+            continue
+        for file in _files(path, home, walk) if os.path.isdir(path) else [path]:
+            if file.absolute() in seen:
+                continue
+            seen.add(file.absolute())
+            if not _is_text(file):
+                walk.unnameable.append(file)
+                continue
+            if file.suffix.lower().lstrip(".") in {ending.lstrip(".") for ending in MEDIA_EXTENSIONS}:
+                walk.media.append(file.absolute())
+            else:
+                walk.ignored += 1
+    return walk
+
+
+def _files(folder: Path, home: Path | None, walk: Walk) -> Iterator[Path]:
+    """Files below a folder in order of name, but for those of an installation; what cannot be read is noted."""
+    for place, folders, files in os.walk(folder, onerror=lambda error: walk.note(error.filename, error)):
+        here = Path(place)
+        kept = [name for name in sorted(folders) if not _is_home(here / name, home)]
+        folders[:] = kept
+        yield from (here / name for name in sorted(files))
+
+
+def _is_home(folder: Path, home: Path | None) -> bool:
+    return (home is not None and folder.resolve() == home.resolve()) or os.path.isfile(folder / HOME_MARK)
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a path can be written down: names from old disks may be in no known encoding."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def as_text(path: Path | str) -> str:
+    """A path that can be printed, whatever bytes it consists of."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
