@@ -16,12 +16,15 @@ from deploy.settings import Settings, load_settings
 from deploy.wiring import OUTAGE_SECONDS, WORKER_PATIENCE_SECONDS, Installation, Outage
 from encoders.encoder import EncoderError
 from ingest.book import Book
-from ingest.flow import ingest_work
+from ingest.flow import Intake, Reader, Ways, ingest_work
 from ingest.ledger import Ledger, RecordsError, open_database
+from ingest.parts import Parts
+from ingest.pipeline import ExtractionSettings
 from ingest.queues import ALL_QUEUES, InProcessQueue, JobQueue
 from ingest.runner import Held, Runner, Work
+from ingest.shards import plan
 from ingest.tasks import NewJob, NewTask, Outcome, Queue, TaskState
-from ingest.worker import CeleryQueue, Parts
+from ingest.worker import CeleryQueue, Making
 from search.answers import EnrolAnswer, Refusal
 from search.archive import Archive
 from search.evaluation import NothingToMeasure
@@ -53,14 +56,26 @@ def queue_of(opened: Installation, notice: Callable[[str], None] | None = None) 
     book = Book(opened.database)
     if opened.settings.broker_url:
         return CeleryQueue(opened.settings.broker_url, book, notice)
-    recognise = Recogniser(opened.records.ledger, opened.reading).recognise
-    work = ingest_work(recognise, lambda: opened.archive, opened.settings.home)
+    work = ingest_work(ways_of(opened, lambda: opened.extractor, lambda: opened.archive))
     return InProcessQueue(book, Runner(book, work, OUTAGES, waits=False), notice)
 
 
-def worker_parts(queues: tuple[Queue, ...] = ALL_QUEUES) -> Parts:
+def ways_of(opened: Installation, reader: Callable[[], Reader], intake: Callable[[], Intake]) -> Ways:
+    """What the tasks of ingest are done with in this process; nothing is loaded yet."""
+    home = opened.settings.home
+    return Ways(
+        desk=Recogniser(Ledger(opened.database), opened.reading),
+        plan=partial(plan, settings=ExtractionSettings().faces),
+        reader=reader,
+        intake=intake,
+        parts=Parts(home / "parts"),
+        home=home,
+    )
+
+
+def worker_making(queues: tuple[Queue, ...] = ALL_QUEUES) -> Making:
     """What a worker of the installation that the environment describes is made of."""
-    return Parts(make_book, partial(make_runner, queues), queues)
+    return Making(make_book, partial(make_runner, queues), queues)
 
 
 def make_book() -> Book:
@@ -168,8 +183,8 @@ class _Hands:
 
     def work(self) -> dict[str, Work]:
         """What to do, by kind of task."""
-        recogniser = Recogniser(Ledger(self.opened.database), self.opened.reading)
-        return ingest_work(recogniser.recognise, self._archive, self.opened.settings.home) | {
+        ways = ways_of(self.opened, lambda: self._current().extractor, self._archive)
+        return ingest_work(ways) | {
             EVALUATE: _answering(lambda held: _evaluate(self._current(), held), FINAL_OF_EVALUATION),
             ENROL: _answering(lambda held: _enrol(self._archive(), held), FINAL_OF_ENROLMENT),
         }

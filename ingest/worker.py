@@ -84,7 +84,7 @@ DEFAULT_LIMITS = Limits()
 
 
 @dataclass(frozen=True)
-class Parts:
+class Making:
     """What a worker is made of: functions of a module, so that a spawned process can import them.
 
     Args:
@@ -107,20 +107,20 @@ class Parts:
 class _App(Celery):  # type: ignore[misc]
     """A Celery application that a spawned child builds again from what it was made of."""
 
-    def __init__(self, broker_url: str, parts: Parts | None) -> None:
+    def __init__(self, broker_url: str, making: Making | None) -> None:
         super().__init__("visavox", broker=broker_url, set_as_current=False)
-        self.made_of = (broker_url, parts)
+        self.made_of = (broker_url, making)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return make_app, self.made_of
 
 
-def make_app(broker_url: str, parts: Parts | None = None) -> Celery:
+def make_app(broker_url: str, making: Making | None = None) -> Celery:
     """The Celery application, for clients and workers alike. Nothing is connected or loaded yet.
 
     Args:
         broker_url: Redis, as ``redis://[:password@]host:port/number``.
-        parts: what a worker is made of; None for a client, which only rings.
+        making: what a worker is made of; None for a client, which only rings.
 
     Raises:
         ValueError: the broker is not Redis.
@@ -132,16 +132,16 @@ def make_app(broker_url: str, parts: Parts | None = None) -> Celery:
         )
     for chatty in ("celery.worker.strategy", "celery.app.trace"):  # a line or two for every bell
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    app = _App(broker_url, parts)
+    app = _App(broker_url, making)
     app.conf.update(_settings())
-    if parts is not None:
+    if making is not None:
         app.steps["consumer"].add(_Watch)
-        runner_of_process, book_of_process = cache(parts.make_runner), cache(parts.make_book)
+        runner_of_process, book_of_process = cache(making.make_runner), cache(making.make_book)
         app.book = book_of_process
 
         def work(task: Any) -> None:  # noqa: ANN401 - Celery is untyped
             end_with_parent()
-            runner_of_process().run_one(parts.queues, task.request.id)
+            runner_of_process().run_one(making.queues, task.request.id)
             ring_for_all(app, book_of_process())
     else:
 
@@ -225,8 +225,8 @@ class _Watch(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def start(self, consumer: Any) -> None:  # noqa: ANN401
         """Called by Celery when the consumer is connected."""
-        parts: Parts = consumer.app.made_of[1]
-        self._timer = consumer.timer.call_repeatedly(parts.limits.watch, self._look, (consumer.app, consumer, parts))
+        making: Making = consumer.app.made_of[1]
+        self._timer = consumer.timer.call_repeatedly(making.limits.watch, self._look, (consumer.app, consumer, making))
 
     def stop(self, consumer: Any) -> None:  # noqa: ANN401
         """Called by Celery when the connection is lost or the worker stops."""
@@ -235,13 +235,13 @@ class _Watch(bootsteps.StartStopStep):  # type: ignore[misc]
             self._timer.cancel()
 
     @staticmethod
-    def _look(app: Any, consumer: Any, parts: Parts) -> None:  # noqa: ANN401
+    def _look(app: Any, consumer: Any, making: Making) -> None:  # noqa: ANN401
         book: Book = app.book()
         with suppress(RecordsError):  # away for a moment, like everything
             book.take_back()
         idle = consumer.pool.num_processes - len(worker_state.reserved_requests)
         if idle > 0:
-            ring_for_all(app, book, parts.queues, idle)
+            ring_for_all(app, book, making.queues, idle)
 
 
 def _died(app: Any) -> Callable[..., None]:  # noqa: ANN401
@@ -347,15 +347,15 @@ def run_worker(app: Celery, concurrency: int = 1) -> int:
     ends them, and they wait again. A worker without Redis keeps trying to reach it.
 
     Args:
-        app: from :func:`make_app`, with parts.
+        app: from :func:`make_app`, with making.
         concurrency: child processes. Each loads its own models; an embedded index allows one.
     """
-    parts: Parts = app.made_of[1]
+    making: Making = app.made_of[1]
     signals.task_failure.connect(_died(app), weak=False)
     worker = app.Worker(
         # two workers of one machine need two names
         hostname=f"visavox-{os.getpid()}@{socket.gethostname()}",
-        queues=[queue.value for queue in parts.queues], concurrency=concurrency, pool="prefork", loglevel="INFO",
+        queues=[queue.value for queue in making.queues], concurrency=concurrency, pool="prefork", loglevel="INFO",
         without_gossip=True, without_mingle=True,
     )  # fmt: skip
     worker.start()

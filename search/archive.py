@@ -106,7 +106,13 @@ class Archive:
 
     # ---- ingest -------------------------------------------------------------------------------
 
-    def ingest_file(self, path: Path, archive: str, check: Callable[[], None] = lambda: None) -> FileReport:
+    def ingest_file(
+        self,
+        path: Path,
+        archive: str,
+        check: Callable[[], None] = lambda: None,
+        extract: Callable[[Path], Extraction] | None = None,
+    ) -> FileReport:
         """Read one file into the archive; a medium that is in already costs a hash only.
 
         A file that cannot be used is a failed report, never an exception; StoreError goes through.
@@ -115,16 +121,23 @@ class Archive:
             path: of the file.
             archive: name of the archive it belongs to.
             check: called before each thing that is written; what it raises abandons the file there.
+            extract: reads the file, as the archive's own way of reading does.
         """
         media: MediaId | None = None
         try:
             media = content_hash(path)
             if known := self._recogniser.known(path, media, archive):
                 return known
-            extraction = read_steadily(path, self._extract)
+            extraction = read_steadily(path, extract or self._extract)
         except MediaError as error:
             check()
             return self._recogniser.refuse(path, media, archive, error)
+        return self.enter(path, archive, extraction, check)
+
+    def enter(
+        self, path: Path, archive: str, extraction: Extraction, check: Callable[[], None] = lambda: None
+    ) -> FileReport:
+        """Write down what was found in a file, which may have been done in pieces. Raises StoreError."""
         record = self._write(extraction, check)
         self._ledger.record_file(path, extraction.media, archive)
         return report_of(path, "done", record)

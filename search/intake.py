@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from ingest.flow import Recognition
 from ingest.jobs import FileReport, FileState
 from ingest.ledger import Ledger, MediaRecord
 from ingest.media import MediaError
@@ -51,23 +52,20 @@ class Recogniser:
 
     def __init__(self, ledger: Ledger, settings: str) -> None:
         self._ledger = ledger
-        self._settings = settings
+        self.settings = settings
 
-    def recognise(self, path: Path, archive: str) -> FileReport | None:
-        """The report of a file whose content is in, wherever it lay before, or that cannot be read; else None.
-
-        It costs a hash.
-        """
+    def recognise(self, path: Path, archive: str) -> Recognition:
+        """Whether the content of a file is in, wherever it lay before; it costs a hash."""
         try:
             media = content_hash(path)
         except MediaError as error:
-            return self.refuse(path, None, archive, error)
-        return self.known(path, media, archive)
+            return Recognition(None, self.refuse(path, None, archive, error))
+        return Recognition(media, self.known(path, media, archive))
 
     def known(self, path: Path, media: MediaId, archive: str) -> FileReport | None:
         """The same for a content whose hash is known."""
         record = self._ledger.medium(media)
-        if record is None or record.state != "done" or record.settings != self._settings:
+        if record is None or record.state != "done" or record.settings != self.settings:
             return None
         self._ledger.record_file(path, media, archive)
         return report_of(path, "unchanged", record)

@@ -103,10 +103,10 @@ def worker(
             raise UsageError("a worker needs VISAVOX_BROKER_URL, the URL of a Redis such as redis://127.0.0.1:6379/0")
         if settings.embedded and concurrency > 1:
             raise UsageError("the embedded index has one owner: use --concurrency 1, or set VISAVOX_MILVUS_URI")
-        from deploy.working import worker_parts
+        from deploy.working import worker_making
         from ingest.worker import make_app, run_worker
 
-        raise typer.Exit(run_worker(make_app(settings.broker_url, worker_parts(chosen)), concurrency))
+        raise typer.Exit(run_worker(make_app(settings.broker_url, worker_making(chosen)), concurrency))
 
 
 def _queues(named: str) -> tuple[Queue, ...]:

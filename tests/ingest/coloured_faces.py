@@ -8,6 +8,7 @@ import av
 import numpy as np
 
 from encoders.face import DetectedFace
+from encoders.space import Embedding
 from encoders.voice import SAMPLE_RATE
 
 SIDE = 48
@@ -86,3 +87,23 @@ def told(found):
     faces = [(face.index, face.span, face.seen, face.area) for face in found.faces]
     turns = [(turn.span, turn.speaker, turn.overlaps, turn.waveform.tobytes()) for turn in found.turns]
     return found.media, found.kind, found.duration, faces, shots, turns, found.speaking, found.warnings
+
+
+class Colours:
+    """In the place of an encoder: directions that are read from the pixels."""
+
+    def __init__(self, space):
+        self.space = space
+
+    def encode(self, modality, samples):
+        return [Embedding.of(self.space, modality, vector) for vector in describe_colours(samples)]
+
+
+class LoudnessDetector:
+    """What is loud is speech."""
+
+    frame_seconds = 0.01
+
+    def probabilities(self, waveform):
+        frames = waveform[: len(waveform) // 160 * 160].reshape(-1, 160)
+        return (np.abs(frames).mean(axis=1) > 0.01).astype(np.float32)

@@ -15,18 +15,18 @@ from functools import partial
 from pathlib import Path
 
 from ingest.book import Book
-from ingest.flow import ingest_work
 from ingest.jobs import FileReport
 from ingest.ledger import open_database
 from ingest.runner import Runner
 from ingest.tasks import Queue
-from ingest.worker import Limits, Parts, make_app, run_worker
+from ingest.worker import Limits, Making, make_app, run_worker
+from tests.ingest.small_jobs import Reader, work_of
 
 
-class Counting:
+class Counting(Reader):
     """Reads files by their orders."""
 
-    def ingest_file(self, path: Path, archive: str, check: Callable[[], None]) -> FileReport:
+    def ingest_file(self, path: Path, archive: str, check: Callable[[], None], extract: object) -> FileReport:
         with path.with_suffix(".runs").open("a") as runs:
             runs.write(f"{os.getpid()} {archive}\n")
         order, *seconds = path.read_text().split()
@@ -49,15 +49,14 @@ def book_at(database_url: str) -> Book:
 def runner_at(database_url: str, lease: float) -> Runner:
     with Path(os.environ["COUNTING_WORKER_LOADS"]).open("a") as loads:
         loads.write(f"{os.getpid()}\n")
-    work = ingest_work(lambda path, archive: None, Counting, Path("/nowhere"))
-    return Runner(book_at(database_url), work, (ConnectionError,), lease)
+    return Runner(book_at(database_url), work_of(Counting()), (ConnectionError,), lease)
 
 
-def parts(database_url: str, lease: float, queues: tuple[Queue, ...] = tuple(Queue)) -> Parts:
+def making(database_url: str, lease: float, queues: tuple[Queue, ...] = tuple(Queue)) -> Making:
     # the functions by their importable names: a spawned child knows no __main__ of ours
     from tests.ingest import counting_worker as named
 
-    return Parts(
+    return Making(
         partial(named.book_at, database_url), partial(named.runner_at, database_url, lease), queues,
         Limits(lease, watch=min(0.5, lease)),
     )  # fmt: skip
@@ -66,4 +65,4 @@ def parts(database_url: str, lease: float, queues: tuple[Queue, ...] = tuple(Que
 if __name__ == "__main__":
     broker, database, lease_seconds, *wanted = sys.argv[1:]
     taken = tuple(Queue(one) for one in wanted) or tuple(Queue)
-    sys.exit(run_worker(make_app(broker, parts(database, float(lease_seconds), taken)), concurrency=1))
+    sys.exit(run_worker(make_app(broker, making(database, float(lease_seconds), taken)), concurrency=1))

@@ -13,7 +13,7 @@ from ingest.ledger import RecordsError
 from ingest.queues import ALL_QUEUES
 from ingest.runner import Held, Runner
 from ingest.tasks import LeaseLost
-from tests.ingest.small_jobs import Reader, book_in, recognise, small_job, work_of
+from tests.ingest.small_jobs import Reader, book_in, small_job, work_of
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_a_heartbeat_stops_work_that_only_shows_progress(book: Book) -> None:
             abandoned.set()
             raise
 
-    Runner(book, {"look": work}, (), lease=0.5).run_one(ALL_QUEUES, "one")  # type: ignore[dict-item]
+    Runner(book, {"inspect": work}, (), lease=0.5).run_one(ALL_QUEUES, "one")  # type: ignore[dict-item]
     assert abandoned.is_set()
 
 
@@ -118,8 +118,8 @@ def test_a_task_without_progress_is_noticed(book: Book, monkeypatch: pytest.Monk
     monkeypatch.setattr("ingest.runner.STALL_SECONDS", 0.2)
     noticed = threading.Event()
     book.open_job(small_job("a"))
-    work = work_of(Reader(), lambda path, archive: noticed.wait(20) and None)  # type: ignore[func-returns-value]
-    Runner(book, work, (), lease=0.5, on_stall=noticed.set).run_one(ALL_QUEUES, "one")
+    reader = Reader(**{"inspect a": lambda _check: noticed.wait(20)})
+    Runner(book, work_of(reader), (), lease=0.5, on_stall=noticed.set).run_one(ALL_QUEUES, "one")
     assert noticed.is_set()
 
 
@@ -133,7 +133,7 @@ def test_an_outcome_survives_records_that_are_away_for_a_moment(book: Book, monk
 
     monkeypatch.setattr(book, "settle", away)
     job = book.open_job(small_job("known"))
-    Runner(book, work_of(Reader(), recognise), ()).run_one(ALL_QUEUES, "one")
+    Runner(book, work_of(Reader()), ()).run_one(ALL_QUEUES, "one")
     assert states(book, job) == ["unchanged"]
 
 

@@ -11,37 +11,24 @@ import pytest
 
 from encoders.encoder import Encoder, packaged_encoders
 from encoders.face import load_face_detector
-from encoders.space import Embedding
 from encoders.voice import SAMPLE_RATE, load_speech_detector
 from ingest.faces import FaceSettings
 from ingest.media import MediaError, probe, write_film
 from ingest.pipeline import ExtractionSettings, Extractor
 from ingest.shards import SHARD_SECONDS, Heard, PartError, Seen, plan, read_part, whole_film, write_part
 from ingest.track import Span, media_id
-from tests.ingest.coloured_faces import ColourDetector, describe_colours, scene, speech, told, write_coloured
+from tests.ingest.coloured_faces import (
+    ColourDetector,
+    Colours,
+    LoudnessDetector,
+    scene,
+    speech,
+    told,
+    write_coloured,
+)
 
 CELL = 1.0
 SETTINGS = ExtractionSettings(faces=FaceSettings(cell=CELL))
-
-
-class Colours:
-    """In the place of an encoder: directions that are read from the pixels."""
-
-    def __init__(self, space):
-        self.space = space
-
-    def encode(self, modality, samples):
-        return [Embedding.of(self.space, modality, vector) for vector in describe_colours(samples)]
-
-
-class LoudnessDetector:
-    """What is loud is speech."""
-
-    frame_seconds = 0.01
-
-    def probabilities(self, waveform):
-        frames = waveform[: len(waveform) // 160 * 160].reshape(-1, 160)
-        return (np.abs(frames).mean(axis=1) > 0.01).astype(np.float32)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from ingest.jobpage import FileStanding, JobPage, JobPages
 from ingest.tasks import Queue
 from ingest.worker import NO_WORKER, BrokerUnavailable, CeleryQueue, Limits, make_app
 from tests.ingest.conftest import StoppableRedis, free_port
-from tests.ingest.counting_worker import book_at, parts
+from tests.ingest.counting_worker import book_at, making
 
 ROOT = Path(__file__).parents[2]
 LEASE = 2.0
@@ -239,7 +239,7 @@ def test_a_worker_that_would_look_too_seldom_is_refused() -> None:
 
 
 def test_an_application_comes_out_of_a_pickle_with_what_it_was_made_of(tmp_path: Path) -> None:
-    app = make_app("redis://127.0.0.1:1/0", parts(f"sqlite:///{tmp_path / 'r.sqlite'}", 9.0, (Queue.PROBE,)))
+    app = make_app("redis://127.0.0.1:1/0", making(f"sqlite:///{tmp_path / 'r.sqlite'}", 9.0, (Queue.PROBE,)))
     again = pickle.loads(pickle.dumps(app))
     assert again.conf.broker_url == app.conf.broker_url and again.made_of[1].queues == (Queue.PROBE,)
     assert again.made_of[1].limits.lease == 9.0 and "visavox.work" in again.tasks
