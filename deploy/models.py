@@ -1,30 +1,29 @@
 """Which shared-space encoder serves: by VISAVOX_MODEL, else the folder that was chosen last.
 
-The choice is a small file in the home, so that every process of an installation makes the same one. The
-identity encoders come with Visavox and always serve.
+The choice is a small file in the home (:mod:`deploy.choice`), so that every process of an installation makes the
+same one. The identity encoders come with Visavox and always serve.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deploy.choice import CHOOSE_ANOTHER, Choice, read_choices, write_choices
 from deploy.settings import Settings
 from encoders.encoder import Encoder, EncoderError, packaged_encoders
 from encoders.folder import DESCRIPTION_FILE, read_description, read_identities
 from encoders.space import Modality
 from search.store import SHARED
 
-CHOICE_FILE = "model.json"
 ENCODERS = "encoders"
 REPORT_FILE = "report.json"
 # Golden vectors may differ by the arithmetic of another device, not by more.
 LEAST_GOLDEN_COSINE = 0.999
-CHOOSE_ANOTHER = "choose another with `visavox models use FOLDER`, or `visavox models use none`"
 # What of a report tells at a glance how good a model is.
 _FIGURES = {
     "retrieval": ("map", "map_exact", "chance", "ceiling"),
@@ -46,6 +45,7 @@ class Model:
         people: number of people it was trained on, where the folder lists them.
         figures: what was measured when it was published; None without a report.
         serving: whether this installation uses it.
+        kept: whether its rows are kept all the same: to go back to it, or because it is being brought in.
         problem: why it cannot be used, if that can be told without loading it.
     """
 
@@ -58,6 +58,7 @@ class Model:
     people: int | None = None
     figures: Mapping[str, Any] | None = None
     serving: bool = False
+    kept: bool = False
     problem: str | None = None
 
 
@@ -68,38 +69,24 @@ def serving_folder(settings: Settings) -> Path | None:
 
 def read_choice(home: Path) -> Path | None:
     """The folder chosen last, or None. Raises EncoderError if the file that says so cannot be read."""
-    path = home / CHOICE_FILE
-    try:
-        return home / str(json.loads(path.read_text(encoding="utf-8"))["folder"])
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise EncoderError(f"{path} does not say which model serves ({error}): {CHOOSE_ANOTHER}") from error
+    return read_choices(home).serving
 
 
 def write_choice(home: Path, folder: Path | None) -> None:
-    """Record a choice for every later process; None: no shared-space encoder. A home can be moved with its own."""
-    path = home / CHOICE_FILE
-    if folder is None:
-        path.unlink(missing_ok=True)
-        return
-    folder = folder.absolute()
-    told = folder.relative_to(home) if folder.is_relative_to(home) else folder
-    home.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{CHOICE_FILE}.{os.getpid()}")
-    unfinished.write_text(json.dumps({"folder": str(told)}) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    """Record a choice for every later process; None: no shared-space encoder. Nothing is kept to go back to."""
+    write_choices(home, Choice(folder))
 
 
-def load_serving(settings: Settings) -> Encoder | None:
-    """The shared-space encoder that is to serve, or None.
+def load_serving(settings: Settings, folder: Path) -> Encoder:
+    """The shared-space encoder that is to serve.
+
+    Args:
+        settings: of the installation.
+        folder: as ``serving_folder`` gave it.
 
     Raises:
         EncoderError: its folder is not there, was changed or is none; the message says who named it and what to do.
     """
-    folder = serving_folder(settings)
-    if folder is None:
-        return None
     try:
         return load_shared(folder, settings.device)
     except EncoderError as error:
@@ -108,6 +95,21 @@ def load_serving(settings: Settings) -> Encoder | None:
         else:
             advice = f"it is the model chosen last: {CHOOSE_ANOTHER}"
         raise EncoderError(f"{error} ({advice})") from error
+
+
+def kept_digests(settings: Settings) -> frozenset[str]:
+    """Digests of the spaces whose rows are not to be dropped, though perhaps they do not serve.
+
+    A model that was chosen and that VISAVOX_MODEL overrules is not among them. Raises EncoderError (a damaged choice).
+    """
+    choice = read_choices(settings.home)
+    chosen = choice.serving if settings.model is None else None
+    digests = set()
+    for folder in (chosen, choice.previous, choice.filling):
+        if folder is not None:
+            with suppress(EncoderError):  # what is not there any more cannot be gone back to
+                digests.add(read_description(folder).digest())
+    return frozenset(digests)
 
 
 def load_shared(folder: Path, device: str) -> Encoder:
@@ -154,19 +156,21 @@ def list_models(settings: Settings) -> list[Model]:
     if chosen is not None and chosen.resolve() not in {folder.resolve() for folder in folders}:
         folders.append(chosen)
     serving = {folder.resolve() for folder in (*packaged, *([chosen] if chosen else []))}
-    return [_described(folder, folder.resolve() in serving) for folder in folders]
+    choice = read_choices(settings.home)
+    kept = {folder.resolve() for folder in (choice.previous, choice.filling) if folder} - serving
+    return [_described(folder, folder.resolve() in serving, folder.resolve() in kept) for folder in folders]
 
 
-def _described(folder: Path, serving: bool) -> Model:
+def _described(folder: Path, serving: bool, kept: bool) -> Model:
     try:
         description = read_description(folder)
         people = len(read_identities(folder, description))
     except EncoderError as error:
-        return Model(str(folder), serving=serving, problem=str(error))
+        return Model(str(folder), serving=serving, kept=kept, problem=str(error))
     return Model(
         folder=str(folder), name=description.name, space=description.space, digest=description.digest(),
         domain=description.domain, trained_on=description.trained_on, people=people or None,
-        figures=_figures(folder), serving=serving,
+        figures=_figures(folder), serving=serving, kept=kept,
     )  # fmt: skip
 
 

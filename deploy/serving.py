@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import uvicorn
 
 from deploy.keys import open_keys
+from deploy.live import LiveEngine
 from deploy.logs import LogFormat, log, start_logging
 from deploy.stopping import StoppableServer, ended_in_time
 from deploy.wiring import Installation, installation
-from encoders.encoder import EncoderError
 from ingest.jobs import JobBoard
 from ingest.ledger import RecordsError
 from search.api.app import create_app, product_version
@@ -27,7 +27,6 @@ from search.store import StoreError
 
 # Questions answered at a time: enough for their batches to gain, few enough for each to come soon.
 AT_ONCE = 16
-OUTDATED = "another model was chosen with `visavox models use`: start this server again"
 ANY = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, never listened on by itself
 TEST_ADDRESSES = ("192.0.2.1", "2001:db8::1")
 
@@ -59,8 +58,8 @@ def run_server(where: Listening, on_listening: Callable[[int, bool], None]) -> N
     """Serve until SIGTERM or Ctrl-C; running requests then get ``GRACE_SECONDS`` to end.
 
     An embedded index is owned from the start, so that nobody else can take it between two requests; a
-    server may be down at the start and later: requests are refused with 503 until it is back. So they are once
-    another model has been chosen than the one this process loaded.
+    server may be down at the start and later: requests are refused with 503 until it is back. When another model
+    is chosen, answers go over to it without a pause.
 
     Args:
         where: the address.
@@ -84,7 +83,8 @@ def run_server(where: Listening, on_listening: Callable[[int, bool], None]) -> N
         meters.count(_held(opened))
         operation = Operation(meters, Drain(), open_without_keys=where.loopback)
         limits = Limits(folder=opened.settings.home / "uploads")
-        app = create_app(_services(opened, meters), limits, allowed_hosts(where), keys, operation)
+        live = LiveEngine(opened)
+        app = create_app(_services(opened, live, meters), limits, allowed_hosts(where), keys, operation)
         config = uvicorn.Config(app, log_config=None, log_level="warning", access_log=False)
         listener.listen()
         port, needed = listener.getsockname()[1], not where.loopback or keys.exist()
@@ -92,7 +92,8 @@ def run_server(where: Listening, on_listening: Callable[[int, bool], None]) -> N
             log().info("listening", host=where.host, port=port, keys_needed=needed, version=product_version())
         else:
             on_listening(port, needed)
-        StoppableServer(config, operation.drain).run(sockets=[listener])
+        with live.following():
+            StoppableServer(config, operation.drain).run(sockets=[listener])
     ended_in_time()
     log().info("stopped")
 
@@ -147,18 +148,19 @@ def _listening(where: Listening) -> Iterator[socket.socket]:
         yield listener
 
 
-def _services(opened: Installation, meters: Meters) -> Services:
+def _services(opened: Installation, live: LiveEngine, meters: Meters) -> Services:
     return Services(
-        engine=opened.engine,
+        engine=live,
         archive=opened.archive,
         people=opened.records.people,
-        encoders=list(opened.encoders.values()),
+        encoders=live.encoders,
+        retired=live.retired,
         board=JobBoard(),
         evidence=opened.records.evidence.file,
         seconds=opened.sandbox.seconds,
         at_once=AT_ONCE,
-        ready=_readiness(opened),
-        outdated=lambda: OUTDATED if opened.outdated else None,
+        ready=_readiness(opened, live),
+        outdated=live.outdated,
         observe=meters.observe,
     )
 
@@ -178,15 +180,14 @@ def _held(opened: Installation) -> Callable[[], Held]:
     return count
 
 
-def _readiness(opened: Installation) -> Callable[[], Sequence[str]]:
+def _readiness(opened: Installation, live: LiveEngine) -> Callable[[], Sequence[str]]:
     def missing() -> list[str]:
         try:
-            for encoder in opened.encoders.values():
+            for encoder in live.encoders:
                 opened.store.count(encoder.space)
-            if opened.outdated:
-                return [OUTDATED]
-        except (StoreError, EncoderError) as error:
+        except StoreError as error:
             return [str(error)]
-        return []
+        outdated = live.outdated()
+        return [outdated] if outdated else []
 
     return missing

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,8 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 from uuid import uuid4
 
-from deploy.models import load_serving, serving_folder
+from deploy.choice import ModelLocks
+from deploy.models import kept_digests, load_serving, serving_folder
 from deploy.reading import FACE_DETECTOR, SPEECH_DETECTOR, make_extractor
 from deploy.settings import CALM, Settings, load_settings
 from encoders.batching import Batch, shared_by_threads
@@ -95,6 +97,9 @@ class Installation:
         self._consistency: Literal["Strong", "Bounded"] = consistency
         self._store: MilvusStore | None = None
         self._loaded_model: Path | None = None
+        self._shared_encoders: dict[Path, Encoder] = {}
+        self._loading = threading.Lock()
+        self.locks = ModelLocks(settings.home)
 
     @cached_property
     def encoders(self) -> dict[str, Encoder]:
@@ -103,16 +108,58 @@ class Installation:
         Raises:
             EncoderError: one cannot be loaded; of the shared one it says who named its folder.
         """
+        self._loaded_model = serving_folder(self.settings)
+        return self.encoders_with(self._loaded_model)
+
+    def encoders_with(self, folder: Path | None) -> dict[str, Encoder]:
+        """The identity encoders and the shared-space encoder of a folder, if one is given; each is loaded once.
+
+        Raises EncoderError.
+        """
+        encoders = dict(self._identity_encoders)
+        with self._loading:
+            if folder is not None and folder not in self._shared_encoders:
+                self._shared_encoders[folder] = self._for_threads(load_serving(self.settings, folder))
+        if folder is not None:
+            encoders[SHARED] = self._shared_encoders[folder]
+        return encoders
+
+    @cached_property
+    def _identity_encoders(self) -> dict[str, Encoder]:
         loaded = [
             Encoder.load(folder, device=self.settings.device, precision="auto")
             for folder in packaged_encoders().values()
         ]
-        self._loaded_model = serving_folder(self.settings)
-        if shared := load_serving(self.settings):
-            loaded.append(shared)
-        if self._observe:
-            loaded = [shared_by_threads(encoder, self._batch_done) for encoder in loaded]
-        return {encoder.space.name: encoder for encoder in loaded}
+        return {encoder.space.name: self._for_threads(encoder) for encoder in loaded}
+
+    def _for_threads(self, encoder: Encoder) -> Encoder:
+        return shared_by_threads(encoder, self._batch_done) if self._observe else encoder
+
+    # ---- which model serves: see search.serving.ServingModels ---------------------------------------
+
+    def renew(self) -> None:
+        """Go on with the model that is chosen now."""
+        if self.outdated:
+            vars(self).pop("encoders", None)
+
+    @contextmanager
+    def writing(self) -> Iterator[Mapping[str, Encoder]]:
+        """See search.serving.ServingModels.writing."""
+        with self.locks.choice.shared():
+            self.renew()
+            yield self.encoders
+
+    def filling(self) -> AbstractContextManager[None]:
+        """See search.serving.ServingModels.filling."""
+        return self.locks.records.shared()
+
+    def erasing(self) -> AbstractContextManager[None]:
+        """See search.serving.ServingModels.erasing."""
+        return self.locks.records.alone()
+
+    def kept(self) -> frozenset[str]:
+        """See search.serving.ServingModels.kept."""
+        return kept_digests(self.settings)
 
     @property
     def lacks_shared_rows(self) -> bool:
@@ -209,10 +256,8 @@ class Installation:
         """
         if self.settings.embedded:
             self.store.open()
-            if self.outdated:
-                for made in ("encoders", "extractor"):
-                    vars(self).pop(made, None)
-        return Archive(self.extract, self.reading, self.encoders, self.store, self.records)
+            self.renew()
+        return Archive(self.extract, self.reading, self.encoders, self.store, self.records, self)
 
     @property
     def prober(self) -> Prober:
@@ -222,7 +267,11 @@ class Installation:
     @property
     def engine(self) -> Engine:
         """The read side."""
-        return Engine(self.prober, self.encoders, self.store)
+        return self.engine_with(self.encoders)
+
+    def engine_with(self, encoders: Mapping[str, Encoder]) -> Engine:
+        """The read side with given encoders."""
+        return Engine(Prober(self.extract, encoders, self.store, self.records.people), encoders, self.store)
 
     @cached_property
     def reading(self) -> str:

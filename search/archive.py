@@ -11,22 +11,23 @@ finishes or removes at once, so that it ends as if nothing had happened:
 * ``forget``: person marked as leaving → rows → evidence → record of the samples and the person.
 * ``merge``: samples given to the other, person marked as merged → rows → record of the person.
 
-Encoding reads the evidence, and writes nothing. So the index never knows more than the records, the records
-never more than the evidence, and what the evidence knows beyond the records is announced. :meth:`Archive.mend`
-finishes the rest: forgettings that were begun, announcements whose writer is no more, rows that are missing,
-not named rightly, or that nobody knows. A medium that is not ``done`` is read again when its file is met. Only when
-all of a call's writes are flushed does it answer.
+Rows are written as the encoders make them that serve at that moment (:mod:`search.serving`): a model can be
+exchanged at any time. Encoding reads the evidence, and writes nothing. So the index never knows more than the
+records, the records never more than the evidence, and what the evidence knows beyond the records is announced.
+:meth:`Archive.mend` finishes the rest: forgettings that were begun, announcements whose writer is no more, rows that
+are missing, not named rightly, or that nobody knows. A medium that is not ``done`` is read again when its file is met.
+Only when all of a call's writes are flushed does it answer.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
-from encoders.encoder import Encoder, Sample, Unusable
+from encoders.encoder import Encoder
 from encoders.face import FaceCrop
 from encoders.space import Modality
 from encoders.voice import SAMPLE_RATE
@@ -34,7 +35,7 @@ from ingest.jobs import FileReport
 from ingest.ledger import Finding, Ledger, MediaRecord
 from ingest.media import MediaError
 from ingest.track import Extraction, FaceTrack, MediaId, SpeechTurn
-from search.announcements import Announcements
+from search.announcements import Announcement, Announcements
 from search.answers import (
     EnrolAnswer,
     ForgetAnswer,
@@ -46,17 +47,17 @@ from search.answers import (
 from search.enrolment import enrolment_warnings
 from search.enrolment import largest_face as largest_face
 from search.enrolment import longest_speaker as longest_speaker
-from search.evidence import Evidence, EvidenceMissing, face_id, voice_id
+from search.evidence import Evidence, face_id, voice_id
+from search.filling import Filler, Known, OnRows, RowEncoder, key_of, place_of
 from search.intake import Recogniser, content_hash, read_steadily, report_of
 from search.people import NameTaken, People, Person, check_name
-from search.store import SHARED, Filter, Row, Store, keys_digest, named, row_key
+from search.serving import FixedModels, ServingModels
+from search.store import SHARED, Row, Store, keys_digest, named
 
 _LOG = logging.getLogger("visavox")
 
 # A photo has no place in time; rows and records say so with this span.
 NO_SPAN = (-1, -1)
-# Encoding reads evidence in batches of this many samples, so that memory stays bounded.
-BATCH = 64
 # Three seconds of speech describe a voice about as well as ten.
 FULL_QUALITY_SPEECH = 3.0
 
@@ -79,6 +80,7 @@ class Archive:
         encoders: serving encoders by the name of their space.
         store: the index.
         records: ledger, people, evidence.
+        models: where ``encoders`` may be exchanged while this archive is used; None: they are not.
     """
 
     def __init__(
@@ -88,16 +90,19 @@ class Archive:
         encoders: Mapping[str, Encoder],
         store: Store,
         records: Records,
+        models: ServingModels | None = None,
     ) -> None:
         self._extract = extract
         self._settings = settings
         self._encoders = encoders
+        self._models = models or FixedModels(encoders)
         self._store = store
         self._ledger = records.ledger
         self._people = records.people
         self._evidence = records.evidence
         self._recogniser = Recogniser(records.ledger, settings)
         self._announcements = Announcements(records.ledger, records.people, records.evidence)
+        self._filler = Filler(store, records.ledger, records.people, records.evidence, self._models)
 
     # ---- ingest -------------------------------------------------------------------------------
 
@@ -144,20 +149,30 @@ class Archive:
         stale = [finding for finding in self._ledger.findings(extraction.media) if finding not in found]
         with self._announcements.of({finding.evidence for finding in (*found, *stale)}):
             self._store_evidence(extraction.faces, extraction.turns)
-            rows = self._encode(found)
-            usable = {row.evidence for held in rows.values() for row in held}
+            encoded = self._encode(found)
             record = MediaRecord(
                 id=extraction.media, state="writing", kind=extraction.kind, seconds=extraction.duration,
                 faces=len(extraction.faces), voices=len(extraction.turns), settings=self._settings,
                 warnings=extraction.warnings,
             )  # fmt: skip
-            check()
-            self._ledger.begin(record, [finding for finding in found if finding.evidence in usable])
-            self._upsert(rows)
-            check()
-            self._remove_rows([finding for finding in stale if not self._people.owner(finding)])
+            with self._settled(found, encoded) as rows:
+                check()
+                usable = {row.evidence for held in rows.values() for row in held}
+                self._ledger.begin(record, [finding for finding in found if finding.evidence in usable])
+                self._upsert(rows)
+                check()
+                self._remove_rows([finding for finding in stale if not self._people.owner(finding)])
         self._ledger.finish(extraction.media)
         return record
+
+    @contextmanager
+    def _settled(self, findings: Sequence[Finding], rows: dict[str, list[Row]]) -> Iterator[dict[str, list[Row]]]:
+        """Rows as the encoders make them that serve until the block ends: these, or new ones of new encoders."""
+        with self._models.writing() as encoders:
+            if encoders is not self._encoders:
+                self._encoders = encoders
+                rows = self._encode(findings)
+            yield rows
 
     def flush(self) -> None:
         """Make everything written so far durable and quick to search; call after a batch of files."""
@@ -183,9 +198,9 @@ class Archive:
         for person in self._people.leaving():
             self._finish_forgetting(person)
         merged = self._people.merging()
-        changes = sum(self._mend_space(encoder, on_rows) for encoder in self._encoders.values())
+        changes = sum(self._filler.fill(encoder, on_rows) for encoder in self._encoders.values())
         if changes:
-            recorded = {finding.evidence for finding in self._recorded()}
+            recorded = {finding.evidence for finding in self._filler.recorded()}
             self._evidence.sweep(recorded.union(*self._ledger.announced().values()))
             self.flush()
         for gone, _into in merged:
@@ -193,49 +208,26 @@ class Archive:
         return changes
 
     def drop_unused(self) -> int:
-        """Drop the rows of encoders that serve no more, in which a forgotten person would live on.
+        """Drop the rows of encoders that serve no more and are not kept.
 
         Returns:
             The number of spaces dropped.
         """
-        serving = {name: encoder.space for name, encoder in self._encoders.items()}
-        return sum(self._store.drop_others(name, serving.get(name)) for name in sorted({SHARED, *serving}))
+        with self._settled((), {}):  # so that nobody chooses meanwhile what is unused now
+            serving = {name: encoder.space for name, encoder in self._encoders.items()}
+            kept, names = self._models.kept(), sorted({SHARED, *serving})
+            return sum(self._store.drop_others(name, serving.get(name), keep=kept) for name in names)
 
-    def _mend_space(self, encoder: Encoder, on_rows: Callable[[int, int], None] | None = None) -> int:
-        # The index is read before the records: what another process writes meanwhile is then in the records
-        # at least, and is not taken for a row that nobody knows.
-        present = self._store.keys(encoder.space)
-        in_index = {row.key: row.person for row in self._store.rows(encoder.space, Filter(enrolled=True))}
-        expected = {
-            _key(finding, encoder): finding
-            for finding in self._recorded()
-            if Modality(finding.modality) in encoder.modalities
-        }
-        owners = {_place(sample): person for sample, person in self._people.samples()}
-        missing = [finding for key, finding in expected.items() if key not in present]
-        written = seen = 0
-        for batch in _batches(missing, BATCH):
-            rows = self._encode(batch, only=encoder)
-            self._upsert(rows)
-            written += len(rows[encoder.space.name])
-            seen += len(batch)
-            if on_rows:
-                on_rows(seen, len(missing))
-        surplus = sorted(present - set(expected))
-        self._store.erase(encoder.space, surplus)
-        in_records = {key: owners[_place(finding)] for key, finding in expected.items() if _place(finding) in owners}
-        wrong = [
-            key for key in (in_index.keys() | in_records.keys()) & present
-            if key in expected and in_index.get(key, "") != in_records.get(key, "")
-        ]  # fmt: skip
-        renamed = [named(row, in_records.get(row.key, "")) for row in self._store.get(encoder.space, wrong)]
-        self._store.upsert(encoder.space, renamed)
-        return written + len(surplus) + len(renamed)
+    def fill(self, encoder: RowEncoder, on_rows: OnRows | None = None, known: Known | None = None) -> int:
+        """Make the rows of an encoder that need not serve say what the records say: see Filler.fill.
 
-    def _recorded(self) -> Iterator[Finding]:
-        """Every sample that the records say should have rows."""
-        yield from self._ledger.all_findings()
-        yield from (sample for sample, _ in self._people.samples())
+        Others may write meanwhile: it is done again until it changes nothing.
+        """
+        self._store.create(encoder.space)
+        changes = self._filler.fill(encoder, on_rows, known)
+        if changes:
+            self._store.flush(encoder.space)
+        return changes
 
     # ---- people -------------------------------------------------------------------------------
 
@@ -276,21 +268,34 @@ class Archive:
         face, turns = largest_face(extraction.faces), longest_speaker(extraction.turns)
         faces = [face] if face else []
         found = _findings(extraction.media, faces, turns)
-        with self._announcements.of({finding.evidence for finding in found}) as announcement:
-            self._store_evidence(faces, turns)
-            rows = self._encode(found)
-            usable = {row.evidence for held in rows.values() for row in held}
-            samples = [finding for finding in found if finding.evidence in usable]
-            if not samples:
-                raise _NothingUsable("no usable face and no usable speech found: choose another clip or photo")
-            person = self._people.find(known) if known else self._people.named(name)
-            if {self._people.owner(sample) for sample in samples} - {"", person.id if person else ""}:
-                raise NameTaken("this very sample is enrolled under another name: forget that person first")
-            owner = person or announcement.enter(name)
-            self._people.add(owner, samples)
-        self._upsert({space: [named(row, owner.id) for row in held] for space, held in rows.items()})
+        with ExitStack() as until_written:
+            with self._announcements.of({finding.evidence for finding in found}) as announcement:
+                self._store_evidence(faces, turns)
+                rows = until_written.enter_context(self._settled(found, self._encode(found)))
+                owner, samples = self._enter(name, known, found, rows, announcement)
+            self._upsert({space: [named(row, owner.id) for row in held] for space, held in rows.items()})
         if self._people.owner(samples[0]) != owner.id:
             self._remove_rows(samples, erase=True)  # forgotten by another process before their rows came
+
+    def _enter(
+        self,
+        name: str,
+        known: str,
+        found: Sequence[Finding],
+        rows: Mapping[str, Sequence[Row]],
+        announcement: Announcement,
+    ) -> tuple[Person, list[Finding]]:
+        """Record the samples that gave rows; whose they are, and which."""
+        usable = {row.evidence for held in rows.values() for row in held}
+        samples = [finding for finding in found if finding.evidence in usable]
+        if not samples:
+            raise _NothingUsable("no usable face and no usable speech found: choose another clip or photo")
+        person = self._people.find(known) if known else self._people.named(name)
+        if {self._people.owner(sample) for sample in samples} - {"", person.id if person else ""}:
+            raise NameTaken("this very sample is enrolled under another name: forget that person first")
+        owner = person or announcement.enter(name)
+        self._people.add(owner, samples)
+        return owner, samples
 
     def merge(self, name: str, into: str, version: int | None = None) -> Person:
         """Give all samples of one person to another, who is returned, and let the first go.
@@ -298,12 +303,13 @@ class Archive:
         ``version``, and what it raises: see :meth:`search.people.People.merge`; StoreError too. Interrupted, it is
         finished when it is asked for again, by id, or by the next ``mend``.
         """
-        gone, target = self._people.merge(name, into, version)
-        samples = [sample for sample, _ in self._people.samples(target.id)]
-        for encoder in self._encoders.values():
-            keys = [_key(sample, encoder) for sample in samples if Modality(sample.modality) in encoder.modalities]
-            rows = self._store.get(encoder.space, keys)
-            self._store.upsert(encoder.space, [named(row, target.id) for row in rows if row.person != target.id])
+        with self._settled((), {}):
+            gone, target = self._people.merge(name, into, version)
+            samples = [sample for sample, _ in self._people.samples(target.id)]
+            for encoder in self._encoders.values():
+                mine = [sample for sample in samples if Modality(sample.modality) in encoder.modalities]
+                rows = self._store.get(encoder.space, [key_of(sample, encoder.space) for sample in mine])
+                self._store.upsert(encoder.space, [named(row, target.id) for row in rows if row.person != target.id])
         self.flush()
         self._people.finish_merging(gone)
         return target
@@ -326,25 +332,31 @@ class Archive:
     def _finish_forgetting(self, person: str) -> tuple[int, int, int]:
         """Rows, evidence, record of somebody who leaves; the number of samples, rows and pieces removed."""
         samples = [sample for sample, _ in self._people.samples(person)]
-        rows = self._remove_rows(samples, erase=True)
-        evidence = self._announcements.discard({sample.evidence for sample in samples}, besides=person)
-        self._people.finish_forgetting(person)
+        with self._models.erasing():
+            rows = self._remove_rows(samples, erase=True)
+            evidence = self._announcements.discard({sample.evidence for sample in samples}, besides=person)
+            self._people.finish_forgetting(person)
         return len(samples), rows, evidence
 
     def _remove_rows(self, findings: Sequence[Finding], *, erase: bool = False) -> int:
         """Remove rows of samples, or their name where the archive's own media still show them; the number removed.
 
-        With ``erase`` their bytes go too, as those of somebody who is being forgotten must.
+        With ``erase`` their bytes go too, as those of somebody who is being forgotten must, and out of every
+        collection: also of one that is being filled, or kept to go back to.
         """
         remove = self._store.erase if erase else self._store.delete
-        kept = {_place(f) for media in {f.media for f in findings} for f in self._ledger.findings(media)}
+        kept = {place_of(f) for media in {f.media for f in findings} for f in self._ledger.findings(media)}
         rows = 0
-        for encoder in self._encoders.values():
-            mine = [finding for finding in findings if Modality(finding.modality) in encoder.modalities]
-            gone = [_key(finding, encoder) for finding in mine if _place(finding) not in kept]
-            unnamed = [_key(finding, encoder) for finding in mine if _place(finding) in kept]
-            remove(encoder.space, gone)
-            self._store.upsert(encoder.space, [named(row, "") for row in self._store.get(encoder.space, unnamed)])
+        spaces = {encoder.space: encoder.modalities for encoder in self._encoders.values()}
+        if erase:
+            others = (space for space in self._store.spaces() if space.name == SHARED)
+            spaces = dict.fromkeys(others, frozenset(Modality)) | spaces
+        for space, modalities in spaces.items():
+            mine = [finding for finding in findings if Modality(finding.modality) in modalities]
+            gone = [key_of(finding, space) for finding in mine if place_of(finding) not in kept]
+            unnamed = [key_of(finding, space) for finding in mine if place_of(finding) in kept]
+            remove(space, gone)
+            self._store.upsert(space, [named(row, "") for row in self._store.get(space, unnamed)])
             rows += len(gone)
         return rows
 
@@ -370,43 +382,9 @@ class Archive:
         for turn in turns:
             self._evidence.put_voice(turn.waveform)
 
-    def _encode(self, findings: Sequence[Finding], only: Encoder | None = None) -> dict[str, list[Row]]:
+    def _encode(self, findings: Sequence[Finding]) -> dict[str, list[Row]]:
         """Rows by space, encoded from the stored evidence; what no encoder can use gives no row."""
-        rows: dict[str, list[Row]] = {}
-        for encoder in [only] if only else self._encoders.values():
-            rows[encoder.space.name] = held = []
-            for modality in sorted(encoder.modalities):
-                mine = [finding for finding in findings if finding.modality == modality]
-                for batch in _batches(mine, BATCH):
-                    held += self._encode_batch(encoder, modality, batch)
-        return rows
-
-    def _encode_batch(self, encoder: Encoder, modality: Modality, batch: Sequence[Finding]) -> list[Row]:
-        batch, samples = self._read(modality, batch)
-        outcomes = encoder.encode(modality, samples)
-        return [
-            Row(
-                key=_key(finding, encoder), embedding=outcome, media=finding.media, track=finding.track,
-                span_ms=(finding.start_ms, finding.end_ms), evidence=finding.evidence,
-                person=self._people.owner(finding), quality=finding.quality,
-            )
-            for finding, outcome in zip(batch, outcomes, strict=True)
-            if not isinstance(outcome, Unusable)
-        ]  # fmt: skip
-
-    def _read(self, modality: Modality, batch: Sequence[Finding]) -> tuple[list[Finding], list[Sample]]:
-        """The samples whose evidence is there; a medium that lost some is read again when its file is met."""
-        read = self._evidence.face if modality is Modality.FACE else self._evidence.voice
-        held: list[Finding] = []
-        samples: list[Sample] = []
-        for finding in batch:
-            try:
-                samples.append(read(finding.evidence))
-                held.append(finding)
-            except EvidenceMissing as error:
-                _LOG.warning("%s; its medium is read again when it is met", error)
-                self._ledger.reopen(finding.media)
-        return held, samples
+        return {encoder.space.name: self._filler.encode(encoder, findings) for encoder in self._encoders.values()}
 
     def _upsert(self, rows: Mapping[str, Sequence[Row]]) -> None:
         for space, held in rows.items():
@@ -431,19 +409,3 @@ def _findings(media: str, faces: Sequence[FaceTrack], turns: Sequence[SpeechTurn
         identity = voice_id(turn.waveform)
         findings.append(Finding(media, Modality.VOICE, identity, *turn.span.milliseconds(), turn.speaker, quality))
     return findings
-
-
-def _key(finding: Finding, encoder: Encoder) -> str:
-    span = (finding.start_ms, finding.end_ms)
-    return row_key(finding.media, Modality(finding.modality), span, finding.evidence, encoder.space)
-
-
-def _place(finding: Finding) -> tuple[object, ...]:
-    """What identifies a sample, without the space: the same for an archive's track and for an enrolment."""
-    return finding.media, finding.modality, finding.evidence, finding.start_ms, finding.end_ms
-
-
-def _batches(items: Sequence[Finding], size: int) -> Iterator[list[Finding]]:
-    source = iter(items)
-    while batch := list(islice(source, size)):
-        yield batch

@@ -54,7 +54,12 @@ class Holding:
 
 def alias_of(prefix: str, space: Space) -> str:
     """The name under which a space's rows are reached."""
-    return f"{prefix}_{space.name}_{space.digest[:_SHORT]}"
+    return alias_named(prefix, space.name, space.digest)
+
+
+def alias_named(prefix: str, name: str, digest: str) -> str:
+    """The same, of a space by its name and digest."""
+    return f"{prefix}_{name}_{digest[:_SHORT]}"
 
 
 def reach(link: Link, alias: str, space: Space) -> str | None:

@@ -19,7 +19,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
@@ -32,7 +32,7 @@ from encoders.space import Embedding, Modality, Space
 from search import generations
 from search.capabilities import Capabilities, Kind, capabilities_of
 from search.embedded import EmbeddedIndex
-from search.generations import Holding, alias_of, ensure, reach
+from search.generations import Holding, alias_named, alias_of, ensure, reach
 from search.link import BATCH_KEYS, BATCH_ROWS, NOT_FOUND, SLOW_SECONDS, Link, RecordIterator
 from search.outage import Outage
 from search.records import FIELDS, is_id, quoted, to_expression, to_record, to_row
@@ -216,10 +216,11 @@ class MilvusStore:
         """Every collection of ours as it lies there, whole or not, for checking; ordered by name."""
         return self._ask(lambda link: generations.holdings(link, self._prefix))
 
-    def drop_others(self, name: str, but: Space | None = None) -> int:
+    def drop_others(self, name: str, but: Space | None = None, *, keep: Collection[str] = ()) -> int:
         """See Store.drop_others; also of spaces whose making or dropping was interrupted."""
-        keep = alias_of(self._prefix, but) if but else ""
-        unused = self._ask(lambda link: generations.aliases(link, self._prefix, name)) - {keep}
+        digests = {*keep, *([but.digest] if but else [])}
+        kept = {alias_named(self._prefix, name, digest) for digest in digests}
+        unused = self._ask(lambda link: generations.aliases(link, self._prefix, name)) - kept
         for alias in sorted(unused):
             self._ask(lambda link, alias=alias: generations.drop_all(link, alias))  # type: ignore[misc]
         return len(unused)

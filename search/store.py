@@ -11,7 +11,7 @@ Errors::
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -200,12 +200,13 @@ class Store(Protocol):
     def spaces(self) -> list[Space]:
         """Every space that has a collection, also an empty one, ordered by name and digest."""
 
-    def drop_others(self, name: str, but: Space | None = None) -> int:
+    def drop_others(self, name: str, but: Space | None = None, *, keep: Collection[str] = ()) -> int:
         """Drop the collections of all spaces of a name but one: what models that serve no more have left.
 
         Args:
             name: of the spaces, such as ``shared``.
             but: the space to keep; None for none.
+            keep: digests of further spaces to keep.
 
         Returns:
             The number of spaces dropped.
@@ -295,10 +296,10 @@ class MemoryStore:
         """See Store.spaces."""
         return sorted(self._known.values(), key=lambda space: (space.name, space.digest))
 
-    def drop_others(self, name: str, but: Space | None = None) -> int:
+    def drop_others(self, name: str, but: Space | None = None, *, keep: Collection[str] = ()) -> int:
         """See Store.drop_others."""
-        keep = but.digest if but else ""
-        unused = [digest for digest, space in self._known.items() if space.name == name and digest != keep]
+        kept = {*keep, but.digest if but else ""}
+        unused = [digest for digest, space in self._known.items() if space.name == name and digest not in kept]
         for digest in unused:
             del self._spaces[digest], self._known[digest]
         return len(unused)

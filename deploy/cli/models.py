@@ -11,6 +11,8 @@ import typer
 from deploy.cli.output import Json, UsageError, answer, console, errors_translated, progress_console
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from deploy.models import Model
     from deploy.wiring import Installation
 
@@ -45,7 +47,7 @@ def use(
 ) -> None:
     """Choose the shared-space encoder that serves, and fill its index from the stored evidence."""
     with errors_translated():
-        from deploy.models import check_model, find_folder, write_choice
+        from deploy.models import find_folder
         from deploy.wiring import installation
 
         with installation() as opened:
@@ -53,11 +55,7 @@ def use(
             chosen = None if folder == NONE else find_folder(folder, settings.home)
             if settings.model and (chosen is None or chosen.resolve() != settings.model.resolve()):
                 raise UsageError(f"VISAVOX_MODEL={settings.model} decides which model serves: unset it to choose here")
-            if chosen:
-                check_model(chosen, settings.device)
-            opened.store.open()  # before anything changes: somebody else may hold it
-            write_choice(settings.home, chosen)
-            told = _switch(opened)
+            told = _switch(opened, chosen)
     told = {"folder": str(chosen) if chosen else None} | told
 
     def show() -> None:
@@ -72,14 +70,18 @@ def use(
     answer(told, json, show)
 
 
-def _switch(opened: Installation) -> dict[str, Any]:
-    """Bring the index to the model chosen a moment ago; what was done, and what holds now."""
+def _switch(opened: Installation, chosen: Path | None) -> dict[str, Any]:
+    """Fill the collection of a model and let it serve; what was done, and what holds now.
+
+    Where nobody else can ask the index, the model before goes at once; else it is kept for servers that ask it still.
+    """
+    from deploy.reencoding import Exchange
     from search.store import SHARED
 
-    started = time.monotonic()
-    archive = opened.archive
-    dropped = archive.drop_unused()
-    changed = archive.mend(_Progress().step)
+    progress = Progress()
+    exchange = Exchange(opened, progress.step, progress.wait)
+    done = exchange.bring_in(chosen, measure=False, switch=True, keep=not opened.settings.embedded)
+    changed = done.written + opened.archive.mend(progress.step)
     encoder = opened.encoders.get(SHARED)
     return {
         "name": encoder.description.name if encoder else None,
@@ -88,12 +90,12 @@ def _switch(opened: Installation) -> dict[str, Any]:
         "trained_on": encoder.trained_on if encoder else None,
         "rows": opened.store.count(encoder.space) if encoder else 0,
         "changed": changed,
-        "dropped": dropped,
-        "seconds": round(time.monotonic() - started, 3),
+        "dropped": done.dropped,
+        "seconds": round(done.seconds, 3),
     }
 
 
-class _Progress:
+class Progress:
     """A line now and then while samples are encoded anew."""
 
     def __init__(self) -> None:
@@ -110,10 +112,17 @@ class _Progress:
                 f"{seen} of {total} samples encoded, {rate:.0f} per second, about {remaining:.0f} s remaining"
             )
 
+    def wait(self, seconds: float) -> None:
+        """Those who just write have been waited for so long."""
+        now = time.monotonic()
+        if seconds >= LINE_EVERY <= now - self._last:
+            self._last = now
+            progress_console.print(f"waiting for those who just write to end, {seconds:.0f} s")
+
 
 def _show(listed: list[Model]) -> None:
     for model in listed:
-        mark = "●" if model.serving else " "
+        mark = "●" if model.serving else "○" if model.kept else " "
         if model.problem:
             console.print(f"{mark} {model.folder}\n    cannot be used: {model.problem}")
             continue

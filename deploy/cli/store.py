@@ -57,6 +57,7 @@ def check(json: Json = False) -> None:
 
 
 def _checked(opened: Installation) -> dict[str, Any]:
+    from deploy.models import kept_digests
     from search.inspection import Inspector, inspect_holdings, inspect_size
 
     serving = _serving(opened.settings)
@@ -70,7 +71,9 @@ def _checked(opened: Installation) -> dict[str, Any]:
         inspected, found = inspector.space(space, modalities)
         spaces.append(inspected)
         problems += found
-    problems += inspect_holdings(held, serving.keys()) + inspect_size(can, spaces)
+    kept = kept_digests(opened.settings)  # to go back to, or being filled
+    found_kept = (space for space in (holding.to_space() for holding in held) if space and space.digest in kept)
+    problems += inspect_holdings(held, {*serving, *found_kept}) + inspect_size(can, spaces)
     return {
         "kind": can.kind,
         "version": can.version,

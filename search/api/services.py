@@ -98,6 +98,8 @@ class Services:
         archive: enrols and forgets, one at a time.
         people: the names.
         encoders: the serving encoders.
+        retired: encoders that served before and whose rows are kept: vectors of their spaces are still answered,
+            but no more offered.
         board: where long questions run.
         evidence: the file of a piece of evidence; raises EvidenceMissing.
         ready: what is missing before questions can be answered, as sentences; empty when nothing is.
@@ -118,6 +120,7 @@ class Services:
     board: JobBoard
     evidence: Callable[[str], Path]
     ready: Callable[[], Sequence[str]]
+    retired: Callable[[], Sequence[Serving]] = tuple
     background: Answers | None = None
     seconds: Callable[[Path], float] = media_seconds
     outdated: Callable[[], str | None] = lambda: None
@@ -268,8 +271,8 @@ class Desk:
         return list(found)
 
     def serving(self, digest: str) -> Serving:
-        """The encoder whose space has a digest. Raises SpaceMismatch."""
-        for encoder in self.services.encoders:
+        """The encoder whose space has a digest, also of one that served before. Raises SpaceMismatch."""
+        for encoder in (*self.services.encoders, *self.services.retired()):
             if encoder.space.digest == digest:
                 return encoder
         raise SpaceMismatch(f"no serving encoder has the space {digest[:12]}: GET /v1/spaces lists those that do")

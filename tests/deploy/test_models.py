@@ -6,7 +6,6 @@ Only reading media is replaced: a file of these tests names what it shows, so th
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -18,56 +17,28 @@ import pytest
 from deploy import wiring
 from deploy.cli import main
 from deploy.models import list_models, read_choice, write_choice
-from deploy.serving import _readiness
 from deploy.settings import load_settings
 from deploy.wiring import Installation
 from deploy.working import make_book, make_runner
 from encoders.encoder import EncoderError, packaged_encoders
 from encoders.folder import read_description, write_description
 from encoders.golden import load_golden, save_golden
-from encoders.packaging import drawn_face, drawn_voice
-from encoders.space import Modality, Space
+from encoders.space import Modality
 from encoders.weights import sha256_of
 from ingest.flow import ingest_job
 from ingest.jobpage import JobPages
 from ingest.queues import ALL_QUEUES
 from ingest.runner import Runner
-from ingest.track import Extraction, FaceShot, FaceTrack, Span, SpeechTurn, media_id
 from search.embedded import Claim
-from tests.encoders.shared_encoder import make_shared_encoder
+from tests.deploy.drawings import Drawings, make_models, run, space_of
 
-NUMBERS = {kind: {"threshold": 0.0, "slope": 5.0} for kind in ("cosine", "euclidean", "correlation")}
-CALIBRATION = {
-    "face-voice": {"verify": NUMBERS, "identify": NUMBERS},
-    "provenance": {"domain": "invented people"},
-}
 IDENTITY = {"face_identity", "voice_identity"}
-
-
-class Drawings:
-    """Reads files such as ``face 3 voice 5``: a drawn face of one second, a drawn voice of one second."""
-
-    def extract(self, path: Path) -> Extraction:
-        shown = {kind: int(number) for kind, number in re.findall(r"(face|voice) (\d+)", path.read_text())}
-        span = Span(0.0, 1.0)
-        faces, turns = [], []
-        if "face" in shown:
-            crop = drawn_face(shown["face"])
-            shot = FaceShot(0.5, crop.pixels, crop.landmarks, (32, 32, 64, 64), 0.9)
-            faces.append(FaceTrack(0, span, (shot,), 0.2, (span,)))
-        if "voice" in shown:
-            turns.append(SpeechTurn(span, 0, drawn_voice(shown["voice"], 1.0)))
-        return Extraction(media_id(path), "film", 1.0, tuple(faces), tuple(turns))
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the encoder folders ``first`` and ``second``."""
-    folder = tmp_path_factory.mktemp("models")
-    for seed, name in enumerate(("first", "second")):
-        make_shared_encoder(folder / name, seed, ["Ada_Bel_00000001", "Cid_Dor_00000002"], calibration=CALIBRATION)
-        write_description(folder / name, replace(read_description(folder / name), space="shared"))
-    return folder
+    return make_models(tmp_path_factory.mktemp("models"), "first", "second")
 
 
 @pytest.fixture
@@ -89,13 +60,6 @@ def film(tmp_path: Path) -> Path:
     return path
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, Any]:
-    """Exit code and JSON of a command."""
-    with pytest.raises(SystemExit) as ended:
-        main([*arguments, "--json"])
-    return int(ended.value.code or 0), json.loads(capsys.readouterr().out)
-
-
 def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """What a command prints for people."""
     with pytest.raises(SystemExit):
@@ -105,10 +69,6 @@ def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def rows(capsys: pytest.CaptureFixture[str]) -> dict[str, int]:
     return {name: space["rows"] for name, space in run(capsys, "status")[1]["spaces"].items()}
-
-
-def space_of(folder: Path) -> Space:
-    return read_description(folder).make_space()
 
 
 def test_the_packaged_encoders_serve_and_those_of_the_home_can_be_chosen(home: Path, capsys: Any) -> None:
@@ -292,15 +252,14 @@ def test_a_worker_goes_on_with_the_model_chosen_since_its_last_file(home: Path, 
     assert counts == [0, 3]
 
 
-def test_a_server_that_loaded_another_model_says_so_and_one_with_an_empty_index_knows(home: Path, film: Path) -> None:
+def test_an_installation_knows_that_its_shared_index_is_empty(home: Path, film: Path) -> None:
     opened = Installation(load_settings())
     opened.archive.enrol("Ann", [film])
-    assert not opened.lacks_shared_rows and _readiness(opened)() == []
+    assert not opened.lacks_shared_rows
     write_choice(home, home / "encoders/first")
-    assert "start this server again" in _readiness(opened)()[0]
     opened.close()
     again = Installation(load_settings())
-    assert _readiness(again)() == [] and again.lacks_shared_rows
+    assert again.lacks_shared_rows
     again.archive.mend()
     assert not again.lacks_shared_rows
     again.close()

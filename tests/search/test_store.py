@@ -299,7 +299,9 @@ def test_all_spaces_of_a_name_but_one_can_be_dropped(store: Store) -> None:
     store.create(SHARED)
     assert store.drop_others(SPACE.name, SPACE) == 1
     assert store.count(SPACE) == len(crowd()) and store.drop_others(SPACE.name, SPACE) == 0
+    assert store.drop_others(SHARED.name, keep=[SHARED.digest]) == 0
     assert store.drop_others(SHARED.name) == 1
+    assert store.drop_others(SPACE.name, OTHER, keep=[SPACE.digest]) == 0 and store.count(SPACE) == len(crowd())
     assert store.drop_others(SPACE.name, OTHER) == 1 and store.count(SPACE) == 0
     store.upsert(SPACE, [make_row(1)])
     assert store.keys(SPACE) == {make_row(1).key}
