@@ -151,9 +151,9 @@ def _inspect(ways: Ways, held: Held) -> Outcome:
         return _ended(seen.report or FileReport.failed(path, "cannot be read"))
     try:
         plan = ways.plan(probe(path))
-    except MediaError as error:
-        return _ended(ways.desk.refuse(path, seen.media, archive, error))
-    if not plan.is_cut:
+    except MediaError:  # it is told once, by who reads it
+        plan = None
+    if plan is None or not plan.is_cut:
         return Outcome(next=[NewTask(READ, Queue.ENCODE, {"path": str(path)}, held.claim.item, _READ_RANK)])
     return Outcome(next=[_in_pieces(path, seen.media, plan, held.claim.item)])
 

@@ -27,7 +27,7 @@ CALIBRATION = {
 class Drawings:
     """Reads files such as ``face 3 voice 5``: a drawn face of one second, a drawn voice of one second."""
 
-    def extract(self, path: Path) -> Extraction:
+    def extract(self, path: Path, _on_progress: object = None) -> Extraction:
         shown = {kind: int(number) for kind, number in re.findall(r"(face|voice) (\d+)", path.read_text())}
         span = Span(0.0, 1.0)
         faces, turns = [], []
