@@ -220,10 +220,7 @@ class _Hands:
 
     def _current(self) -> Installation:
         """The installation, with the model that is chosen now."""
-        if self.opened.outdated:
-            settings = self.opened.settings
-            self.opened.close()
-            self.opened = self._open(settings)
+        self.opened.renew()
         return self.opened
 
     def _archive(self) -> Archive:
