@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy.engine import Engine
 
-from ingest.ledger import Finding, Ledger, open_database
+from ingest.ledger import Finding, Ledger
 from search.announcements import Announcements
 from search.evidence import Evidence, EvidenceMissing, voice_id
 from search.people import NameTaken, People
@@ -18,8 +19,7 @@ SAMPLE = Finding("a" * 64, "voice", PIECE, 0, 100, 0, 0.1)
 class Home:
     """Ledger, people and evidence of a folder, and who announces there."""
 
-    def __init__(self, folder: Path) -> None:
-        database = open_database(f"sqlite:///{folder / 'records.sqlite'}")
+    def __init__(self, folder: Path, database: Engine) -> None:
         self.ledger, self.people, self.evidence = Ledger(database), People(database), Evidence(folder / "evidence")
         self.announcements = Announcements(self.ledger, self.people, self.evidence)
         self.locks = folder / "writers"
@@ -32,8 +32,8 @@ class Home:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path)
+def home(tmp_path: Path, database: Engine) -> Home:
+    return Home(tmp_path, database)
 
 
 @pytest.mark.parametrize("recorded", [True, False])
@@ -46,8 +46,8 @@ def test_only_what_a_record_rests_on_stays(home: Home, recorded: bool) -> None:
     assert home.ledger.announced() == {} and not list(home.locks.iterdir())
 
 
-def test_what_is_being_written_is_left_alone(home: Home, tmp_path: Path) -> None:
-    other = Home(tmp_path)
+def test_what_is_being_written_is_left_alone(home: Home, tmp_path: Path, database: Engine) -> None:
+    other = Home(tmp_path, database)
     with home.announcements.of([PIECE]):
         home.evidence.put_voice(SOUND)
         assert other.announcements.remove_abandoned() == 0
