@@ -126,14 +126,21 @@ def writing(database: Engine) -> Iterator[Connection]:
     """
     connection = connected(database)
     try:
-        with connection.begin() as transaction:
+        transaction = connection.begin()
+        try:
             yield connection
             counted = _count(connection) if connection.dialect.name == "postgresql" else None
-            try:
-                transaction.commit()
-            except RecordsAway as lost:
-                if lost.broken_off or (counted and not _was_committed(database, *counted, lost)):
-                    raise
+        except BaseException:
+            transaction.rollback()
+            raise
+        try:
+            transaction.commit()
+        except RecordsAway as lost:
+            if lost.broken_off or (counted and not _was_committed(database, *counted, lost)):
+                raise
+        except BaseException:
+            connection.invalidate()  # whatever it has begun ends with it
+            raise
     finally:
         connection.close()
 

@@ -32,6 +32,7 @@ FRESH_SECONDS = 2.0
 USED_SECONDS = 60.0
 
 _SECRET = re.compile(rf"{PREFIX}_([0-9a-f]{{12}})_[0-9a-f]{{64}}")
+_IDENTITY = re.compile(r"[0-9a-f]{12}")
 _METADATA = sql.MetaData()
 _KEYS = sql.Table(
     "api_keys",
@@ -125,6 +126,10 @@ class Keys:
         self._lock = threading.Lock()
         create_tables(_METADATA, database)
 
+    def close(self) -> None:
+        """Let go of the connections to the records; the next use makes new ones."""
+        self._database.dispose()
+
     @repeatable
     def create(self, label: str, role: Role) -> tuple[str, str]:
         """Make a key.
@@ -159,6 +164,8 @@ class Keys:
     @repeatable
     def revoke(self, identity: str) -> Key:
         """Let a key work no longer; doing it twice changes nothing. Raises UnknownKey."""
+        if not _IDENTITY.fullmatch(identity):  # nor would every database be asked for it
+            raise UnknownKey(f"no key has the id {identity!r}: `visavox keys list` shows those there are")
         with writing(self._database) as connection:
             connection.execute(
                 sql.update(_KEYS).where(_KEYS.c.id == identity, _KEYS.c.revoked.is_(None)).values(revoked=now())

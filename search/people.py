@@ -18,6 +18,7 @@ from typing import Any
 import sqlalchemy as sql
 from sqlalchemy.engine import Engine
 
+from ingest.database import storable
 from ingest.ledger import Finding
 from ingest.transactions import RecordsError, erase_deleted, now, reading, repeatable, writing
 from search import idempotency, people_tables
@@ -206,7 +207,7 @@ class People:
             raise ValueError(f"a page has 1 person or more, got {limit}")
         query = sql.select(_PEOPLE).where(sql.not_(_PEOPLE.c.leaving)).order_by(_PEOPLE.c.name, _PEOPLE.c.id)
         if after is not None:
-            name, identity = after
+            name, identity = (storable(one) for one in after)
             same_name = sql.and_(_PEOPLE.c.name == name, _PEOPLE.c.id > identity)
             query = query.where(sql.or_(_PEOPLE.c.name > name, same_name))
         with reading(self._database) as connection:

@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 
@@ -95,6 +96,12 @@ class RealPostgres:
             yield self.url(name)
         finally:
             self.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def copy(self, url: str) -> str:
+        """The URL of a copy of a database that nobody is connected to; it goes with the server."""
+        name = f"test_{uuid.uuid4().hex[:12]}"
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {urlsplit(url).path[1:]}")
+        return self.url(name)
 
     def execute(self, statement: str) -> list[tuple[Any, ...]]:
         """Run one statement as the superuser, outside any transaction; its rows."""

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from sqlalchemy.engine import Engine
 
+from ingest.database import open_database
 from ingest.ledger import Finding, Ledger
+from ingest.transactions import RecordsAway
 from search.announcements import Announcements
 from search.evidence import Evidence, EvidenceMissing, voice_id
 from search.people import NameTaken, People
+from tests.real_postgres import RealPostgres
 
 SOUND = np.linspace(-0.5, 0.5, 1600, dtype=np.float32)
 PIECE = voice_id(SOUND)
@@ -93,3 +96,24 @@ def test_more_pieces_than_a_batch_are_all_removed(home: Home, monkeypatch: pytes
         for sound in sounds:
             home.evidence.put_voice(sound)
     assert not [path for path in home.evidence.folder.rglob("*") if path.is_file()]
+
+
+def test_nothing_is_removed_once_a_lost_connection_lets_others_announce(
+    tmp_path: Path, postgres: RealPostgres, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = open_database(postgres_url)
+    home = Home(tmp_path, database)
+    home.evidence.put_voice(SOUND)
+    uses_evidence = home.people.uses_evidence
+
+    def cut_off(evidence: str, *, besides: str) -> bool:
+        postgres.end_connections()
+        return uses_evidence(evidence, besides=besides)
+
+    monkeypatch.setattr(home.people, "uses_evidence", cut_off)
+    with pytest.raises(RecordsAway):
+        home.announcements.discard([PIECE])
+    assert home.has_piece()
+    monkeypatch.undo()
+    assert home.announcements.discard([PIECE]) == 1 and not home.has_piece()
+    database.dispose()
