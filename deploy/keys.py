@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 from sqlalchemy.engine import make_url
 
 from deploy.settings import Settings, load_settings
-from ingest.ledger import open_database
+from ingest.database import open_database
 from search.access import Keys
 
 
@@ -25,4 +26,5 @@ def has_working_key() -> bool:
         file = make_url(settings.database_url).database
         if file and not Path(file).exists():
             return False
-    return any(key.revoked is None for key in open_keys(settings).all())
+    with closing(open_keys(settings)) as keys:
+        return any(key.revoked is None for key in keys.all())

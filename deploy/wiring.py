@@ -22,7 +22,8 @@ from deploy.settings import CALM, Settings, load_settings
 from encoders.batching import Batch, shared_by_threads
 from encoders.encoder import Encoder, packaged_encoders
 from encoders.folder import read_description
-from ingest.ledger import Database, Ledger, open_database
+from ingest.database import open_database
+from ingest.ledger import Database, Ledger
 from ingest.pipeline import ExtractionSettings, Extractor
 from ingest.sandbox import Sandbox, SandboxLimits
 from ingest.track import Extraction
@@ -38,7 +39,7 @@ from search.store import SHARED, StoreError
 PATIENCE_SECONDS = 10.0
 # A worker waits longer: a question being answered must not make a file fail.
 WORKER_PATIENCE_SECONDS = 120.0
-# How long who ingests goes on asking a server of the index that is away: restarted, or moved by those who run it.
+# How long who ingests goes on asking a server that is away: restarted, or moved by those who run it.
 OUTAGE_SECONDS = 600.0
 
 
@@ -54,7 +55,7 @@ Observe = Callable[[str, float], None]
 
 @dataclass(frozen=True)
 class Outage:
-    """What to do while a server of the index is away.
+    """What to do while a server of the index or of the records is away.
 
     Args:
         seconds: to go on asking from when it went.
@@ -78,7 +79,7 @@ class Installation:
             enrolment by a moment; a server that lives on asks ``Bounded``, which is quicker.
         observe: given by a server that many ask at once, about files that nobody trusts: files are then read by
             processes that can be killed, threads share the networks, and it is told how long the stages take.
-        outage: what to do while a server of the index is away.
+        outage: what to do while a server of the index or of the records is away.
     """
 
     def __init__(
@@ -228,7 +229,7 @@ class Installation:
     def database(self) -> Database:
         """Where the records are, and the book of work."""
         self.settings.home.mkdir(parents=True, exist_ok=True)
-        return open_database(self.settings.database_url)
+        return open_database(self.settings.database_url, patience=self._outage.seconds, notice=self._outage.notice)
 
     @property
     def store(self) -> MilvusStore:
@@ -302,6 +303,8 @@ class Installation:
     def close(self) -> None:
         """Let go of everything."""
         self.release()
+        if "_database" in vars(self):
+            self.database.dispose()
         if "sandbox" in vars(self):
             self.sandbox.close()
 

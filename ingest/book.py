@@ -19,9 +19,11 @@ from typing import Any
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection, Engine
 
+from ingest.database import StorableText
 from ingest.jobs import UnknownJob
 from ingest.ledger import Ledger, record_file
 from ingest.tasks import Claim, ItemState, LeaseLost, Loss, NewJob, NewTask, Outcome, Queue, TaskState
+from ingest.transactions import create_tables, reading, repeatable, writing
 
 METADATA = sql.MetaData()
 
@@ -30,7 +32,7 @@ JOBS = sql.Table(
     METADATA,
     sql.Column("id", sql.String(32), primary_key=True),
     sql.Column("kind", sql.String(16), nullable=False),
-    sql.Column("archive", sql.String(200), nullable=False),
+    sql.Column("archive", StorableText, nullable=False),
     sql.Column("priority", sql.Integer, nullable=False),
     sql.Column("created", sql.Float(53), nullable=False),
     sql.Column("started", sql.Float(53), nullable=True),
@@ -39,16 +41,16 @@ JOBS = sql.Table(
     sql.Column("cancelled", sql.Boolean, nullable=False),
     sql.Column("asked", sql.JSON, nullable=False),
     sql.Column("result", sql.JSON, nullable=True),
-    sql.Column("failure", sql.Text, nullable=True),
+    sql.Column("failure", StorableText, nullable=True),
 )
 ITEMS = sql.Table(
     "items",
     METADATA,
     sql.Column("job", sql.String(32), primary_key=True),
     sql.Column("number", sql.BigInteger, primary_key=True, autoincrement=False),
-    sql.Column("path", sql.Text, nullable=False),
+    sql.Column("path", StorableText, nullable=False),
     sql.Column("state", sql.String(16), nullable=False),
-    sql.Column("reason", sql.Text, nullable=True),
+    sql.Column("reason", StorableText, nullable=True),
     sql.Column("attempts", sql.Integer, nullable=False),
     sql.Column("seconds", sql.Float(53), nullable=False),
     sql.Column("report", sql.JSON, nullable=True),
@@ -74,7 +76,7 @@ TASKS = sql.Table(
     sql.Column("not_before", sql.Float(53), nullable=False),
     sql.Column("attempts", sql.Integer, nullable=False),
     sql.Column("losses", sql.Integer, nullable=False),
-    sql.Column("reason", sql.Text, nullable=True),
+    sql.Column("reason", StorableText, nullable=True),
 )
 sql.Index("tasks_to_claim", TASKS.c.job, TASKS.c.state, TASKS.c.queue, TASKS.c.rank, TASKS.c.item)
 sql.Index("tasks_leased", TASKS.c.state, TASKS.c.leased_until)
@@ -109,14 +111,15 @@ class Book:
         self.database = database
         self._first_pause = first_pause
         Ledger(database)  # a file that is given up is entered there
-        METADATA.create_all(database)
+        create_tables(METADATA, database)
 
     # ---- jobs ---------------------------------------------------------------------------------
 
+    @repeatable
     def open_job(self, job: NewJob) -> str:
         """Write a job down and give its id: from here on it is not lost."""
         identity = uuid.uuid4().hex
-        with self.database.begin() as connection:
+        with writing(self.database) as connection:
             now = clock(connection)
             connection.execute(
                 sql.insert(JOBS).values(
@@ -137,21 +140,23 @@ class Book:
         """Go on with a paused job. Raises UnknownJob."""
         self._mark(job, paused=False)
 
+    @repeatable
     def cancel(self, job: str) -> None:
         """Do nothing more of a job; what runs is abandoned at its next heartbeat. Raises UnknownJob."""
-        with self.database.begin() as connection:
+        with writing(self.database) as connection:
             now = clock(connection)
             if _job(connection, job).finished is not None:
                 return
             connection.execute(sql.update(JOBS).where(JOBS.c.id == job).values(cancelled=True, finished=now))
             _cancel_open(connection, job, now)
 
+    @repeatable
     def cancel_abandoned(self, kind: str) -> int:
         """Cancel jobs that a process did itself and left behind, being killed; gives their number.
 
         Such a job says ``here`` in what was asked for. Whoever asks for the same again goes on where it was.
         """
-        with self.database.begin() as connection:
+        with writing(self.database) as connection:
             now = clock(connection)
             unfinished = sql.select(JOBS.c.id, JOBS.c.asked).where(JOBS.c.kind == kind, JOBS.c.finished.is_(None))
             alive = sql.select(TASKS.c.job).where(TASKS.c.state == TaskState.RUNNING, TASKS.c.leased_until >= now)
@@ -162,6 +167,7 @@ class Book:
                 _cancel_open(connection, job, now)
             return len(left)
 
+    @repeatable
     def retry(self, job: str, item_task: NewTask) -> int:
         """Try the failed and the cancelled files of a job again; gives their number. Raises UnknownJob.
 
@@ -170,7 +176,7 @@ class Book:
             item_task: what is to be done with each; its ``path`` is filled in.
         """
         again = (ItemState.FAILED, ItemState.CANCELLED)
-        with self.database.begin() as connection:
+        with writing(self.database) as connection:
             now = clock(connection)
             _job(connection, job)
             where = sql.and_(ITEMS.c.job == job, ITEMS.c.state.in_(again))
@@ -190,22 +196,25 @@ class Book:
             _add_tasks(connection, job, [_about(item_task, one.number, one.path) for one in failed])
             return len(failed)
 
+    @repeatable
     def forget(self, job: str) -> None:
         """Remove a finished job from the book. Raises UnknownJob, ValueError if it is not finished."""
-        with self.database.begin() as connection:
+        with writing(self.database) as connection:
             if _job(connection, job).finished is None:
                 raise ValueError(f"job {job} is not finished: cancel it first")
             for table in (TASKS, ITEMS):
                 connection.execute(sql.delete(table).where(table.c.job == job))
             connection.execute(sql.delete(JOBS).where(JOBS.c.id == job))
 
+    @repeatable
     def _mark(self, job: str, **values: object) -> None:
-        with self.database.begin() as connection:
+        with writing(self.database) as connection:
             _job(connection, job)
             connection.execute(sql.update(JOBS).where(JOBS.c.id == job).values(**values))
 
     # ---- tasks --------------------------------------------------------------------------------
 
+    @repeatable
     def claim(self, queues: Sequence[Queue], holder: str, lease: float, job: str | None = None) -> Claim | None:
         """Take the best task that waits, or None.
 
@@ -215,7 +224,7 @@ class Book:
             lease: seconds for which nobody else may have it, unless it is renewed.
             job: of this one only.
         """
-        with self.database.begin() as connection:
+        with writing(self.database) as connection:
             now = clock(connection)
             opened = sql.select(JOBS.c.id, JOBS.c.archive).where(JOBS.c.finished.is_(None), sql.not_(JOBS.c.paused))
             opened = opened if job is None else opened.where(JOBS.c.id == job)
@@ -233,14 +242,16 @@ class Book:
                 )  # fmt: skip
         return None
 
+    @repeatable
     def renew(self, claim: Claim, lease: float) -> None:
         """Hold a task for longer. Raises LeaseLost."""
-        with self.database.begin() as connection:
+        with writing(self.database) as connection:
             _held(connection, claim, leased_until=clock(connection) + lease)
 
+    @repeatable
     def settle(self, claim: Claim, outcome: Outcome) -> None:
         """Write down how a task ended, and all that follows from it, at once. Raises LeaseLost."""
-        with self.database.begin() as connection:
+        with writing(self.database) as connection:
             now = clock(connection)
             _held(connection, claim, state=outcome.state, holder=None, leased_until=None, reason=outcome.reason)
             _add_items(connection, claim.job, outcome.items, outcome.item_task, now)
@@ -255,6 +266,7 @@ class Book:
             _advance(connection, claim.task)
             _finish_if_done(connection, claim.job, now)
 
+    @repeatable
     def put_back(self, claim: Claim, reason: str, *, counts: bool) -> bool:
         """Let a task wait again, a while; whether it was given up instead. Raises LeaseLost.
 
@@ -263,16 +275,18 @@ class Book:
             reason: why it did not succeed, for people to read.
             counts: whether that was the task's own fault, which it may have ``MOST_ATTEMPTS`` times.
         """
-        with self.database.begin() as connection:
+        with writing(self.database) as connection:
             now = clock(connection)
             row = _held(connection, claim)
             return _failed_once(connection, row, reason, now, first_pause=self._first_pause, counts=counts)
 
+    @repeatable
     def release(self, claim: Claim) -> None:
         """Let a task wait again at once, as if it had never been claimed. Raises LeaseLost."""
-        with self.database.begin() as connection:
+        with writing(self.database) as connection:
             _held(connection, claim, state=TaskState.WAITING, holder=None, leased_until=None)
 
+    @repeatable
     def died(self, holder: str, reason: str, *, counts: bool = True) -> Loss | None:
         """Note that the process of a holder died on its task; None if it held none.
 
@@ -281,7 +295,7 @@ class Book:
             reason: what is told of it, should it be given up.
             counts: whether the task may have been the cause.
         """
-        with self.database.begin() as connection:
+        with writing(self.database) as connection:
             now = clock(connection)
             mine = sql.and_(TASKS.c.holder == holder, TASKS.c.state.in_(_OPEN_TASKS))
             # written before it is read, so that nobody takes it meanwhile
@@ -291,18 +305,20 @@ class Book:
             given_up = _failed_once(connection, row, reason, now, first_pause=self._first_pause, counts=counts)
             return Loss(row["job"], row["kind"], given_up)
 
+    @repeatable
     def take_back(self) -> int:
         """Let tasks whose lease has run out wait again; gives their number."""
-        with self.database.begin() as connection:
+        with writing(self.database) as connection:
             now = clock(connection)
             over = sql.and_(TASKS.c.state == TaskState.RUNNING, TASKS.c.leased_until < now)
             # the holder stays written down until somebody else is: its death may only be noticed now
             freed = {"state": TaskState.WAITING, "leased_until": None, "losses": TASKS.c.losses + 1}
             return int(connection.execute(sql.update(TASKS).where(over).values(**freed)).rowcount)
 
+    @repeatable
     def waiting(self, queues: Sequence[Queue]) -> int:
         """Number of tasks that could be claimed now."""
-        with self.database.connect() as connection:
+        with reading(self.database) as connection:
             ready = sql.and_(
                 TASKS.c.state == TaskState.WAITING, TASKS.c.needs == 0, TASKS.c.queue.in_(queues),
                 TASKS.c.not_before <= clock(connection),

@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection, Engine
 from ingest.book import ITEMS, JOBS, TASKS, clock
 from ingest.jobs import FileReport, UnknownJob
 from ingest.tasks import ItemState, TaskState
+from ingest.transactions import reading, repeatable
 
 JobStanding = Literal["queued", "running", "paused", "done", "failed", "cancelled"]
 FIRST_ERRORS = 5
@@ -94,11 +95,13 @@ class JobPages:
     def __init__(self, database: Engine) -> None:
         self._database = database
 
+    @repeatable
     def page(self, job: str) -> JobPage:
         """One job. Raises UnknownJob."""
-        with self._database.connect() as connection:
+        with reading(self._database) as connection:
             return _page(connection, job)
 
+    @repeatable
     def recent(self, limit: int = 20, *, unfinished: bool = False) -> list[JobPage]:
         """The jobs asked for last, the newest first.
 
@@ -109,9 +112,10 @@ class JobPages:
         newest = sql.select(JOBS.c.id).order_by(JOBS.c.created.desc(), JOBS.c.id).limit(limit)
         if unfinished:
             newest = newest.where(JOBS.c.finished.is_(None))
-        with self._database.connect() as connection:
+        with reading(self._database) as connection:
             return [_page(connection, job) for job in connection.scalars(newest).all()]
 
+    @repeatable
     def files(
         self, job: str, *, states: Sequence[ItemState] = (), after: int = 0, limit: int = 100
     ) -> list[FileStanding]:
@@ -126,7 +130,7 @@ class JobPages:
         wanted = sql.select(ITEMS).where(ITEMS.c.job == job, ITEMS.c.number > after)
         if states:
             wanted = wanted.where(ITEMS.c.state.in_(states))
-        with self._database.connect() as connection:
+        with reading(self._database) as connection:
             if connection.execute(sql.select(JOBS.c.id).where(JOBS.c.id == job)).first() is None:
                 raise UnknownJob(f"no job {job!r} is known")
             return _standings(connection, wanted.order_by(ITEMS.c.number).limit(min(limit, MOST_FILES)))

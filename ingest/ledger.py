@@ -9,19 +9,20 @@ them behind, and so the next one knows what to look for.
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sql
-from sqlalchemy import event
-from sqlalchemy.engine import Connection, Engine, ExceptionContext
+from sqlalchemy.engine import Connection, Engine
 
+from ingest.database import StorableText, open_database, storable
 from ingest.track import MediaId
+from ingest.transactions import RecordsError, create_tables, now, on_postgresql, reading, repeatable, writing
+
+__all__ = ["Finding", "Ledger", "MediaRecord", "RecordsError", "finding_columns", "now", "open_database"]
 
 Database = Engine
 """Where records are kept; from :func:`open_database`."""
@@ -44,14 +45,17 @@ _MEDIA = sql.Table(
 _FILES = sql.Table(
     "files",
     _METADATA,
-    sql.Column("path", sql.Text, primary_key=True),
+    sql.Column("path", StorableText, nullable=False),
     sql.Column("media", sql.String(64), nullable=True, index=True),
-    sql.Column("archive", sql.String(200), nullable=False),
+    sql.Column("archive", StorableText, nullable=False),
     sql.Column("state", sql.String(16), nullable=False),
-    sql.Column("reason", sql.Text, nullable=True),
+    sql.Column("reason", StorableText, nullable=True),
     sql.Column("attempts", sql.Integer, nullable=False),
     sql.Column("updated", sql.DateTime, nullable=False),
+    sql.PrimaryKeyConstraint("path").ddl_if(dialect="sqlite"),
 )
+# A path has up to 4096 bytes, which is more than PostgreSQL takes into an index of keys, but not into one of hashes.
+on_postgresql(_FILES, "ALTER TABLE files ADD CONSTRAINT files_path EXCLUDE USING hash (path WITH =)")
 
 
 def finding_columns() -> tuple[sql.Column[Any], ...]:
@@ -113,139 +117,80 @@ class MediaRecord:
     warnings: tuple[str, ...]
 
 
-# What the databases say of the disk, and what to do about it.
-_ADVICE = (
-    (("full", "No space left"), "; make room there and do the same again, which goes on where this stopped"),
-    (("readonly", "unable to open"), "; check the folder, and that this user may write there"),
-)
-
-
-class RecordsError(Exception):
-    """The database of the records cannot be opened, read or written; the message says what to look at."""
-
-
-def open_database(url: str) -> Engine:
-    """Open the records' database.
-
-    SQLite gets write-ahead logging, a patient lock and ``secure_delete``, which overwrites deleted
-    rows: forgetting a person must leave nothing in free pages.
-
-    Args:
-        url: an SQLAlchemy URL.
-
-    Raises:
-        RecordsError: the URL is none, or its driver is not installed. Later, from any use of the database:
-            it cannot be reached, opened, read or written.
-    """
-    try:
-        # hidden parameters: names of people and files must not get into tracebacks and logs
-        engine = sql.create_engine(url, pool_pre_ping=True, hide_parameters=True)
-    except (sql.exc.ArgumentError, ImportError) as error:
-        raise RecordsError(f"VISAVOX_DATABASE_URL cannot be used: {error}") from error
-
-    @event.listens_for(engine.dialect, "handle_error")
-    def _translate(context: ExceptionContext) -> RecordsError | None:
-        # a broken rule of the schema is the caller's business, and a lost connection found in time the pool's;
-        # everything else is the database's state
-        met = context.sqlalchemy_exception
-        if met is None or isinstance(met, sql.exc.IntegrityError) or context.is_pre_ping:
-            return None
-        return RecordsError(_explanation(engine.url.render_as_string(), context.original_exception))
-
-    if engine.dialect.name == "sqlite":
-
-        @event.listens_for(engine, "connect")
-        def _prepare(connection: Any, _record: object) -> None:  # noqa: ANN401 - a driver's own type
-            cursor = connection.cursor()
-            try:
-                for pragma in ("busy_timeout=15000", "journal_mode=WAL", "secure_delete=ON", "synchronous=FULL"):
-                    cursor.execute(f"PRAGMA {pragma}")
-            except sqlite3.Error as error:
-                raise RecordsError(_explanation(str(engine.url.database), error)) from error
-            finally:
-                cursor.close()
-
-    try:
-        engine.connect().close()  # now, where it can be told apart from the work that follows
-    except sql.exc.SQLAlchemyError as error:
-        raise RecordsError(f"the records in {engine.url.render_as_string()} cannot be opened: {error}") from error
-    return engine
-
-
-def _explanation(place: str, cause: BaseException) -> str:
-    advice = next((advice for signs, advice in _ADVICE if any(sign in str(cause) for sign in signs)), "")
-    return f"the records in {place} cannot be used: {cause}{advice}"
-
-
-def now() -> datetime:
-    """The present moment in UTC, without zone, as the records keep it."""
-    return datetime.now(UTC).replace(tzinfo=None)
-
-
 class Ledger:
-    """Media, files and tracks. Every method is one transaction."""
+    """Media, files and tracks. Every method is one transaction, repeated if the database goes away in its midst.
+
+    Not so :meth:`all_findings` and :meth:`striking_out`, which give while they last.
+    """
 
     def __init__(self, database: Engine) -> None:
         self._database = database
-        _METADATA.create_all(database)
+        create_tables(_METADATA, database)
 
+    @repeatable
     def medium(self, media: str) -> MediaRecord | None:
         """The record of a medium, or None if it was never read."""
-        with self._database.connect() as connection:
+        with reading(self._database) as connection:
             row = connection.execute(sql.select(_MEDIA).where(_MEDIA.c.id == media)).mappings().first()
         if row is None:
             return None
         fields = {name: row[name] for name in ("id", "state", "kind", "seconds", "faces", "voices", "settings")}
         return MediaRecord(**fields, warnings=tuple(row["warnings"]))
 
+    @repeatable
     def begin(self, record: MediaRecord, findings: Sequence[Finding]) -> None:
         """Record what was found, before any row is written; replaces what an earlier reading found."""
-        values = vars(record) | {"state": "writing", "warnings": list(record.warnings), "updated": now()}
-        with self._database.begin() as connection:
+        warnings = [storable(warning) for warning in record.warnings]
+        values = vars(record) | {"state": "writing", "warnings": warnings, "updated": now()}
+        with writing(self._database) as connection:
+            # the medium first: of two who read the same one, the other waits here
+            _put(connection, _MEDIA, _MEDIA.c.id == record.id, values)
             connection.execute(sql.delete(_TRACKS).where(_TRACKS.c.media == record.id))
-            connection.execute(sql.delete(_MEDIA).where(_MEDIA.c.id == record.id))
-            connection.execute(sql.insert(_MEDIA).values(**values))
             unique = {(f.modality, f.evidence, f.start_ms, f.end_ms): vars(f) for f in findings}
             if unique:
                 connection.execute(sql.insert(_TRACKS), list(unique.values()))
 
+    @repeatable
     def finish(self, media: str) -> None:
         """All rows of a medium are in the index."""
-        with self._database.begin() as connection:
+        with writing(self._database) as connection:
             connection.execute(sql.update(_MEDIA).where(_MEDIA.c.id == media).values(state="done", updated=now()))
 
+    @repeatable
     def reopen(self, media: str) -> None:
         """Some of a medium's evidence is lost: its file is to be read again when it is met."""
-        with self._database.begin() as connection:
+        with writing(self._database) as connection:
             connection.execute(sql.update(_MEDIA).where(_MEDIA.c.id == media).values(state="writing", updated=now()))
 
+    @repeatable
     def record_file(self, path: Path, media: MediaId | None, archive: str, *, reason: str | None = None) -> None:
-        """Record the outcome of one file: done without a reason, failed with one."""
-        with self._database.begin() as connection:
+        """Record the outcome of one file: done without a reason, failed with one; the same again changes nothing."""
+        with writing(self._database) as connection:
             record_file(connection, path, media, archive, reason=reason)
 
+    @repeatable
     def findings(self, media: str) -> list[Finding]:
         """Everything found in one medium."""
-        with self._database.connect() as connection:
+        with reading(self._database) as connection:
             rows = connection.execute(sql.select(_TRACKS).where(_TRACKS.c.media == media)).mappings().all()
         return [Finding(**row) for row in rows]
 
     def all_findings(self, batch: int = 5000) -> Iterator[Finding]:
         """Everything found in all media, in order of media, read in batches."""
         query = sql.select(_TRACKS).order_by(*_TRACKS.primary_key.columns)
-        with self._database.connect() as connection:
+        with reading(self._database) as connection:
             result = connection.execution_options(yield_per=batch).execute(query).mappings()
             for row in result:
                 yield Finding(**row)
 
+    @repeatable
     def uses_evidence(self, evidence: str) -> bool:
         """Whether any track of the archive rests on a piece of evidence."""
-        with self._database.connect() as connection:
-            return (
-                connection.execute(sql.select(sql.literal(1)).where(_TRACKS.c.evidence == evidence).limit(1)).first()
-                is not None
-            )
+        query = sql.select(sql.literal(1)).where(_TRACKS.c.evidence == evidence).limit(1)
+        with reading(self._database) as connection:
+            return connection.execute(query).first() is not None
 
+    @repeatable
     def announce(self, writer: str, subjects: Collection[str]) -> None:
         """Note what a writer is about to write, before it does.
 
@@ -255,36 +200,41 @@ class Ledger:
         """
         announced = [{"writer": writer, "subject": subject} for subject in sorted(set(subjects))]
         if announced:
-            with self._database.begin() as connection:
+            with writing(self._database) as connection:
                 connection.execute(sql.insert(_ANNOUNCED), announced)
 
+    @repeatable
     def announced(self) -> dict[str, set[str]]:
         """What is announced, by writer."""
         found: dict[str, set[str]] = {}
-        with self._database.connect() as connection:
+        with reading(self._database) as connection:
             for row in connection.execute(sql.select(_ANNOUNCED)):
                 found.setdefault(row.writer, set()).add(row.subject)
         return found
 
     @contextmanager
-    def striking_out(self, writer: str, subjects: Collection[str]) -> Iterator[set[str]]:
+    def striking_out(self, writer: str, subjects: Collection[str]) -> Iterator[StruckOut]:
         """Take back a writer's announcements when the block ends; until then nobody can announce anything.
 
         Gives those of the subjects that nobody else announces: of them one can say now, and for the time of the
         block, that no record rests on them, and remove them. If the block raises, the announcements stay.
+
+        Raises:
+            RecordsAway: the database went away: at the end of the block, or when it asked whether the promise holds.
         """
         mine = sql.and_(_ANNOUNCED.c.writer == writer, _ANNOUNCED.c.subject.in_(subjects))
-        with self._database.begin() as connection:
+        with writing(self._database) as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(sql.text("LOCK TABLE announced IN SHARE ROW EXCLUSIVE MODE"))
             # SQLite has one writer at a time, who is one from the first statement that writes
             connection.execute(sql.delete(_ANNOUNCED).where(mine))
             others = sql.select(_ANNOUNCED.c.subject).where(_ANNOUNCED.c.subject.in_(subjects))
-            yield set(subjects) - set(connection.scalars(others))
+            yield StruckOut(frozenset(subjects) - frozenset(connection.scalars(others)), connection)
 
+    @repeatable
     def counts(self) -> tuple[int, int]:
         """Number of media that are in, and of files whose last attempt failed."""
-        with self._database.connect() as connection:
+        with reading(self._database) as connection:
             done = connection.scalar(sql.select(sql.func.count()).select_from(_MEDIA).where(_MEDIA.c.state == "done"))
             failed = connection.scalar(
                 sql.select(sql.func.count()).select_from(_FILES).where(_FILES.c.state == "failed")
@@ -296,16 +246,50 @@ def record_file(
     connection: Connection, path: Path, media: MediaId | None, archive: str, *, reason: str | None = None
 ) -> None:
     """The same as :meth:`Ledger.record_file`, within a transaction of the caller's."""
-
-    old = connection.execute(sql.select(_FILES).where(_FILES.c.path == str(path))).mappings().first()
-    values = {
+    outcome = {
         "media": media,
-        "archive": archive,
+        "archive": storable(archive),
         "state": "done" if reason is None else "failed",
-        "reason": reason,
-        "attempts": (old["attempts"] if old else 0) + 1,
+        "reason": None if reason is None else storable(reason),
     }
-    if old and all(old[name] == values[name] for name in ("media", "archive", "state", "reason")):
+    mine = _FILES.c.path == str(path)
+    old = connection.execute(sql.select(_FILES).where(mine)).mappings().first()
+    if old and all(old[name] == value for name, value in outcome.items()):
         return  # a second run changes nothing
-    connection.execute(sql.delete(_FILES).where(_FILES.c.path == str(path)))
-    connection.execute(sql.insert(_FILES).values(path=str(path), updated=now(), **values))
+    again = outcome | {"attempts": _FILES.c.attempts + 1, "updated": now()}
+    _put(connection, _FILES, mine, again, again | {"path": str(path), "attempts": 1})
+
+
+@dataclass(frozen=True)
+class StruckOut:
+    """What nobody else announces, while nobody can.
+
+    Args:
+        free: subjects that may be removed.
+        connection: whose transaction keeps others from announcing.
+    """
+
+    free: frozenset[str]
+    connection: Connection
+
+    def confirm(self) -> None:
+        """Raise RecordsAway if a lost connection has set the others free again."""
+        self.connection.execute(sql.select(1))
+
+
+def _put(
+    connection: Connection,
+    table: sql.Table,
+    which: sql.ColumnElement[bool],
+    values: Mapping[str, Any],
+    new: Mapping[str, Any] | None = None,
+) -> None:
+    """Change a row or insert it (``new``, if that differs), also if another inserts it at the same moment."""
+    change = sql.update(table).where(which).values(**values)
+    if connection.execute(change).rowcount:
+        return
+    try:
+        with connection.begin_nested():
+            connection.execute(sql.insert(table).values(**(values if new is None else new)))
+    except sql.exc.IntegrityError:
+        connection.execute(change)

@@ -22,7 +22,7 @@ from enum import StrEnum
 import sqlalchemy as sql
 from sqlalchemy.engine import Engine
 
-from ingest.ledger import RecordsError, now
+from ingest.transactions import RecordsError, create_tables, now, reading, repeatable, writing
 
 PREFIX = "vvx"
 LONGEST_LABEL = 100
@@ -32,6 +32,7 @@ FRESH_SECONDS = 2.0
 USED_SECONDS = 60.0
 
 _SECRET = re.compile(rf"{PREFIX}_([0-9a-f]{{12}})_[0-9a-f]{{64}}")
+_IDENTITY = re.compile(r"[0-9a-f]{12}")
 _METADATA = sql.MetaData()
 _KEYS = sql.Table(
     "api_keys",
@@ -123,8 +124,13 @@ class Keys:
         self._clock = clock
         self._remembered: dict[str, _Remembered] = {}
         self._lock = threading.Lock()
-        _METADATA.create_all(database)
+        create_tables(_METADATA, database)
 
+    def close(self) -> None:
+        """Let go of the connections to the records; the next use makes new ones."""
+        self._database.dispose()
+
+    @repeatable
     def create(self, label: str, role: Role) -> tuple[str, str]:
         """Make a key.
 
@@ -138,24 +144,29 @@ class Keys:
         identity = secrets.token_hex(6)
         secret = f"{PREFIX}_{identity}_{secrets.token_hex(32)}"
         values = {"id": identity, "label": label, "role": str(role), "digest": _digest(secret), "created": now()}
-        with self._database.begin() as connection:
+        with writing(self._database) as connection:
             connection.execute(sql.insert(_KEYS).values(**values))
         return identity, secret
 
+    @repeatable
     def all(self) -> list[Key]:
         """Every key ever made, the oldest first."""
-        with self._database.connect() as connection:
+        with reading(self._database) as connection:
             rows = connection.execute(sql.select(_KEYS).order_by(_KEYS.c.created, _KEYS.c.id)).mappings().all()
         return [_key(row) for row in rows]
 
+    @repeatable
     def exist(self) -> bool:
         """Whether a key was ever made: revoking the last one must not open the door."""
-        with self._database.connect() as connection:
+        with reading(self._database) as connection:
             return connection.execute(sql.select(_KEYS.c.id).limit(1)).first() is not None
 
+    @repeatable
     def revoke(self, identity: str) -> Key:
         """Let a key work no longer; doing it twice changes nothing. Raises UnknownKey."""
-        with self._database.begin() as connection:
+        if not _IDENTITY.fullmatch(identity):  # nor would every database be asked for it
+            raise UnknownKey(f"no key has the id {identity!r}: `visavox keys list` shows those there are")
+        with writing(self._database) as connection:
             connection.execute(
                 sql.update(_KEYS).where(_KEYS.c.id == identity, _KEYS.c.revoked.is_(None)).values(revoked=now())
             )
@@ -185,9 +196,10 @@ class Keys:
             return None
         return known.key if hmac.compare_digest(known.digest, _digest(secret)) else None
 
+    @repeatable
     def _look_up(self, identity: str, digest: str) -> Key | None:
         asked = self._clock()  # before the question: what is revoked meanwhile is not believed for longer
-        with self._database.connect() as connection:
+        with reading(self._database) as connection:
             row = connection.execute(sql.select(_KEYS).where(_KEYS.c.id == identity)).mappings().first()
         # without a row another hash is compared all the same: the time tells nothing about which ids exist
         same = hmac.compare_digest(row["digest"] if row else _digest(""), digest)
@@ -206,7 +218,7 @@ class Keys:
         """Write down that a key was used, to the minute. Records that cannot be written must not shut it out."""
         moment = now()
         if key.last_used is None or (moment - key.last_used).total_seconds() > USED_SECONDS:
-            with suppress(RecordsError), self._database.begin() as connection:
+            with suppress(RecordsError), writing(self._database) as connection:
                 connection.execute(sql.update(_KEYS).where(_KEYS.c.id == key.id).values(last_used=moment))
 
 

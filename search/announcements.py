@@ -119,8 +119,11 @@ class Announcements:
         removed = 0
         ordered = sorted(subjects)
         for start in range(0, len(ordered), _BATCH):
-            with self._ledger.striking_out(writer, ordered[start : start + _BATCH]) as free:
-                removed += sum(self._evidence.delete(piece) for piece in sorted(free) if self._unused(piece, besides))
+            with self._ledger.striking_out(writer, ordered[start : start + _BATCH]) as struck_out:
+                for piece in sorted(struck_out.free):
+                    if self._unused(piece, besides):
+                        struck_out.confirm()
+                        removed += self._evidence.delete(piece)
         return removed
 
     def _unused(self, evidence: str, besides: str) -> bool:

@@ -19,16 +19,16 @@ from typing import Any
 import sqlalchemy as sql
 from sqlalchemy.engine import Engine
 
-from ingest.ledger import now
-from search import people_tables
+from ingest.transactions import create_tables, now, reading, repeatable, unsampled, writing
 
 KEPT = timedelta(hours=24)
 LEASE = timedelta(seconds=30)
 _METADATA = sql.MetaData()
 
 # holder: who is at work, "" once the answer is there; neither: the person of the request was forgotten
+TABLE = "replies"
 _REPLIES = sql.Table(
-    "replies",
+    TABLE,
     _METADATA,
     sql.Column("id", sql.String(64), primary_key=True),
     sql.Column("request", sql.String(64), nullable=False),
@@ -40,6 +40,8 @@ _REPLIES = sql.Table(
     sql.Column("headers", sql.JSON, nullable=False),
     sql.Column("body", sql.Text, nullable=False),
 )
+for _told in (_REPLIES.c.headers, _REPLIES.c.body):
+    unsampled(_told)
 
 
 class IdempotencyMismatch(ValueError):
@@ -89,12 +91,13 @@ class Claim:
 
 
 class Replies:
-    """Claims and kept answers, in the database of the records. Every method is one transaction."""
+    """Claims and kept answers, in the database of the records. Every write is one transaction."""
 
     def __init__(self, database: Engine) -> None:
         self._database = database
-        people_tables.create(_METADATA, database)
+        create_tables(_METADATA, database)
 
+    @repeatable
     def claim(self, caller: str, key: str, request: bytes) -> Claim | Reply:
         """Take the work of a key, or get the answer that was kept.
 
@@ -112,65 +115,71 @@ class Replies:
         # under the key, which is not kept: from a plain digest of a request its few words could be guessed
         digest = hmac.new(key.encode(), request, "sha256").hexdigest()
         while True:
-            with self._database.begin() as connection:
+            with writing(self._database) as connection:
                 connection.execute(sql.delete(_REPLIES).where(_REPLIES.c.expires < now()))
             claim = self._enter(identity, digest) or self._take_over(identity, digest)
             if claim:
                 return claim
-            with self._database.connect() as connection:
+            with reading(self._database) as connection:
                 row = connection.execute(sql.select(_REPLIES).where(_REPLIES.c.id == identity)).mappings().first()
             if row is not None:
                 return _kept(row, digest)
             # it was released a moment ago
 
+    @repeatable
     def _enter(self, identity: str, digest: str) -> Claim | None:
         claim, moment = Claim(identity, uuid.uuid4().hex), now()
         values = {"id": identity, "request": digest, "holder": claim.holder, "person": "", "status": 0}
         values |= {"lease": moment + LEASE, "expires": moment + KEPT, "headers": {}, "body": ""}
         try:
-            with self._database.begin() as connection:
+            with writing(self._database) as connection:
                 connection.execute(sql.insert(_REPLIES).values(**values))
         except sql.exc.IntegrityError:
             return None
         return claim
 
+    @repeatable
     def _take_over(self, identity: str, digest: str) -> Claim | None:
         """The claim of a holder that has not renewed it."""
         holder, moment = uuid.uuid4().hex, now()
         lapsed = sql.and_(
             _REPLIES.c.id == identity, _REPLIES.c.request == digest, _REPLIES.c.holder != "", _REPLIES.c.lease < moment
         )
-        with self._database.begin() as connection:
+        with writing(self._database) as connection:
             taken = connection.execute(sql.update(_REPLIES).where(lapsed).values(holder=holder, lease=moment + LEASE))
             if not taken.rowcount:
                 return None
             person = connection.scalar(sql.select(_REPLIES.c.person).where(_REPLIES.c.id == identity))
         return Claim(identity, holder, person or "")
 
+    @repeatable
     def renew(self, claim: Claim) -> None:
         """Go on holding a claim; one that somebody else took over meanwhile stays theirs."""
-        with self._database.begin() as connection:
+        with writing(self._database) as connection:
             connection.execute(sql.update(_REPLIES).where(_held(claim)).values(lease=now() + LEASE))
 
+    @repeatable
     def keep(self, claim: Claim, reply: Reply) -> None:
         """The work is done: keep its answer, unless somebody took over or the person was forgotten meanwhile."""
-        with self._database.begin() as connection:
+        with writing(self._database) as connection:
             connection.execute(
                 sql.update(_REPLIES)
                 .where(_held(claim))
                 .values(holder="", status=reply.status, headers=dict(reply.headers), body=reply.body)
             )
 
+    @repeatable
     def release(self, claim: Claim) -> None:
         """The work was not done: the key may be used again, for this request, and for another if nothing was begun."""
         begun = _REPLIES.c.person != ""
-        with self._database.begin() as connection:
+        with writing(self._database) as connection:
             connection.execute(sql.delete(_REPLIES).where(_held(claim), sql.not_(begun)))
             connection.execute(sql.update(_REPLIES).where(_held(claim), begun).values(lease=now() - LEASE))
 
+    @repeatable
     def bind(self, claim: Claim, person: str) -> None:
         """Say whom the work is about. Raises RequestRunning if somebody took over."""
-        with self._database.begin() as connection:
+        with writing(self._database) as connection:
             bind(connection, claim, person)
 
 

@@ -5,7 +5,7 @@ aliases. What differs is asked of :class:`search.capabilities.Capabilities`.
 
 Timeouts and retries are ours. The client would retry 75 times, or until a request's time is over, also
 where a server refuses at once; it is told not to. Instead :class:`MilvusStore` asks again while a server
-is away, for as long as its patience lasts (:mod:`search.outage`): every request may be repeated, since rows
+is away, for as long as its patience lasts (:mod:`ingest.outage`): every request may be repeated, since rows
 are written and removed by key.
 
 This is the only file that knows pymilvus.
@@ -29,12 +29,12 @@ import grpc  # type: ignore[import-untyped]
 from pymilvus import DataType, MilvusClient, MilvusException
 
 from encoders.space import Embedding, Modality, Space
+from ingest.outage import Outage
 from search import generations
 from search.capabilities import Capabilities, Kind, capabilities_of
 from search.embedded import EmbeddedIndex
 from search.generations import Holding, alias_named, alias_of, ensure, reach
 from search.link import BATCH_KEYS, BATCH_ROWS, NOT_FOUND, SLOW_SECONDS, Link, RecordIterator
-from search.outage import Outage
 from search.records import FIELDS, is_id, quoted, to_expression, to_record, to_row
 from search.store import (
     EVERYTHING,
@@ -107,7 +107,7 @@ class MilvusStore:
             raise ValueError(f"a collection prefix is a short identifier, got {prefix!r}")
         self._uri, self._token, self._timeout = uri, token, timeout
         self._prefix, self._wait, self._consistency = prefix, wait, consistency
-        self._outage = Outage(patience, notice)
+        self._outage = Outage(StoreUnavailable, patience, notice)
         self._together: Together[tuple[Space, int, str], Embedding, list[Hit]] = Together(self._search)
         self._link: Link | None = None
         self._failure: tuple[float, StoreError] | None = None  # of the last attempt to connect, and when

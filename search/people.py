@@ -8,6 +8,7 @@ gives the samples to their new owner and marks who had them, the rows of the ind
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,13 +18,17 @@ from typing import Any
 import sqlalchemy as sql
 from sqlalchemy.engine import Engine
 
-from ingest.ledger import Finding, now
+from ingest.database import storable
+from ingest.ledger import Finding
+from ingest.transactions import RecordsError, erase_deleted, now, reading, repeatable, writing
 from search import idempotency, people_tables
 from search.answers import PeopleAnswer, PersonSummary
 from search.idempotency import Claim, Replies
 from search.people_tables import AUDIT as _AUDIT
 from search.people_tables import PEOPLE as _PEOPLE
 from search.people_tables import SAMPLES as _SAMPLES
+
+_LOG = logging.getLogger("visavox")
 
 UNKNOWN = "unknown"
 # Counting samples of more people than this at a time, all are counted: a statement takes only so many values.
@@ -85,7 +90,9 @@ def check_name(name: str) -> None:
 
 
 class People:
-    """The catalogue of enrolled people. Every method is one transaction.
+    """The catalogue of enrolled people.
+
+    Every method that writes is one transaction; if the database goes away in its midst, it is repeated.
 
     Args:
         database: of the records; one that an earlier version wrote is brought up to date.
@@ -99,6 +106,7 @@ class People:
         people_tables.prepare(database)
         self.replies = Replies(database)
 
+    @repeatable
     def find(self, name_or_id: str) -> Person:
         """The person of that name, or of that id. Raises UnknownPerson."""
         query = sql.select(_PEOPLE).where(
@@ -106,13 +114,14 @@ class People:
         )
         rows: Sequence[Mapping[Any, Any]] = ()
         if name_or_id.isprintable():  # nobody is called anything else, and not every database takes it
-            with self._database.connect() as connection:
+            with reading(self._database) as connection:
                 rows = connection.execute(query).mappings().all()
         if not rows:
             raise UnknownPerson(f"nobody called {name_or_id!r} is enrolled: `visavox people` lists who is")
         # an id is nobody else's, while anybody may be given a name that looks like one
         return _person(next((row for row in rows if row["id"] == name_or_id), rows[0]))
 
+    @repeatable
     def create(self, name: str, claim: Claim | None = None) -> Person:
         """Enter a person.
 
@@ -131,19 +140,20 @@ class People:
             return self.find(claim.person)
         person = Person(uuid.uuid4().hex, name, now())
         try:
-            with self._database.begin() as connection:
+            with writing(self._database) as connection:
                 connection.execute(sql.insert(_PEOPLE).values(**vars(person), leaving=False))
                 _note(connection, "create", person.id, "")
                 if claim is not None:
                     idempotency.bind(connection, claim, person.id)
-        except sql.exc.IntegrityError as error:
-            raise NameTaken(f"somebody is enrolled as {name!r} already") from error
+        except sql.exc.IntegrityError:  # whose details would take the name into logs
+            raise NameTaken(f"somebody is enrolled as {name!r} already") from None
         return person
 
     def named(self, name: str) -> Person | None:
         """The person of that name, or None."""
         return next((person for person in self.everyone() if person.name == name), None)
 
+    @repeatable
     def rename(self, name_or_id: str, name: str, version: int | None = None) -> Person:
         """Give a person another name.
 
@@ -161,19 +171,20 @@ class People:
         person = self.find(name_or_id)
         check_name(name)
         try:
-            with self._database.begin() as connection:
+            with writing(self._database) as connection:
                 _hold(connection, person.id, version)
                 connection.execute(sql.update(_PEOPLE).where(_PEOPLE.c.id == person.id).values(name=name))
                 changed = _raise_version(connection, person.id)
                 _note(connection, "rename", person.id, "")
-        except sql.exc.IntegrityError as error:
-            raise NameTaken(f"somebody is enrolled as {name!r} already") from error
+        except sql.exc.IntegrityError:  # whose details would take the name into logs
+            raise NameTaken(f"somebody is enrolled as {name!r} already") from None
         return Person(person.id, name, person.created, changed)
 
+    @repeatable
     def everyone(self) -> list[Person]:
         """Everyone enrolled, by name."""
         query = sql.select(_PEOPLE).where(sql.not_(_PEOPLE.c.leaving)).order_by(_PEOPLE.c.name)
-        with self._database.connect() as connection:
+        with reading(self._database) as connection:
             return [_person(row) for row in connection.execute(query).mappings()]
 
     def summary(self) -> PeopleAnswer:
@@ -184,6 +195,7 @@ class People:
         """One person, with the number of their face and voice samples. Raises UnknownPerson."""
         return self._summaries([self.find(name_or_id)])[0]
 
+    @repeatable
     def page(self, limit: int, after: tuple[str, str] | None = None) -> PeoplePage:
         """Some of those enrolled, by name and id.
 
@@ -195,10 +207,10 @@ class People:
             raise ValueError(f"a page has 1 person or more, got {limit}")
         query = sql.select(_PEOPLE).where(sql.not_(_PEOPLE.c.leaving)).order_by(_PEOPLE.c.name, _PEOPLE.c.id)
         if after is not None:
-            name, identity = after
+            name, identity = (storable(one) for one in after)
             same_name = sql.and_(_PEOPLE.c.name == name, _PEOPLE.c.id > identity)
             query = query.where(sql.or_(_PEOPLE.c.name > name, same_name))
-        with self._database.connect() as connection:
+        with reading(self._database) as connection:
             rows = connection.execute(query.limit(limit + 1)).mappings().all()
         return PeoplePage(self._summaries([_person(row) for row in rows[:limit]]), len(rows) > limit)
 
@@ -212,15 +224,17 @@ class People:
             for person in people
         ]  # fmt: skip
 
+    @repeatable
     def _counts(self, people: Collection[str]) -> dict[tuple[str, str], int]:
         """Number of samples by person and modality."""
         query = sql.select(_SAMPLES.c.person, _SAMPLES.c.modality, sql.func.count())
         if len(people) <= MOST_NAMED:
             query = query.where(_SAMPLES.c.person.in_(people))
-        with self._database.connect() as connection:
+        with reading(self._database) as connection:
             rows = connection.execute(query.group_by(_SAMPLES.c.person, _SAMPLES.c.modality)).all()
         return {(person, modality): number for person, modality, number in rows}
 
+    @repeatable
     def names(self, among: Collection[str] | None = None) -> dict[str, str]:
         """Names by id; of those only whose ids are given, if they are."""
         if among is None or len(among) > MOST_NAMED:
@@ -228,7 +242,7 @@ class People:
         if not among:
             return {}
         query = sql.select(_PEOPLE.c.id, _PEOPLE.c.name).where(_PEOPLE.c.id.in_(among), sql.not_(_PEOPLE.c.leaving))
-        with self._database.connect() as connection:
+        with reading(self._database) as connection:
             return {row.id: row.name for row in connection.execute(query)}
 
     def add(self, person: Person, samples: Sequence[Finding]) -> None:
@@ -238,7 +252,14 @@ class People:
             NameTaken: one of them is enrolled under somebody else's name.
             UnknownPerson: the person was forgotten or merged meanwhile.
         """
-        with self._database.begin() as connection:
+        try:
+            self._add(person, samples)
+        except sql.exc.IntegrityError:  # somebody else enrolled one of them a moment ago: look again
+            self._add(person, samples)
+
+    @repeatable
+    def _add(self, person: Person, samples: Sequence[Finding]) -> None:
+        with writing(self._database) as connection:
             _hold(connection, person.id)
             added = 0
             for sample in samples:
@@ -277,36 +298,43 @@ class People:
         person = self.find(name_or_id)
         if person.id == target.id:
             raise SamePerson("nobody can be merged into themselves: name two people")
-        gone = {"leaving": True, "name": "", "merged_into": target.id}
-        with self._database.begin() as connection:
-            # in the order of their ids, so that two that are merged into each other do not wait for ever
-            for identity in sorted((person.id, target.id)):
-                _hold(connection, identity, version if identity == person.id else None)
-            mine = _SAMPLES.c.person == person.id
-            moved = connection.execute(sql.update(_SAMPLES).where(mine).values(person=target.id)).rowcount
-            connection.execute(sql.update(_PEOPLE).where(_PEOPLE.c.id == person.id).values(**gone))
-            if moved:
-                _raise_version(connection, target.id)
-            # who was merged into this one before, and is not finished, follows
-            before = _PEOPLE.c.merged_into == person.id
-            connection.execute(sql.update(_PEOPLE).where(before).values(merged_into=target.id))
-            idempotency.hand_over(connection, person.id, target.id)
-            _note(connection, "merge", person.id, f"{moved} samples into {target.id}")
+        self._merge(person.id, target.id, version)
         return person.id, self.find(target.id)
 
+    @repeatable
+    def _merge(self, person: str, into: str, version: int | None) -> None:
+        gone = {"leaving": True, "name": "", "merged_into": into}
+        with writing(self._database) as connection:
+            # in the order of their ids, so that two that are merged into each other do not wait for ever
+            for identity in sorted((person, into)):
+                _hold(connection, identity, version if identity == person else None)
+            mine = _SAMPLES.c.person == person
+            moved = connection.execute(sql.update(_SAMPLES).where(mine).values(person=into)).rowcount
+            connection.execute(sql.update(_PEOPLE).where(_PEOPLE.c.id == person).values(**gone))
+            if moved:
+                _raise_version(connection, into)
+            # who was merged into this one before, and is not finished, follows
+            before = _PEOPLE.c.merged_into == person
+            connection.execute(sql.update(_PEOPLE).where(before).values(merged_into=into))
+            idempotency.hand_over(connection, person, into)
+            _note(connection, "merge", person, f"{moved} samples into {into}")
+
+    @repeatable
     def merging(self) -> list[tuple[str, str]]:
         """Ids of people who were merged, each with whom into, whose rows in the index may not all follow yet."""
         query = sql.select(_PEOPLE.c.id, _PEOPLE.c.merged_into).where(_PEOPLE.c.merged_into != "")
-        with self._database.connect() as connection:
+        with reading(self._database) as connection:
             return [(row.id, row.merged_into) for row in connection.execute(query)]
 
+    @repeatable
     def finish_merging(self, person: str) -> None:
         """Remove the mark of somebody who was merged: their rows in the index have followed."""
-        with self._database.begin() as connection:
+        with writing(self._database) as connection:
             merged = sql.and_(_PEOPLE.c.id == person, _PEOPLE.c.merged_into != "")
             if connection.execute(sql.delete(_PEOPLE).where(merged)).rowcount:
                 _note(connection, "merge", person, "done")
 
+    @repeatable
     def samples(self, person: str | None = None) -> list[tuple[Finding, str]]:
         """Samples with the id of their person: of one person, or of everyone (leaving people left out)."""
         query = sql.select(_SAMPLES).join(_PEOPLE, _PEOPLE.c.id == _SAMPLES.c.person)
@@ -314,10 +342,11 @@ class People:
             query = query.where(_SAMPLES.c.person == person)
         else:
             query = query.where(sql.not_(_PEOPLE.c.leaving))
-        with self._database.connect() as connection:
+        with reading(self._database) as connection:
             rows = connection.execute(query.order_by(*_SAMPLES.primary_key.columns)).mappings().all()
         return [(Finding(**{name: row[name] for name in _FINDING_FIELDS}), row["person"]) for row in rows]
 
+    @repeatable
     def owner(self, sample: Finding) -> str:
         """Id of the person a sample is enrolled as, or ""."""
         query = (
@@ -325,15 +354,17 @@ class People:
             .join(_PEOPLE, _PEOPLE.c.id == _SAMPLES.c.person)
             .where(_is(sample), sql.not_(_PEOPLE.c.leaving))
         )
-        with self._database.connect() as connection:
+        with reading(self._database) as connection:
             return connection.scalar(query) or ""
 
+    @repeatable
     def uses_evidence(self, evidence: str, *, besides: str) -> bool:
         """Whether a sample of anybody but ``besides`` rests on a piece of evidence."""
         query = sql.select(sql.literal(1)).where(_SAMPLES.c.evidence == evidence, _SAMPLES.c.person != besides)
-        with self._database.connect() as connection:
+        with reading(self._database) as connection:
             return connection.execute(query.limit(1)).first() is not None
 
+    @repeatable
     def begin_forgetting(self, person: Person, version: int | None = None) -> None:
         """Mark a person as leaving: gone from every answer from here on, kept answers of writes included.
 
@@ -341,26 +372,36 @@ class People:
             UnknownPerson: they are gone already.
             PreconditionFailed: their record is of another version than the given.
         """
-        with self._database.begin() as connection:
+        with writing(self._database) as connection:
             _hold(connection, person.id, version)
             connection.execute(sql.update(_PEOPLE).where(_PEOPLE.c.id == person.id).values(leaving=True, name=""))
             idempotency.forget(connection, person.id)
             _note(connection, "forget", person.id, "begun")
 
+    @repeatable
     def check_version(self, person: str, version: int | None) -> None:
         """Raise PreconditionFailed unless a person's record is of a version (None for any), or UnknownPerson."""
-        with self._database.begin() as connection:
+        with writing(self._database) as connection:
             _hold(connection, person, version)
 
+    @repeatable
     def leaving(self) -> list[str]:
         """Ids of people whose forgetting was begun and not finished."""
         query = sql.select(_PEOPLE.c.id).where(_PEOPLE.c.leaving, _PEOPLE.c.merged_into == "")
-        with self._database.connect() as connection:
+        with reading(self._database) as connection:
             return list(connection.scalars(query))
 
     def finish_forgetting(self, person: str) -> None:
         """Remove the record of a person and of their samples, and of those who were merged into them."""
-        with self._database.begin() as connection:
+        self._remove(person)
+        try:
+            erase_deleted(self._database, _PEOPLE.name, idempotency.TABLE)
+        except RecordsError as error:  # the person is gone all the same
+            _LOG.warning("what is deleted may stay in free pages of the database a while: %s", error)
+
+    @repeatable
+    def _remove(self, person: str) -> None:
+        with writing(self._database) as connection:
             connection.execute(sql.delete(_SAMPLES).where(_SAMPLES.c.person == person))
             mine = sql.or_(_PEOPLE.c.id == person, _PEOPLE.c.merged_into == person)
             connection.execute(sql.delete(_PEOPLE).where(mine))

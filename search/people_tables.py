@@ -5,7 +5,9 @@ from __future__ import annotations
 import sqlalchemy as sql
 from sqlalchemy.engine import Engine
 
-from ingest.ledger import RecordsError, finding_columns
+from ingest.database import StorableText
+from ingest.ledger import finding_columns
+from ingest.transactions import RecordsError, create_tables, reading, repeatable, unsampled, writing
 
 _METADATA = sql.MetaData()
 
@@ -15,7 +17,7 @@ PEOPLE = sql.Table(
     "people",
     _METADATA,
     sql.Column("id", sql.String(32), primary_key=True),
-    sql.Column("name", sql.Text, nullable=False),
+    sql.Column("name", StorableText, nullable=False),
     sql.Column("leaving", sql.Boolean, nullable=False),
     sql.Column("created", sql.DateTime, nullable=False),
     sql.Column("version", sql.Integer, nullable=False, server_default="1"),
@@ -38,12 +40,14 @@ SAMPLES = sql.Table(
 AUDIT = sql.Table(
     "audit",
     _METADATA,
-    sql.Column("id", sql.Integer, primary_key=True),
+    # SQLite numbers rows by itself only in a column that is INTEGER and nothing else
+    sql.Column("id", sql.BigInteger().with_variant(sql.Integer, "sqlite"), primary_key=True),
     sql.Column("moment", sql.DateTime, nullable=False),
     sql.Column("action", sql.String(32), nullable=False),
     sql.Column("person", sql.String(32), nullable=False),
     sql.Column("detail", sql.Text, nullable=False),
 )
+unsampled(PEOPLE.c.name)
 # column of people → its definition; in the order in which versions added them
 _ADDED = {"version": "INTEGER NOT NULL DEFAULT 1", "merged_into": "VARCHAR(32) NOT NULL DEFAULT ''"}
 
@@ -54,29 +58,19 @@ def prepare(database: Engine) -> None:
     Raises:
         RecordsError: the database cannot be changed.
     """
-    create(_METADATA, database)
+    create_tables(_METADATA, database)
     for column, definition in _ADDED.items():
         if _has(database, column):
             continue
         try:
-            with database.begin() as connection:
+            with writing(database) as connection:
                 connection.execute(sql.text(f"ALTER TABLE people ADD COLUMN {column} {definition}"))
         except RecordsError:
             if not _has(database, column):  # else another process was quicker
                 raise
 
 
-def create(tables: sql.MetaData, database: Engine) -> None:
-    """Create the tables that are missing, also while another process does. Raises RecordsError."""
-    for last in [False] * len(tables.tables) + [True]:
-        try:
-            tables.create_all(database)
-        except RecordsError:  # it is there already, since a moment ago, or cannot be made
-            if last:
-                raise
-        else:
-            return
-
-
+@repeatable
 def _has(database: Engine, column: str) -> bool:
-    return column in {one["name"] for one in sql.inspect(database).get_columns(PEOPLE.name)}
+    with reading(database) as connection:
+        return column in {one["name"] for one in sql.inspect(connection).get_columns(PEOPLE.name)}

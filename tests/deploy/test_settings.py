@@ -38,6 +38,8 @@ def test_passwords_are_not_shown() -> None:
         {"VISAVOX_DATABASE_URL": "postgresql://ann:secret@db/x", "VISAVOX_BROKER_URL": "redis://:pw@r/0"}
     )
     assert "secret" not in repr(settings) and ":pw@" not in repr(settings)
+    for url in ("postgresql://ann:se/cr@et@db/x", "postgresql://ann@db/x?sslmode=require&password=et"):
+        assert "et@" not in (told := repr(load_settings({"VISAVOX_DATABASE_URL": url}))) and "=et" not in told
 
 
 def test_media_roots_are_absolute(tmp_path: Path) -> None:

@@ -2,25 +2,25 @@ from __future__ import annotations
 
 import threading
 import time
-from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import Engine
 
 from ingest.book import MOST_ATTEMPTS, Book
 from ingest.jobpage import JobPages
 from ingest.jobs import UnknownJob
-from ingest.ledger import Ledger
+from ingest.ledger import Ledger, open_database
 from ingest.queues import ALL_QUEUES
 from ingest.tasks import Claim, ItemState, LeaseLost, NewJob, NewTask, Outcome, Queue, TaskState
-from tests.ingest.small_jobs import book_in, small_job
+from tests.ingest.small_jobs import small_job
 
 LONG = 60.0
 READ = NewTask("read", Queue.ENCODE, {})
 
 
 @pytest.fixture
-def book(tmp_path: Path) -> Book:
-    return book_in(tmp_path)
+def book(database: Engine) -> Book:
+    return Book(database)
 
 
 @pytest.fixture
@@ -44,14 +44,15 @@ def test_a_task_is_claimed_by_one(book: Book) -> None:
     assert book.claim(ALL_QUEUES, "two", LONG) is None
 
 
-def test_many_who_claim_at_once_get_every_task_once(book: Book, tmp_path: Path) -> None:
+def test_many_who_claim_at_once_get_every_task_once(book: Book, database_url: str) -> None:
     book.open_job(small_job(*(f"{number:02}" for number in range(40))))
     claimed: list[str] = []
 
     def work(name: str) -> None:
-        mine = book_in(tmp_path)
+        mine = Book(open_database(database_url))
         while (got := mine.claim(ALL_QUEUES, name, LONG)) is not None:
             claimed.append(got.arguments["path"])
+        mine.database.dispose()
 
     threads = [threading.Thread(target=work, args=(str(number),)) for number in range(4)]
     for thread in threads:
@@ -114,7 +115,7 @@ def test_a_task_waits_for_those_it_needs(book: Book) -> None:
     assert claim(book).kind == "join"
 
 
-def test_a_task_fails_five_times_and_its_file_is_a_failed_file(book: Book, pages: JobPages, tmp_path: Path) -> None:
+def test_a_task_fails_five_times_and_its_file_is_a_failed_file(book: Book, pages: JobPages) -> None:
     job = book.open_job(small_job("a", "b"))
     for attempt in range(MOST_ATTEMPTS):
         held = now_claimable(book)

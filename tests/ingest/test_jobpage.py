@@ -1,19 +1,19 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
+from sqlalchemy.engine import Engine
 
+from ingest.book import Book
 from ingest.jobpage import FIRST_ERRORS, JobPages
 from ingest.jobs import UnknownJob
 from ingest.queues import ALL_QUEUES
 from ingest.runner import Runner
 from ingest.tasks import ItemState
-from tests.ingest.small_jobs import Reader, book_in, small_job, work_of
+from tests.ingest.small_jobs import Reader, small_job, work_of
 
 
-def test_a_page_counts_files_by_state_and_says_how_fast_it_goes(tmp_path: Path) -> None:
-    book = book_in(tmp_path)
+def test_a_page_counts_files_by_state_and_says_how_fast_it_goes(database: Engine) -> None:
+    book = Book(database)
     runner, pages = Runner(book, work_of(Reader()), ()), JobPages(book.database)
     job = book.open_job(small_job("a", "known", "bad", "b"))
     assert pages.page(job).state == "queued" and pages.page(job).remaining is None
@@ -26,8 +26,8 @@ def test_a_page_counts_files_by_state_and_says_how_fast_it_goes(tmp_path: Path) 
     assert [(one.number, one.reason) for one in page.first_errors] == [(3, "is no medium")]
 
 
-def test_files_come_in_pages_and_by_state(tmp_path: Path) -> None:
-    book = book_in(tmp_path)
+def test_files_come_in_pages_and_by_state(database: Engine) -> None:
+    book = Book(database)
     runner, pages = Runner(book, work_of(Reader()), ()), JobPages(book.database)
     job = book.open_job(small_job(*["bad"] * 8, "good"))
     while runner.run_one(ALL_QUEUES, "one"):
@@ -39,8 +39,8 @@ def test_files_come_in_pages_and_by_state(tmp_path: Path) -> None:
     assert [report.state for report in pages.reports(job)] == ["failed"] * 8 + ["done"]
 
 
-def test_the_newest_job_comes_first(tmp_path: Path) -> None:
-    book = book_in(tmp_path)
+def test_the_newest_job_comes_first(database: Engine) -> None:
+    book = Book(database)
     jobs = [book.open_job(small_job("a")) for _ in range(3)]
     pages = JobPages(book.database)
     book.cancel(jobs[1])
@@ -48,18 +48,18 @@ def test_the_newest_job_comes_first(tmp_path: Path) -> None:
     assert [page.job for page in pages.recent(unfinished=True)] == [jobs[2], jobs[0]]
 
 
-def test_an_unknown_job_has_no_page_and_no_files(tmp_path: Path) -> None:
-    pages = JobPages(book_in(tmp_path).database)
+def test_an_unknown_job_has_no_page_and_no_files(database: Engine) -> None:
+    pages = JobPages(Book(database).database)
     for asked in (pages.page, pages.files):
         with pytest.raises(UnknownJob):
             asked("f" * 32)
 
 
-def test_a_page_says_what_a_job_waits_for(tmp_path: Path) -> None:
+def test_a_page_says_what_a_job_waits_for(database: Engine) -> None:
     def away(_check: object) -> None:
         raise ConnectionError("the index is away")
 
-    book = book_in(tmp_path)
+    book = Book(database)
     runner, pages = Runner(book, work_of(Reader(a=away)), (ConnectionError,)), JobPages(book.database)
     job = book.open_job(small_job("a"))
     assert pages.page(job).obstacle is None

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import os
 import sqlite3
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sql
+from sqlalchemy.engine import Engine
 
 from ingest.ledger import Finding, Ledger, MediaRecord, RecordsError, open_database
 from ingest.track import MediaId
@@ -24,8 +29,8 @@ def finding(evidence: str) -> Finding:
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return Ledger(open_database(f"sqlite:///{tmp_path / 'records.sqlite'}"))
+def ledger(database: Engine) -> Ledger:
+    return Ledger(database)
 
 
 def test_a_medium_is_done_only_when_finished(ledger: Ledger) -> None:
@@ -69,6 +74,42 @@ def test_warnings_survive(ledger: Ledger) -> None:
     assert known is not None and known.warnings == ("odd",)
 
 
+def test_any_name_that_a_file_can_have_is_kept(ledger: Ledger) -> None:
+    odd = os.fsdecode(b"/caf\xe9/" + b"\xff" * 9) + "/\N{PILE OF POO}/tab\there"
+    longest = "/" + "/".join(hashlib.sha256(str(part).encode()).hexdigest() for part in range(63))
+    for name in (odd, longest):
+        ledger.record_file(Path(name), None, "default", reason="corrupt: \0 where no \0 may be, \ud800")
+        ledger.record_file(Path(name), MEDIA, "a" * 300)
+    assert ledger.counts() == (0, 0) and len(longest) > 4000
+
+
+def test_whatever_a_medium_warns_of_is_kept(ledger: Ledger) -> None:
+    ledger.begin(replace(record(), warnings=("nothing \0 \udcff",)), [])
+    known = ledger.medium(MEDIA)
+    assert known is not None and known.warnings == ("nothing \\x00 \\udcff",)
+
+
+def test_the_same_outcome_again_is_no_attempt_and_another_is(ledger: Ledger, database: Engine) -> None:
+    for reason in ("empty", "empty", "corrupt", None, None):
+        ledger.record_file(Path("/b.mp4"), None, "default", reason=reason)
+    with database.connect() as connection:
+        rows = connection.execute(sql.text("SELECT state, reason, attempts FROM files")).all()
+    assert [tuple(row) for row in rows] == [("done", None, 3)]
+
+
+def test_many_who_record_the_same_at_once_agree(ledger: Ledger, database: Engine) -> None:
+    def read(number: int) -> None:
+        ledger.begin(record(), [finding("1"), finding(str(number % 10))])
+        ledger.record_file(Path("/b.mp4"), MEDIA, f"archive {number}")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(read, range(24)))
+    found = {one.evidence[0] for one in ledger.findings(MEDIA)}
+    assert "1" in found and len(found) <= 2
+    with database.connect() as connection:
+        assert connection.execute(sql.text("SELECT attempts FROM files")).all() == [(24,)]
+
+
 @pytest.mark.parametrize("url", ["nonsense", "sqlite:////nowhere/at/all/records.sqlite", "nosuchdriver://host/db"])
 def test_records_that_cannot_be_opened_say_so(url: str) -> None:
     with pytest.raises(RecordsError):
@@ -84,8 +125,8 @@ def test_a_file_that_is_no_database_says_so(tmp_path: Path) -> None:
 def test_what_is_announced_stays_until_it_is_struck_out(ledger: Ledger) -> None:
     ledger.announce("first", ["a", "b"])
     ledger.announce("second", ["b"])
-    with ledger.striking_out("first", ["a", "b"]) as free:
-        assert free == {"a"}
+    with ledger.striking_out("first", ["a", "b"]) as struck_out:
+        assert struck_out.free == {"a"}
     assert ledger.announced() == {"second": {"b"}}
 
 
@@ -96,18 +137,18 @@ def test_an_announcement_stays_when_striking_it_out_fails(ledger: Ledger) -> Non
     assert ledger.announced() == {"first": {"a"}}
 
 
-def test_nobody_can_announce_while_somebody_looks_what_is_free(tmp_path: Path) -> None:
-    one, two = (Ledger(open_database(f"sqlite:///{tmp_path / 'records.sqlite'}")) for _ in range(2))
+def test_nobody_can_announce_while_somebody_looks_what_is_free(database: Engine) -> None:
+    one, two = Ledger(database), Ledger(database)
     announced = threading.Event()
 
     def announce() -> None:
         two.announce("second", ["a"])
         announced.set()
 
-    with one.striking_out("first", ["a"]) as free:
+    with one.striking_out("first", ["a"]) as struck_out:
         writer = threading.Thread(target=announce)
         writer.start()
-        assert free == {"a"} and not announced.wait(0.3)
+        assert struck_out.free == {"a"} and not announced.wait(0.3)
     writer.join()
     assert announced.is_set()
 

@@ -1,4 +1,4 @@
-"""What an installation holds, read past its own code: its records as they lie in SQLite, and the files beside them."""
+"""What an installation holds, read past its own code: its records as they lie, and the files beside them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import contextlib
 import sqlite3
 from pathlib import Path
 from typing import Any
+
+import sqlalchemy as sql
 
 # Everything but moments, and ids and versions of people, who are known here by their names.
 QUESTIONS = {
@@ -19,10 +21,15 @@ QUESTIONS = {
 }
 
 
-def held(home: Path) -> dict[str, list[Any]]:
-    """Records by table, and the names of the files of evidence and of writers' locks."""
-    with contextlib.closing(sqlite3.connect(home / "records.sqlite")) as database:
-        said = {name: sorted(database.execute(question), key=repr) for name, question in QUESTIONS.items()}
+def held(home: Path, server: sql.Engine | None = None) -> dict[str, list[Any]]:
+    """Records by table (of SQLite in the home, or of a server), and the names of files of evidence and locks."""
+    if server is not None:
+        with server.connect() as asked:
+            rows = {name: asked.execute(sql.text(question)).all() for name, question in QUESTIONS.items()}
+        said = {name: sorted(map(tuple, found), key=repr) for name, found in rows.items()}
+    else:
+        with contextlib.closing(sqlite3.connect(home / "records.sqlite")) as database:
+            said = {name: sorted(database.execute(question), key=repr) for name, question in QUESTIONS.items()}
     said["files"] = [(Path(path).name, *rest) for path, *rest in said["files"]]
     kept = [path for folder in ("evidence", "writers") for path in (home / folder).rglob("*")]
     return said | {"on disk": sorted(path.name for path in kept if path.is_file())}

@@ -132,18 +132,20 @@ class World:
         folder: for files, records and evidence.
         store: the index.
         shared: the shared-space encoder, if one serves.
+        database_url: of the records; "" for SQLite in the folder.
     """
 
     folder: Path
     store: Store = field(default_factory=MemoryStore)
     shared: ColoursAndTones | None = None
     found: dict[str, tuple[list[FaceTrack], list[SpeechTurn]]] = field(default_factory=dict)
+    database_url: str = ""
 
     def __post_init__(self) -> None:
         self.read: list[str] = []
         self.evidence = self.folder / "evidence"
-        database = open_database(f"sqlite:///{self.folder / 'records.sqlite'}")
-        self.records = Records(Ledger(database), People(database), Evidence(self.evidence))
+        self.database = open_database(self.database_url or f"sqlite:///{self.folder / 'records.sqlite'}")
+        self.records = Records(Ledger(self.database), People(self.database), Evidence(self.evidence))
         self.serve(self.shared)
         self.archive.mend()
 

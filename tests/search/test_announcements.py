@@ -4,11 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy.engine import Engine
 
-from ingest.ledger import Finding, Ledger, open_database
+from ingest.database import open_database
+from ingest.ledger import Finding, Ledger
+from ingest.transactions import RecordsAway
 from search.announcements import Announcements
 from search.evidence import Evidence, EvidenceMissing, voice_id
 from search.people import NameTaken, People
+from tests.real_postgres import RealPostgres
 
 SOUND = np.linspace(-0.5, 0.5, 1600, dtype=np.float32)
 PIECE = voice_id(SOUND)
@@ -18,8 +22,7 @@ SAMPLE = Finding("a" * 64, "voice", PIECE, 0, 100, 0, 0.1)
 class Home:
     """Ledger, people and evidence of a folder, and who announces there."""
 
-    def __init__(self, folder: Path) -> None:
-        database = open_database(f"sqlite:///{folder / 'records.sqlite'}")
+    def __init__(self, folder: Path, database: Engine) -> None:
         self.ledger, self.people, self.evidence = Ledger(database), People(database), Evidence(folder / "evidence")
         self.announcements = Announcements(self.ledger, self.people, self.evidence)
         self.locks = folder / "writers"
@@ -32,8 +35,8 @@ class Home:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path)
+def home(tmp_path: Path, database: Engine) -> Home:
+    return Home(tmp_path, database)
 
 
 @pytest.mark.parametrize("recorded", [True, False])
@@ -46,8 +49,8 @@ def test_only_what_a_record_rests_on_stays(home: Home, recorded: bool) -> None:
     assert home.ledger.announced() == {} and not list(home.locks.iterdir())
 
 
-def test_what_is_being_written_is_left_alone(home: Home, tmp_path: Path) -> None:
-    other = Home(tmp_path)
+def test_what_is_being_written_is_left_alone(home: Home, tmp_path: Path, database: Engine) -> None:
+    other = Home(tmp_path, database)
     with home.announcements.of([PIECE]):
         home.evidence.put_voice(SOUND)
         assert other.announcements.remove_abandoned() == 0
@@ -93,3 +96,24 @@ def test_more_pieces_than_a_batch_are_all_removed(home: Home, monkeypatch: pytes
         for sound in sounds:
             home.evidence.put_voice(sound)
     assert not [path for path in home.evidence.folder.rglob("*") if path.is_file()]
+
+
+def test_nothing_is_removed_once_a_lost_connection_lets_others_announce(
+    tmp_path: Path, postgres: RealPostgres, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = open_database(postgres_url)
+    home = Home(tmp_path, database)
+    home.evidence.put_voice(SOUND)
+    uses_evidence = home.people.uses_evidence
+
+    def cut_off(evidence: str, *, besides: str) -> bool:
+        postgres.end_connections()
+        return uses_evidence(evidence, besides=besides)
+
+    monkeypatch.setattr(home.people, "uses_evidence", cut_off)
+    with pytest.raises(RecordsAway):
+        home.announcements.discard([PIECE])
+    assert home.has_piece()
+    monkeypatch.undo()
+    assert home.announcements.discard([PIECE]) == 1 and not home.has_piece()
+    database.dispose()

@@ -19,6 +19,7 @@ from ingest.track import Span, media_id
 from search.archive import Archive
 from search.people import UnknownPerson
 from search.store import MemoryStore, Row
+from tests.real_postgres import RealPostgres
 from tests.search.held import assert_nothing_is_left_over, held
 from tests.search.small_world import ColoursAndTones, World, face, turn
 
@@ -143,19 +144,20 @@ STORIES = {
 }
 
 
-def make_world(folder: Path) -> World:
+def make_world(folder: Path, database_url: str = "") -> World:
     folder.mkdir()
-    world = World(folder, MortalStore(), ColoursAndTones())
+    world = World(folder, MortalStore(), ColoursAndTones(), database_url=database_url)
     world.file("a.mp4", [face(RED, span=SPAN)], [turn(2), turn(3, 2, 3, 1)])
     world.file("ann.mp4", [face(BLUE, span=SPAN)], [turn(5), turn(6, 0, 0.05)])
     world.file("mute.wav", [], [turn(5, 0, 0.05)])
     return world
 
 
-def twin(world: World, folder: Path) -> World:
-    """A copy that knows nothing of the other but what lies on disk and in the index."""
+def twin(world: World, folder: Path, server: RealPostgres | None = None) -> World:
+    """A copy that knows nothing of the other but what lies on disk, in the index and on the server of the records."""
     shutil.copytree(world.folder, folder)
-    return World(folder, copy.deepcopy(world.store), ColoursAndTones(), dict(world.found))
+    url = server.copy(world.database_url) if server else ""
+    return World(folder, copy.deepcopy(world.store), ColoursAndTones(), dict(world.found), url)
 
 
 def everything(world: World) -> dict[str, Any]:
@@ -163,29 +165,45 @@ def everything(world: World) -> dict[str, Any]:
     names = world.records.people.names()
     rows = world.store.everything()  # type: ignore[attr-defined]
     named = {key: (row.evidence, names.get(row.person, row.person)) for key, row in rows.items()}
-    return held(world.folder) | {"rows": named}
+    return held(world.folder, world.database if world.database_url else None) | {"rows": named}
 
 
 @pytest.mark.parametrize("name", STORIES)
 def test_killed_at_any_write_and_run_again_it_ends_as_undisturbed(name: str, tmp_path: Path) -> None:
-    story = STORIES[name]
-    start = make_world(tmp_path / "start")
+    assert_ends_as_undisturbed(STORIES[name], make_world(tmp_path / "start"), 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "every"),
+    [("ingest anew", 4), ("forget", 3), *(pytest.param(name, 1, marks=pytest.mark.long) for name in STORIES)],
+)
+def test_killed_at_any_write_it_ends_as_undisturbed_on_postgresql(
+    name: str, every: int, tmp_path: Path, postgres: RealPostgres, postgres_url: str
+) -> None:
+    assert_ends_as_undisturbed(STORIES[name], make_world(tmp_path / "start", postgres_url), every, postgres)
+
+
+def assert_ends_as_undisturbed(story: Story, start: World, every: int, server: RealPostgres | None = None) -> None:
+    """Kill a story after every so many writes, each time in a world of its own."""
     story.before(start)
-    quiet = twin(start, tmp_path / "quiet")
+    start.database.dispose()
+    quiet = twin(start, start.folder.with_name("quiet"), server)
     FATE.written = 0
     story.act(quiet)
     writes, expected = FATE.written, everything(quiet)
+    quiet.database.dispose()
     assert writes >= 6
-    for write in range(writes):
-        world = twin(start, tmp_path / str(write))
+    for write in range(0, writes, every):
+        world = twin(start, start.folder.with_name(str(write)), server)
         FATE.last, FATE.written = write, 0
         with pytest.raises(Killed):
             story.act(world)
         FATE.last = None
         world.archive.mend()
-        assert_nothing_is_left_over(held(world.folder))
+        assert_nothing_is_left_over(everything(world))
         story.act(world)
         assert everything(world) == expected, f"after write {write}"
+        world.database.dispose()
 
 
 def test_an_error_on_the_way_leaves_nothing_without_another_run(tmp_path: Path) -> None:

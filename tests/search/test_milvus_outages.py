@@ -12,8 +12,8 @@ from uuid import uuid4
 
 import pytest
 
+from ingest.outage import TRY_EVERY
 from search.milvus import MilvusStore
-from search.outage import TRY_EVERY
 from search.store import StoreError, StoreFull, StoreUnavailable
 from tests.search.real_milvus import real_milvus
 from tests.search.scripted_milvus import ScriptedMilvus, scripted_milvus

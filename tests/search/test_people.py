@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import traceback
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sql
+from sqlalchemy.engine import Engine
 
 from ingest.ledger import Finding, open_database
 from search.people import NameRefused, NameTaken, People, PreconditionFailed, SamePerson, UnknownPerson
@@ -14,8 +17,8 @@ SAMPLE = Finding("m" * 64, "voice", "e" * 64, 0, 1500, 0, 0.5)
 
 
 @pytest.fixture
-def people(tmp_path: Path) -> People:
-    return People(open_database(f"sqlite:///{tmp_path / 'records.sqlite'}"))
+def people(database: Engine) -> People:
+    return People(database)
 
 
 def test_a_person_is_found_by_name_and_by_id(people: People) -> None:
@@ -70,16 +73,17 @@ def test_a_forgetting_begun_can_be_finished_later(people: People) -> None:
     assert people.leaving() == [] and people.samples(ann.id) == []
 
 
-def test_no_name_stays_in_the_database_file_after_forgetting(tmp_path: Path) -> None:
-    database = open_database(f"sqlite:///{tmp_path / 'records.sqlite'}")
+def test_no_name_stays_in_the_database_file_after_forgetting(
+    database: Engine, database_bytes: Callable[[], bytes]
+) -> None:
     people = People(database)
     ann = people.create("Annabel Unmistakable")
+    with database.begin() as connection:
+        connection.execute(sql.text("ANALYZE"))
+    assert b"Unmistakable" in database_bytes()
     people.begin_forgetting(ann)
     people.finish_forgetting(ann.id)
-    with database.connect() as connection:
-        connection.execute(sql.text("PRAGMA wal_checkpoint(TRUNCATE)"))
-    database.dispose()
-    held = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    held = database_bytes()
     assert ann.id.encode() in held  # the audit keeps the id
     assert b"Unmistakable" not in held
 
@@ -101,6 +105,54 @@ def test_an_id_means_its_bearer_whatever_others_are_called(people: People) -> No
     ann, bob = people.create("Ann"), people.create("Bob")
     people.rename("Bob", ann.id)
     assert people.find(ann.id) == ann and people.find(bob.id).id == bob.id
+
+
+def test_names_are_sorted_alike_by_every_database(people: People) -> None:
+    names = ["Zoë", "Zoe", "ann", "Ann", "Änne", "O'Neil", "Oneil", "de la Cruz", "\N{ROMAN NUMERAL TWO}", "安"]
+    for name in names:
+        people.create(name)
+    paged, after = [], None
+    while (page := people.page(3, after)).people:
+        paged += [one.name for one in page.people]
+        after = (page.people[-1].name, page.people[-1].id)
+    assert paged == [one.name for one in people.everyone()] == sorted(names)
+
+
+def test_a_sample_that_two_enrol_at_once_is_one_persons(people: People) -> None:
+    both = [people.create("Ann"), people.create("Bob")]
+    samples = [replace(SAMPLE, start_ms=number) for number in range(20)]
+
+    def enrol(number: int) -> bool:
+        try:
+            people.add(both[number], samples[:: 1 - 2 * number])  # from both ends
+        except NameTaken:
+            return False
+        return True
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sum(pool.map(enrol, range(2))) == 1
+    owners = {owner for _, owner in people.samples()}
+    assert len(owners) == 1 and len(people.samples()) == 20
+
+
+def test_many_who_want_one_name_get_it_once(people: People) -> None:
+    def create(_number: int) -> bool:
+        try:
+            people.create("Ann")
+        except NameTaken:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(create, range(16))) == 1
+
+
+def test_an_error_takes_no_name_into_the_logs(people: People) -> None:
+    people.create("Annabel Unmistakable")
+    with pytest.raises(NameTaken) as met:
+        people.create("Annabel Unmistakable")
+    told = "".join(traceback.format_exception(met.value.with_traceback(None)))
+    assert told.count("Unmistakable") == 1  # our own sentence for the caller
 
 
 OTHER = replace(SAMPLE, modality="face", evidence="f" * 64)

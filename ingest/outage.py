@@ -1,4 +1,4 @@
-"""What a store does while its server is away: waits for it, for as long as its patience lasts, then fails at once."""
+"""What a store does while its server is away: waits as long as its patience lasts, then fails at once."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-
-from search.store import StoreUnavailable
+from typing import Generic, TypeVar
 
 # Once patience is over, not more often than this is it tried whether the server is back, in seconds.
 TRY_EVERY = 1.0
 
+Away = TypeVar("Away", bound=Exception)
 
-class Outage:
+
+class Outage(Generic[Away]):
     """Counts the time since a server was last there, for all callers of a store together.
 
     So an outage is waited for once and not by every question, and while it lasts a service that many ask
@@ -21,14 +22,15 @@ class Outage:
     the last one was told.
 
     Args:
+        away: the error by which an attempt says that the server is away; made of its sentence.
         patience: seconds from the begin of an outage during which callers try again and again.
         notice: told, once per outage, that the server is being waited for.
     """
 
-    def __init__(self, patience: float, notice: Callable[[str], None] | None = None) -> None:
-        self._patience, self._notice = patience, notice
+    def __init__(self, away: type[Away], patience: float, notice: Callable[[str], None] | None = None) -> None:
+        self._away, self._patience, self._notice = away, patience, notice
         self._since: float | None = None
-        self._last: tuple[float, StoreUnavailable] | None = None
+        self._last: tuple[float, Away] | None = None
         self._lock = threading.Lock()
         self._trying = threading.Lock()
 
@@ -37,7 +39,7 @@ class Outage:
         """The time of one attempt; it ends the outage if nothing is raised.
 
         Raises:
-            StoreUnavailable: patience is over, and another caller tries just now or did so a moment ago.
+            Away: patience is over, and another caller tries just now or did so a moment ago.
         """
         alone = False
         last = self._last
@@ -45,18 +47,18 @@ class Outage:
             ended, error = last
             alone = time.monotonic() - ended >= TRY_EVERY and self._trying.acquire(blocking=False)
             if not alone:
-                raise StoreUnavailable(str(error)) from error
+                raise self._away(str(error)) from error
         try:
             yield
             self._since = self._last = None
-        except StoreUnavailable as error:
+        except self._away as error:
             self._last = time.monotonic(), error
             raise
         finally:
             if alone:
                 self._trying.release()
 
-    def wait(self, error: StoreUnavailable, asked: float, pause: float) -> None:
+    def wait(self, error: Away, asked: float, pause: float) -> None:
         """Sleep before the next attempt.
 
         Args:
@@ -65,7 +67,7 @@ class Outage:
             pause: seconds to sleep.
 
         Raises:
-            StoreUnavailable: ``error``, if there is to be no next attempt.
+            Away: ``error``, if there is to be no next attempt.
         """
         with self._lock:
             begins = self._since is None
