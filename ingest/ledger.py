@@ -169,6 +169,34 @@ class Ledger:
             record_file(connection, path, media, archive, reason=reason)
 
     @repeatable
+    def files_below(self, place: Path) -> dict[str, str | None]:
+        """Media by path of the files that are recorded at a path, or below it."""
+        folder = storable(f"{str(place).rstrip('/')}/")
+        below = sql.func.substr(_FILES.c.path, 1, len(folder)) == folder
+        with reading(self._database) as connection:
+            rows = connection.execute(
+                sql.select(_FILES.c.path, _FILES.c.media).where(below | (_FILES.c.path == str(place)))
+            )
+            return {row.path: row.media for row in rows}
+
+    @repeatable
+    def held_elsewhere(self, media: str, besides: Collection[str]) -> bool:
+        """Whether a medium is that of a file which is not among some paths."""
+        with reading(self._database) as connection:
+            held = connection.scalars(sql.select(_FILES.c.path).where(_FILES.c.media == media))
+            return any(path not in besides for path in held)
+
+    @repeatable
+    def remove_files(self, paths: Collection[str], media: str | None) -> None:
+        """Forget files, and the medium that they alone held, if one is given."""
+        with writing(self._database) as connection:
+            for path in paths:
+                connection.execute(sql.delete(_FILES).where(_FILES.c.path == path))
+            if media is not None:
+                connection.execute(sql.delete(_TRACKS).where(_TRACKS.c.media == media))
+                connection.execute(sql.delete(_MEDIA).where(_MEDIA.c.id == media))
+
+    @repeatable
     def findings(self, media: str) -> list[Finding]:
         """Everything found in one medium."""
         with reading(self._database) as connection:

@@ -190,3 +190,13 @@ class StatusAnswer:
     failed: int
     people: int
     encoders: int
+
+
+@dataclass(frozen=True)
+class SweepAnswer:
+    """What a sweep removed: files that are gone, media that no other file holds, their rows and evidence."""
+
+    files: int
+    media: int
+    rows: int
+    evidence: int

@@ -43,6 +43,7 @@ from search.answers import (
     Refusal,
     SpaceStatus,
     StatusAnswer,
+    SweepAnswer,
 )
 from search.enrolment import enrolment_warnings
 from search.enrolment import largest_face as largest_face
@@ -53,6 +54,7 @@ from search.intake import Recogniser, content_hash, read_steadily, report_of
 from search.people import NameTaken, People, Person, check_name
 from search.serving import FixedModels, ServingModels
 from search.store import SHARED, Row, Store, keys_digest, named
+from search.sweeping import sweep
 
 _LOG = logging.getLogger("visavox")
 
@@ -178,6 +180,29 @@ class Archive:
         """Make everything written so far durable and quick to search; call after a batch of files."""
         for encoder in self._encoders.values():
             self._store.flush(encoder.space)
+
+    def sweep(self, places: Sequence[Path]) -> SweepAnswer:
+        """Remove what is known of files below some places that are gone: see search.sweeping. Raises NothingThere."""
+
+        def remove_rows(findings: Sequence[Finding]) -> int:
+            unowned = [finding for finding in findings if not self._people.owner(finding)]
+            return self._remove_everywhere(unowned)
+
+        with self._models.erasing():
+            swept = sweep(self._ledger, self._announcements, remove_rows, places)
+        self.flush()
+        return swept
+
+    def _remove_everywhere(self, findings: Sequence[Finding]) -> int:
+        """Remove rows out of every collection; the number of those that serve."""
+        rows = 0
+        serving = {encoder.space: encoder.modalities for encoder in self._encoders.values()}
+        others = (space for space in self._store.spaces() if space.name == SHARED)
+        for space, modalities in (dict.fromkeys(others, frozenset(Modality)) | serving).items():
+            keys = [key_of(finding, space) for finding in findings if Modality(finding.modality) in modalities]
+            self._store.erase(space, keys)
+            rows += len(keys) if space in serving else 0
+        return rows
 
     def mend(self, on_rows: Callable[[int, int], None] | None = None) -> int:
         """Make the index say what the records say: finish what was interrupted, fill an empty index.

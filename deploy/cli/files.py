@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +16,7 @@ from deploy.cli.output import (
     WITH_FAILURES,
     Json,
     NothingDone,
+    UsageError,
     answer,
     console,
     errors_translated,
@@ -41,6 +42,9 @@ def ingest(
     paths: Annotated[list[Path], typer.Argument(help="Files and folders of film, sound and photos.")],
     archive: Annotated[str, typer.Option(help="Name of the archive they belong to.")] = "default",
     priority: Annotated[int, typer.Option(min=-100, max=100, help="With workers: higher comes first.")] = 0,
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="Then forget files below these paths that are gone, unless moved.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="With workers: stay until every file is done.")] = False,
     json: Json = False,
 ) -> None:
@@ -51,9 +55,15 @@ def ingest(
 
         with installation(outage=Outage(OUTAGE_SECONDS, progress_console.print)) as opened:
             walk = walk_media(paths, opened.settings.home)
+            if sweep:
+                walk.missing = []  # that they are gone is what a sweep is for
             if walk.missing and not walk.media and not walk.ignored and not walk.unreadable:
                 raise NothingDone("not_found", f"{walk.missing[0]}: there is no such file or folder")
+            if sweep and opened.settings.broker_url and not wait:
+                raise UsageError("--sweep needs --wait: which files were moved is known when all have been read")
             tally = _run(opened, walk, archive, priority, wait)
+            if sweep:
+                tally.swept = _sweep(opened, paths)
     code = WITH_FAILURES if tally.failed else DONE
     answer(tally.document(), json, tally.show, code=code)
 
@@ -67,6 +77,7 @@ class Tally:
     unchanged: int = 0
     queued: int = 0
     job: str = ""
+    swept: dict[str, int] | None = None
     failed: list[dict[str, str]] = field(default_factory=list)
     media: dict[str, tuple[int, int, float]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -98,6 +109,8 @@ class Tally:
         }
         if self.warnings:
             document["warnings"] = sorted(self.warnings)
+        if self.swept is not None:
+            document["swept"] = self.swept
         return document | {"job": self.job} | ({"queued": self.queued} if self.queued else {})
 
     def show(self) -> None:
@@ -111,10 +124,21 @@ class Tally:
         )
         if self.queued:
             console.print(f"{self.queued} files sent to the workers: visavox jobs {self.job[:8]}")
+        if self.swept is not None:
+            console.print(f"{self.swept['files']} files that are gone were forgotten, with {self.swept['rows']} rows")
         for warning in it.get("warnings", []):
             console.print(f"note: {warning}")
         for failure in it["failed"]:
             console.print(f"failed: {failure['path']}: {failure['reason']}")
+
+
+def _sweep(opened: Installation, paths: list[Path]) -> dict[str, int]:
+    from search.sweeping import NothingThere
+
+    try:
+        return asdict(opened.archive.sweep([path.absolute() for path in paths]))
+    except NothingThere as error:
+        raise NothingDone("nothing_there", str(error)) from error
 
 
 def _run(opened: Installation, walk: Walk, archive: str, priority: int, wait: bool) -> Tally:
