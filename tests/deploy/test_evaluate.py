@@ -26,7 +26,7 @@ def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ([], "say whom to measure on: --population (invented people) or --people DIR"),
+        ([], "say whom to measure on: --population (invented people), --people DIR"),
         (["--population", "--people", "."], "say whom to measure on"),
         (["--people", ".", "--model", "some"], "--model goes with --population"),
         (["--population", "--export", "points"], "ends in .npz"),

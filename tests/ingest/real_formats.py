@@ -6,7 +6,9 @@ turned. The sound is a quiet tone with a loud click at known moments.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -152,6 +154,21 @@ def level_of(wave: NDArray[np.float32], rate: int = 16_000) -> float:
     return float(np.sqrt(2 * np.mean(wave[round(1.5 * rate) : round(2.2 * rate)].astype(np.float64) ** 2)))
 
 
+@contextmanager
+def _scheduled_as_before() -> Iterator[None]:
+    """Take back what an encoder does to the process when root encodes AV1: it makes its thread a real-time one.
+
+    Every process that is started afterwards would be one too, and starve all others on the machine.
+    """
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        for thread in os.listdir("/proc/self/task"):
+            with suppress(ProcessLookupError):
+                os.sched_setscheduler(int(thread), policy, parameters)
+
+
 def write(
     path: Path,
     recipe: Recipe,
@@ -175,7 +192,10 @@ def write(
         dispositions: FFmpeg's flags of the streams of sound.
         clock: ticks per second of the picture encoder where ``times`` are given.
     """
-    with av.open(str(path), "w", format=recipe.container, options=dict(recipe.container_options)) as container:
+    with (
+        _scheduled_as_before(),
+        av.open(str(path), "w", format=recipe.container, options=dict(recipe.container_options)) as container,
+    ):
         pictures = None
         if recipe.pictures:
             pictures = _picture_stream(container, recipe, rotation, clock if times is not None else None)

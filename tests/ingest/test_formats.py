@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -454,3 +455,8 @@ def test_a_film_of_hours_is_read_in_bounded_memory(tmp_path):
     assert part[:2] == [600, 10_200.0] and part[2] - start[0] < 100
     assert span[0] == 600 * SAMPLE_RATE and span[1] - start[0] < 200
     assert whole[0] == HOURS * 3600 * SAMPLE_RATE and whole[1] - start[0] < 1.3 * whole[0] * 4 / 2**20 + 100
+
+
+def test_making_these_media_leaves_this_process_an_ordinary_one(tmp_path: Path) -> None:
+    formats.write(tmp_path / "film.mp4", next(one for one in FILMS if one.pictures == "libsvtav1"))
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
