@@ -10,7 +10,8 @@ import pytest
 import sqlalchemy as sql
 from sqlalchemy.engine import Engine
 
-from ingest.ledger import Finding, open_database
+from ingest.database import open_database
+from ingest.ledger import Finding, Ledger
 from search.people import NameRefused, NameTaken, People, PreconditionFailed, SamePerson, UnknownPerson
 
 SAMPLE = Finding("m" * 64, "voice", "e" * 64, 0, 1500, 0, 0.5)
@@ -116,6 +117,16 @@ def test_names_are_sorted_alike_by_every_database(people: People) -> None:
         paged += [one.name for one in page.people]
         after = (page.people[-1].name, page.people[-1].id)
     assert paged == [one.name for one in people.everyone()] == sorted(names)
+
+
+def test_no_locale_of_a_server_decides_how_names_are_sorted(postgres_url: str) -> None:
+    database = open_database(postgres_url)
+    Ledger(database), People(database)
+    query = "SELECT table_name, column_name FROM information_schema.columns WHERE collation_name = 'C'"
+    with database.connect() as connection:
+        columns = {tuple(row) for row in connection.execute(sql.text(query))}
+    database.dispose()
+    assert {("people", "name"), ("files", "path")} <= columns
 
 
 def test_a_sample_that_two_enrol_at_once_is_one_persons(people: People) -> None:
