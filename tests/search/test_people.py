@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,8 +11,9 @@ import pytest
 import sqlalchemy as sql
 from sqlalchemy.engine import Engine
 
-from ingest.ledger import Finding, open_database
-from search.people import NameRefused, NameTaken, People, PreconditionFailed, SamePerson, UnknownPerson
+from ingest.database import open_database
+from ingest.ledger import Finding, Ledger
+from search.people import NameRefused, NameTaken, People, Person, PreconditionFailed, SamePerson, UnknownPerson
 
 SAMPLE = Finding("m" * 64, "voice", "e" * 64, 0, 1500, 0, 0.5)
 
@@ -77,7 +79,7 @@ def test_no_name_stays_in_the_database_file_after_forgetting(
     database: Engine, database_bytes: Callable[[], bytes]
 ) -> None:
     people = People(database)
-    ann = people.create("Annabel Unmistakable")
+    ann, *_ = [people.create(name) for name in ("Annabel Unmistakable", "Bob", "Cid")]
     with database.begin() as connection:
         connection.execute(sql.text("ANALYZE"))
     assert b"Unmistakable" in database_bytes()
@@ -118,6 +120,16 @@ def test_names_are_sorted_alike_by_every_database(people: People) -> None:
     assert paged == [one.name for one in people.everyone()] == sorted(names)
 
 
+def test_no_locale_of_a_server_decides_how_names_are_sorted(postgres_url: str) -> None:
+    database = open_database(postgres_url)
+    Ledger(database), People(database)
+    query = "SELECT table_name, column_name FROM information_schema.columns WHERE collation_name = 'C'"
+    with database.connect() as connection:
+        columns = {tuple(row) for row in connection.execute(sql.text(query))}
+    database.dispose()
+    assert {("people", "name"), ("files", "path")} <= columns
+
+
 def test_a_sample_that_two_enrol_at_once_is_one_persons(people: People) -> None:
     both = [people.create("Ann"), people.create("Bob")]
     samples = [replace(SAMPLE, start_ms=number) for number in range(20)]
@@ -133,6 +145,28 @@ def test_a_sample_that_two_enrol_at_once_is_one_persons(people: People) -> None:
         assert sum(pool.map(enrol, range(2))) == 1
     owners = {owner for _, owner in people.samples()}
     assert len(owners) == 1 and len(people.samples()) == 20
+
+
+def test_who_enrols_a_sample_a_moment_too_late_is_told_whose_it_is(postgres_url: str) -> None:
+    database = open_database(postgres_url)
+    people, both_looked = People(database), threading.Barrier(2, timeout=30)
+    both = [people.create("Ann"), people.create("Bob")]
+
+    @sql.event.listens_for(database, "before_cursor_execute")
+    def meet(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+        if statement.startswith("INSERT INTO samples"):
+            both_looked.wait()
+
+    def enrol(person: Person) -> bool:
+        try:
+            people.add(person, [SAMPLE])
+        except NameTaken:
+            return False
+        return True
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sum(pool.map(enrol, both)) == 1
+    database.dispose()
 
 
 def test_many_who_want_one_name_get_it_once(people: People) -> None:
