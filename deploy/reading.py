@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from encoders.encoder import Encoder, packaged_encoders
 from encoders.face import load_face_detector
 from encoders.voice import load_speech_detector
-from ingest.pipeline import Extractor
+from ingest.pipeline import ExtractionSettings, Extractor
 
 # Rows of the tables in encoders.face and encoders.voice.
 FACE_DETECTOR = "dlib_hog"
 SPEECH_DETECTOR = "silero"
+EXTRACTION = ExtractionSettings()
+"""How files are read: everybody who reads for an installation does it alike."""
 
 
 def make_extractor(encoders: Mapping[str, Encoder]) -> Extractor:
@@ -25,6 +27,7 @@ def make_extractor(encoders: Mapping[str, Encoder]) -> Extractor:
         load_speech_detector(SPEECH_DETECTOR),
         encoders["face_identity"],
         encoders["voice_identity"],
+        EXTRACTION,
     )
 
 

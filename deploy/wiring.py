@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 from uuid import uuid4
 
+from deploy import reading
 from deploy.choice import ModelLocks
 from deploy.models import kept_digests, load_serving, serving_folder
 from deploy.reading import FACE_DETECTOR, SPEECH_DETECTOR, make_extractor
@@ -24,7 +25,7 @@ from encoders.encoder import Encoder, packaged_encoders
 from encoders.folder import read_description
 from ingest.database import open_database
 from ingest.ledger import Database, Ledger
-from ingest.pipeline import ExtractionSettings, Extractor
+from ingest.pipeline import Extractor
 from ingest.sandbox import Sandbox, SandboxLimits
 from ingest.track import Extraction
 from search.archive import Archive, Records
@@ -282,7 +283,7 @@ class Installation:
         loaded to know it.
         """
         spaces = sorted(read_description(folder).digest() for folder in packaged_encoders().values())
-        parts = (ExtractionSettings().digest(), FACE_DETECTOR, SPEECH_DETECTOR, *spaces)
+        parts = (reading.EXTRACTION.digest(), FACE_DETECTOR, SPEECH_DETECTOR, *spaces)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     @contextmanager

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from deploy import reading
 from deploy.measuring import Measurement, NoModel, take
 from deploy.settings import Settings, load_settings
 from deploy.wiring import OUTAGE_SECONDS, WORKER_PATIENCE_SECONDS, Installation, Outage
@@ -19,7 +20,6 @@ from ingest.book import Book
 from ingest.flow import Intake, Reader, Ways, ingest_work
 from ingest.ledger import Ledger, RecordsError, open_database
 from ingest.parts import Parts
-from ingest.pipeline import ExtractionSettings
 from ingest.queues import ALL_QUEUES, InProcessQueue, JobQueue
 from ingest.runner import LEASE_SECONDS, Held, Runner, Work
 from ingest.shards import SHARD_SECONDS, plan
@@ -70,7 +70,7 @@ def ways_of(
     home = opened.settings.home
     return Ways(
         desk=Recogniser(Ledger(opened.database), opened.reading),
-        plan=partial(plan, settings=ExtractionSettings().faces, shard_seconds=shard_seconds),
+        plan=partial(plan, settings=reading.EXTRACTION.faces, shard_seconds=shard_seconds),
         reader=reader,
         intake=intake,
         parts=Parts(home / "parts"),

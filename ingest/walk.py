@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ingest.content import MEDIA_EXTENSIONS
 
-# A file that every installation keeps, by which its folder is known.
-HOME_MARK = "records.sqlite"
+# What an installation keeps, by which its folder is known: records here, or elsewhere.
+HOME_MARKS = (("records.sqlite",), ("evidence", "writers"))
 
 
 @dataclass
@@ -73,7 +73,9 @@ def _files(folder: Path, home: Path | None, walk: Walk) -> Iterator[Path]:
 
 
 def _is_home(folder: Path, home: Path | None) -> bool:
-    return (home is not None and folder.resolve() == home.resolve()) or os.path.isfile(folder / HOME_MARK)
+    if home is not None and folder.resolve() == home.resolve():
+        return True
+    return any(all(os.path.exists(folder / name) for name in marks) for marks in HOME_MARKS)
 
 
 def _is_text(path: Path) -> bool:

@@ -10,26 +10,32 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from deploy import reading
 from deploy.settings import load_settings
 from deploy.wiring import Installation
 from deploy.working import queue_of
 from ingest.flow import ingest_job
 from ingest.jobpage import JobPage, JobPages
-from tests.deploy.test_topologies import clean, visavox
+from tests.deploy import chaos_worker
+from tests.deploy.test_topologies import clean
 from tests.ingest.conftest import StoppableRedis
 from tests.search.held import assert_nothing_is_left_over, held
 from tests.search.real_milvus import RealMilvus
 from training.population.folder import MediaSize, write_demo_media
 
-LEASE = 4.0
-SHARD_SECONDS = 60.0  # one cell
+
+@pytest.fixture(autouse=True)
+def short_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Films are cut every few seconds, here as by the workers."""
+    monkeypatch.setattr(reading, "EXTRACTION", chaos_worker.SHORT_CELLS)
 
 
 @dataclass
@@ -42,7 +48,7 @@ class Fleet:
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def hire(self) -> None:
-        command = [sys.executable, "-m", "tests.deploy.chaos_worker", str(LEASE), str(SHARD_SECONDS)]
+        command = [sys.executable, "-m", "tests.deploy.chaos_worker"]
         given = clean(self.environment) | {"OMP_NUM_THREADS": "1"}
         with self.log.open("ab") as output:
             self.workers.append(subprocess.Popen(command, env=given, stdout=output, stderr=output))
@@ -82,13 +88,10 @@ class Fleet:
                 worker.wait()
 
 
-def write_media(folder: Path, films: int, seconds: float, longer: int = 0) -> list[Path]:
+def write_media(folder: Path, films: int, seconds: float) -> list[Path]:
     """Films with truth, a copy under another name, and files that are of no use."""
     made = write_demo_media(folder / "films", 5, MediaSize(people=4, strangers=1, films=films, film_seconds=seconds))
     paths = [film.path for film in made.films]
-    if longer:
-        more = MediaSize(people=3, strangers=0, films=longer, film_seconds=70.0)
-        paths += [film.path for film in write_demo_media(folder / "longer", 6, more).films]
     shutil.copy(paths[0], folder / "copy.mp4")
     (folder / "torn.mp4").write_bytes(paths[1].read_bytes()[:2000])
     (folder / "text.mp4").write_text("no film at all")
@@ -97,18 +100,30 @@ def write_media(folder: Path, films: int, seconds: float, longer: int = 0) -> li
 
 def as_it_ended(environment: dict[str, str]) -> dict[str, Any]:
     """Rows by key, records and evidence, without what differs between two quiet runs."""
-    status = visavox(environment, "status")[1]
-    kept = held(Path(environment["VISAVOX_HOME"]))
+    home = Path(environment["VISAVOX_HOME"])
+    with installed(environment) as opened:
+        status = opened.archive.status()
+    kept = held(home)
     assert_nothing_is_left_over(kept)
-    assert not list((Path(environment["VISAVOX_HOME"]) / "parts").glob("*/*"))
-    return {"spaces": status["spaces"], "media": status["media"], "failed": status["failed"]} | {
+    assert not list((home / "parts").glob("*/*"))
+    return {"spaces": status.spaces, "media": status.media, "failed": status.failed} | {
         name: kept[name] for name in ("media", "tracks", "on disk")
     }
 
 
+@contextmanager
+def installed(environment: dict[str, str]) -> Iterator[Installation]:
+    opened = Installation(load_settings(environment))
+    yield opened
+    opened.close()
+
+
 def quiet_run(folder: Path, media: list[Path]) -> dict[str, Any]:
     environment = {"VISAVOX_HOME": str(folder), "VISAVOX_DEVICE": "cpu"}
-    assert visavox(environment, "ingest", *map(str, media))[0] == 1  # the files of no use
+    with installed(environment) as opened:
+        queue = queue_of(opened)
+        *_, page = queue.follow(queue.submit(ingest_job(media, "default")))
+        assert page.counts["failed"] == 2  # the files of no use
     return as_it_ended(environment)
 
 
@@ -148,7 +163,7 @@ def wild_run(
 def test_whatever_is_killed_the_archive_ends_as_after_a_quiet_run(
     tmp_path: Path, stoppable_redis: StoppableRedis, milvus_server: str
 ) -> None:
-    media = write_media(tmp_path, films=4, seconds=4.0, longer=1)
+    media = write_media(tmp_path, films=4, seconds=6.0)
     expected = quiet_run(tmp_path / "quiet", media)
     server = {"VISAVOX_HOME": str(tmp_path / "home"), "VISAVOX_DEVICE": "cpu", "VISAVOX_MILVUS_URI": milvus_server}
     fleet = Fleet(server | {"VISAVOX_BROKER_URL": stoppable_redis.url}, tmp_path / "log", stoppable_redis)
@@ -162,7 +177,7 @@ def test_whatever_is_killed_the_archive_ends_as_after_a_quiet_run(
 @pytest.mark.long
 @pytest.mark.timeout(7200)
 def test_forty_films_survive_every_kind_of_blow(tmp_path: Path) -> None:
-    media = write_media(tmp_path, films=34, seconds=6.0, longer=6)
+    media = write_media(tmp_path, films=40, seconds=8.0)
     expected = quiet_run(tmp_path / "quiet", media)
     redis, milvus = StoppableRedis(tmp_path, keeps=True), RealMilvus(tmp_path / "milvus", eager=True)
     milvus.start()

@@ -8,13 +8,14 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from deploy.measuring import ENROLLED, Measurement, take
 from deploy.settings import load_settings
 from deploy.wiring import Installation
 from encoders.folder import read_description, write_description
@@ -119,19 +120,21 @@ def test_workers_enrol_into_every_space_and_measure_who_is_enrolled(
     write_description(tmp_path / "model", replace(read_description(tmp_path / "model"), space="shared"))
     laptop = {"VISAVOX_HOME": str(tmp_path / "laptop"), "VISAVOX_DEVICE": "cpu"}
     laptop |= {"VISAVOX_MODEL": str(tmp_path / "model")}
+    here = Installation(load_settings(laptop))
+    enrolled = {
+        name: asdict(here.archive.enrol(name, [Path(path) for path in files])) for name, files in samples.items()
+    }
+    measured, status = take(here, Measurement(ENROLLED)), here.archive.status()
+    here.close()
     server = laptop | {"VISAVOX_HOME": str(tmp_path / "server"), "VISAVOX_BROKER_URL": redis_url}
-    here = [visavox(laptop, "enrol", name, *files) for name, files in samples.items()]
-    measured_here = visavox(laptop, "evaluate", "--enrolled")
-    assert [code for code, _ in here] == [0, 0, 0]
     with worker(server):
-        assert [visavox(server, "enrol", name, *files) for name, files in samples.items()] == here
-        assert visavox(server, "evaluate", "--enrolled") == measured_here
-        code, told = visavox(server, "enrol", "unknown", *samples["Ann"])
-        assert code == 2 and told["error"]["type"] == "usage"
-    status = visavox(server, "status")[1]
-    assert status == visavox(laptop, "status")[1]
-    assert status["spaces"]["shared"]["rows"] == sum(status["spaces"][name]["rows"] for name in IDENTITY) > 0
-    assert measured_here[0] == 0 and measured_here[1]["retrieval"]["face_to_face"]["people"] == 3
+        assert {name: visavox(server, "enrol", name, *files)[1] for name, files in samples.items()} == enrolled
+        assert visavox(server, "evaluate", "--enrolled") == (0, measured)
+    there = Installation(load_settings(server))
+    assert there.archive.status() == status
+    there.close()
+    assert status.spaces["shared"].rows == sum(status.spaces[name].rows for name in IDENTITY) > 0
+    assert measured["retrieval"]["face_to_face"]["people"] == 3
 
 
 @pytest.mark.timeout(600)

@@ -457,6 +457,6 @@ def test_a_film_of_hours_is_read_in_bounded_memory(tmp_path):
     assert whole[0] == HOURS * 3600 * SAMPLE_RATE and whole[1] - start[0] < 1.3 * whole[0] * 4 / 2**20 + 100
 
 
-def test_making_these_media_leaves_this_process_an_ordinary_one(tmp_path: Path) -> None:
+def test_making_these_media_leaves_this_process_an_ordinary_one(tmp_path):
     formats.write(tmp_path / "film.mp4", next(one for one in FILMS if one.pictures == "libsvtav1"))
     assert os.sched_getscheduler(0) == os.SCHED_OTHER

@@ -14,8 +14,9 @@ def test_a_name_that_cannot_be_written_down_fails_alone(tmp_path: Path) -> None:
 
 
 def test_what_visavox_keeps_is_never_taken_for_media(tmp_path: Path) -> None:
-    home, other = tmp_path / "visavox-data", tmp_path / "older-home"
-    for folder in (home / "evidence", other / "evidence", tmp_path / "films"):
+    home, other, third = (tmp_path / name for name in ("visavox-data", "older-home", "home-on-postgresql"))
+    folders = (home / "evidence", other / "evidence", third / "evidence", third / "writers", tmp_path / "films")
+    for folder in folders:
         folder.mkdir(parents=True)
         (folder / "a.png").write_bytes(b"x")
     (other / "records.sqlite").touch()
