@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -37,12 +39,12 @@ class FileStanding:
     number: int
     path: str
     state: str
-    reason: str | None
-    attempts: int
+    reason: str | None = None
+    attempts: int = 0
     report: dict[str, Any] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class JobPage:
     """One job as it stands; all counts are of one moment.
 
@@ -72,14 +74,14 @@ class JobPage:
     archive: str
     priority: int
     created: float
-    started: float | None
-    finished: float | None
+    started: float | None = None
+    finished: float | None = None
     files: int
     counts: dict[str, int]
     seconds_of_media: float
     rate: float
     real_time: float
-    remaining: float | None
+    remaining: float | None = None
     first_errors: list[FileStanding] = field(default_factory=list)
     asked: dict[str, Any] = field(default_factory=dict)
     result: dict[str, Any] | None = None
@@ -107,8 +109,25 @@ class JobPages:
         newest = sql.select(JOBS.c.id).order_by(JOBS.c.created.desc(), JOBS.c.id).limit(limit)
         if unfinished:
             newest = newest.where(JOBS.c.finished.is_(None))
+        pages = []
         with self._database.connect() as connection:
-            return [_page(connection, job) for job in connection.scalars(newest).all()]
+            for job in connection.scalars(newest).all():
+                with suppress(UnknownJob):  # forgotten a moment ago
+                    pages.append(_page(connection, job))
+        return pages
+
+    def named(self, beginning: str) -> str:
+        """The id of the one job whose id begins so. Raises UnknownJob if there is none, or several."""
+        found: Sequence[str] = []
+        if re.fullmatch("[0-9a-f]{1,32}", beginning):
+            alike = sql.select(JOBS.c.id).where(JOBS.c.id.startswith(beginning)).limit(2)
+            with self._database.connect() as connection:
+                found = connection.scalars(alike).all()
+        if len(found) > 1:
+            raise UnknownJob(f"several jobs begin with {beginning!r}: give more of the id")
+        if not found:
+            raise UnknownJob(f"no job {beginning!r} is known")
+        return found[0]
 
     def files(
         self, job: str, *, states: Sequence[ItemState] = (), after: int = 0, limit: int = 100
