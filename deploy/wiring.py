@@ -212,7 +212,11 @@ class Installation:
             if self.outdated:
                 for made in ("encoders", "extractor"):
                     vars(self).pop(made, None)
-        return Archive(self.extract, self.reading, self.encoders, self.store, self.records)
+        return self.archive_that(self.extract)
+
+    def archive_that(self, extract: Callable[[Path], Extraction]) -> Archive:
+        """The write side with another way to read files into tracks."""
+        return Archive(extract, self.reading, self.encoders, self.store, self.records)
 
     @property
     def prober(self) -> Prober:
