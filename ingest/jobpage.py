@@ -183,12 +183,13 @@ def _page(connection: Connection, job: str) -> JobPage:
     rate, real_time = _rates(connection, row)
     left = counts[ItemState.WAITING] + counts[ItemState.RUNNING]
     failed = sql.select(ITEMS).where(ITEMS.c.job == job, ITEMS.c.state == ItemState.FAILED)
+    told = min(FIRST_ERRORS, counts[ItemState.FAILED])  # no more than were counted a moment ago
     return JobPage(
         job=job, kind=row["kind"], state=_standing(row, counts), archive=row["archive"], priority=row["priority"],
         created=row["created"], started=row["started"], finished=row["finished"], files=files, counts=counts,
         seconds_of_media=round(sum(float(one["seconds"]) for one in rows), 3), rate=round(rate, 4),
         real_time=round(real_time, 3), remaining=round(left / rate, 1) if rate and not row["finished"] else None,
-        first_errors=_standings(connection, failed.order_by(ITEMS.c.number).limit(FIRST_ERRORS)),
+        first_errors=_standings(connection, failed.order_by(ITEMS.c.number).limit(told)),
         asked=row["asked"], result=row["result"], error=row["failure"],
     )  # fmt: skip
 

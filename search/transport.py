@@ -153,7 +153,11 @@ class Transport:
         """
         attempt, wait = 0, None
         # what is silent for longer than this is dead: a live stream says something every 15 seconds
-        timeout = httpx.Timeout(self._http.timeout, read=max(SILENCE_SECONDS, self._http.timeout.read or 0.0))
+        patience = self._http.timeout
+        timeout = httpx.Timeout(
+            connect=patience.connect, write=patience.write, pool=patience.pool,
+            read=max(SILENCE_SECONDS, patience.read or 0.0),
+        )  # fmt: skip
         while True:
             attempt += 1
             try:

@@ -36,12 +36,12 @@ def environment_of(home: Path) -> dict[str, str]:
 
 
 @contextmanager
-def live_server(folder: Path, *arguments: str) -> Iterator[LiveServer]:
-    """A server on the installation in ``folder/home``, from when it listens."""
+def live_server(folder: Path, *arguments: str, **settings: str) -> Iterator[LiveServer]:
+    """A server on the installation in ``folder/home``, with further settings, from when it listens."""
     errors = folder / "errors.txt"
     command = [sys.executable, "-m", "deploy.cli", "serve", "--port", "0", "--log-format", "json", *arguments]
     with errors.open("wb") as stream:
-        process = subprocess.Popen(command, env=environment_of(folder / "home"), stderr=stream)
+        process = subprocess.Popen(command, env=environment_of(folder / "home") | settings, stderr=stream)
     try:
         yield LiveServer(process, wait_for_port(process, errors), errors)
     finally:

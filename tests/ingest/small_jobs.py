@@ -26,14 +26,14 @@ class Reader:
         self.read.append(f"{archive}/{path.name}")
         if order := self.orders.get(path.name):
             order(check)
-        if path.name == "bad":
+        if path.stem == "bad":
             return FileReport.failed(path, "is no medium")
         return FileReport(str(path), "done", MEDIA, 2, 1, 60.0, None, ())
 
 
 def recognise(path: Path, _archive: str) -> FileReport | None:
-    """Files named ``known`` are in already."""
-    return FileReport(str(path), "unchanged", MEDIA, 2, 1, 60.0, None) if path.name == "known" else None
+    """Files named ``known``, with any extension, are in already."""
+    return FileReport(str(path), "unchanged", MEDIA, 2, 1, 60.0, None) if path.stem == "known" else None
 
 
 def work_of(reader: Reader, knows: Recognise = recognise) -> dict[str, Work]:

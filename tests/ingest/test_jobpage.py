@@ -53,3 +53,15 @@ def test_an_unknown_job_has_no_page_and_no_files(tmp_path: Path) -> None:
     for asked in (pages.page, pages.files):
         with pytest.raises(UnknownJob):
             asked("f" * 32)
+
+
+def test_a_job_is_found_by_the_beginning_of_its_id(tmp_path: Path) -> None:
+    book = book_in(tmp_path)
+    jobs, pages = [book.open_job(small_job("a")) for _ in range(17)], JobPages(book.database)
+    assert [pages.named(job[:20]) for job in jobs] == jobs
+    ambiguous = next(letter for letter in "0123456789abcdef" if sum(job.startswith(letter) for job in jobs) > 1)
+    with pytest.raises(UnknownJob, match="several"):
+        pages.named(ambiguous)
+    for unknown in ("", "%", "_" * 32, jobs[0] + "0", jobs[0].upper() + "!"):
+        with pytest.raises(UnknownJob, match="no job"):
+            pages.named(unknown)
