@@ -184,6 +184,8 @@ class _Feed:
             await self._look_again_and_again()
         finally:  # nobody waits for news that do not come any more
             self._finish(self._end)
+        while not self._stopping():  # who reads slowly may read to the end; the last who leaves cancels this
+            await anyio.sleep(_STOP_SECONDS)
         await anyio.sleep(_STALLED_SECONDS)
         for scope in list(self._scopes):
             scope.cancel()
