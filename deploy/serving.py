@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
 import uvicorn
@@ -14,6 +14,7 @@ import uvicorn
 from deploy.keys import open_keys
 from deploy.live import LiveEngine
 from deploy.logs import LogFormat, log, start_logging
+from deploy.serving_jobs import work_of
 from deploy.stopping import StoppableServer, ended_in_time
 from deploy.wiring import Installation, installation
 from ingest.jobs import JobBoard
@@ -22,7 +23,7 @@ from search.api.app import create_app, product_version
 from search.api.hosts import LOOPBACK
 from search.api.meters import Held, Meters
 from search.api.operations import Drain, Operation
-from search.api.services import Limits, Services
+from search.api.services import Limits, Services, Work
 from search.store import StoreError
 
 # Questions answered at a time: enough for their batches to gain, few enough for each to come soon.
@@ -75,6 +76,7 @@ def run_server(where: Listening, on_listening: Callable[[int, bool], None]) -> N
         _ended_by_sigterm(),
         installation(consistency="Bounded", observe=meters.observe) as opened,
         _listening(where) as listener,
+        ExitStack() as taken,
     ):
         opened.sandbox.start()  # its models load beside this process's own
         if opened.settings.embedded or opened.lacks_shared_rows:
@@ -84,7 +86,8 @@ def run_server(where: Listening, on_listening: Callable[[int, bool], None]) -> N
         operation = Operation(meters, Drain(), open_without_keys=where.loopback)
         limits = Limits(folder=opened.settings.home / "uploads")
         live = LiveEngine(opened)
-        app = create_app(_services(opened, live, meters), limits, allowed_hosts(where), keys, operation)
+        work = taken.enter_context(work_of(opened, lambda: operation.drain.draining))
+        app = create_app(_services(opened, live, work, meters), limits, allowed_hosts(where), keys, operation)
         config = uvicorn.Config(app, log_config=None, log_level="warning", access_log=False)
         listener.listen()
         port, needed = listener.getsockname()[1], not where.loopback or keys.exist()
@@ -148,7 +151,7 @@ def _listening(where: Listening) -> Iterator[socket.socket]:
         yield listener
 
 
-def _services(opened: Installation, live: LiveEngine, meters: Meters) -> Services:
+def _services(opened: Installation, live: LiveEngine, work: Work, meters: Meters) -> Services:
     return Services(
         engine=live,
         archive=opened.archive,
@@ -156,6 +159,7 @@ def _services(opened: Installation, live: LiveEngine, meters: Meters) -> Service
         encoders=live.encoders,
         retired=live.retired,
         board=JobBoard(),
+        work=work,
         evidence=opened.records.evidence.file,
         seconds=opened.sandbox.seconds,
         at_once=AT_ONCE,

@@ -17,7 +17,7 @@ from deploy.settings import Settings, load_settings
 from deploy.wiring import OUTAGE_SECONDS, WORKER_PATIENCE_SECONDS, Installation, Outage
 from encoders.encoder import EncoderError
 from ingest.book import Book
-from ingest.flow import Intake, Reader, Ways, ingest_work
+from ingest.flow import Intake, Ways, ingest_work
 from ingest.ledger import Ledger, RecordsError, open_database
 from ingest.parts import Parts
 from ingest.queues import ALL_QUEUES, InProcessQueue, JobQueue
@@ -56,13 +56,12 @@ def queue_of(opened: Installation, notice: Callable[[str], None] | None = None) 
     book = Book(opened.database)
     if opened.settings.broker_url:
         return CeleryQueue(opened.settings.broker_url, book, notice)
-    work = ingest_work(ways_of(opened, lambda: opened.extractor, lambda: opened.archive))
+    work = ingest_work(ways_of(opened, lambda: opened.archive))
     return InProcessQueue(book, Runner(book, work, OUTAGES, waits=False), notice)
 
 
 def ways_of(
     opened: Installation,
-    reader: Callable[[], Reader],
     intake: Callable[[], Intake],
     shard_seconds: float = SHARD_SECONDS,
 ) -> Ways:
@@ -71,7 +70,8 @@ def ways_of(
     return Ways(
         desk=Recogniser(Ledger(opened.database), opened.reading),
         plan=partial(plan, settings=reading.EXTRACTION.faces, shard_seconds=shard_seconds),
-        reader=reader,
+        extract=lambda: opened.extractor.extract,
+        reader=lambda: opened.extractor,
         intake=intake,
         parts=Parts(home / "parts"),
         home=home,
@@ -193,7 +193,7 @@ class _Hands:
 
     def work(self) -> dict[str, Work]:
         """What to do, by kind of task."""
-        ways = ways_of(self.opened, lambda: self._current().extractor, self._archive, self._shard_seconds)
+        ways = ways_of(self.opened, self._archive, self._shard_seconds)
         return ingest_work(ways) | {
             EVALUATE: _answering(lambda held: _evaluate(self._current(), held), FINAL_OF_EVALUATION),
             ENROL: _answering(lambda held: _enrol(self._archive(), held), FINAL_OF_ENROLMENT),

@@ -88,6 +88,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 _ROWS_AT_ONCE = 500
 _OPEN_ITEMS = (ItemState.WAITING, ItemState.RUNNING)
 _OPEN_TASKS = (TaskState.WAITING, TaskState.RUNNING)
+_UNDER_WAY = sql.and_(JOBS.c.finished.is_(None), sql.not_(JOBS.c.paused))
+_FOR_ANYBODY = sql.not_(sql.func.coalesce(JOBS.c.asked["here"].as_boolean(), sql.false()))
 
 
 def clock(connection: Connection) -> float:
@@ -168,17 +170,18 @@ class Book:
             return len(left)
 
     @repeatable
-    def retry(self, job: str, item_task: NewTask) -> int:
+    def retry(self, job: str, item_task: NewTask, *, here: bool = False) -> int:
         """Try the failed and the cancelled files of a job again; gives their number. Raises UnknownJob.
 
         Args:
             job: its id.
             item_task: what is to be done with each; its ``path`` is filled in.
+            here: by the process that asks for it; else by whoever takes jobs up, also if it was done so before.
         """
         again = (ItemState.FAILED, ItemState.CANCELLED)
         with writing(self.database) as connection:
             now = clock(connection)
-            _job(connection, job)
+            asked = {**_job(connection, job).asked, "here": here}
             where = sql.and_(ITEMS.c.job == job, ITEMS.c.state.in_(again))
             failed = connection.execute(sql.select(ITEMS.c.number, ITEMS.c.path).where(where)).all()
             if not failed:
@@ -190,7 +193,7 @@ class Book:
             )  # fmt: skip
             connection.execute(
                 sql.update(JOBS).where(JOBS.c.id == job).values(
-                    finished=None, cancelled=False, paused=False, failure=None
+                    finished=None, cancelled=False, paused=False, failure=None, asked=asked
                 )
             )  # fmt: skip
             _add_tasks(connection, job, [_about(item_task, one.number, one.path) for one in failed])
@@ -222,12 +225,12 @@ class Book:
             queues: of these.
             holder: who takes it, 64 characters at most, unique for the time of its work.
             lease: seconds for which nobody else may have it, unless it is renewed.
-            job: of this one only.
+            job: of this one only; None: of any but those that a process does itself.
         """
         with writing(self.database) as connection:
             now = clock(connection)
-            opened = sql.select(JOBS.c.id, JOBS.c.archive).where(JOBS.c.finished.is_(None), sql.not_(JOBS.c.paused))
-            opened = opened if job is None else opened.where(JOBS.c.id == job)
+            opened = sql.select(JOBS.c.id, JOBS.c.archive).where(_UNDER_WAY)
+            opened = opened.where(_FOR_ANYBODY if job is None else JOBS.c.id == job)
             for row in connection.execute(opened.order_by(JOBS.c.priority.desc(), JOBS.c.created, JOBS.c.id)).all():
                 claimed = _claim_of(connection, row.id, queues, {"holder": holder, "leased_until": now + lease}, now)
                 if claimed is None:
@@ -317,12 +320,12 @@ class Book:
 
     @repeatable
     def waiting(self, queues: Sequence[Queue]) -> int:
-        """Number of tasks that could be claimed now."""
+        """Number of tasks that could be claimed now by anybody."""
         with reading(self.database) as connection:
             ready = sql.and_(
                 TASKS.c.state == TaskState.WAITING, TASKS.c.needs == 0, TASKS.c.queue.in_(queues),
                 TASKS.c.not_before <= clock(connection),
-                TASKS.c.job.in_(sql.select(JOBS.c.id).where(JOBS.c.finished.is_(None), sql.not_(JOBS.c.paused))),
+                TASKS.c.job.in_(sql.select(JOBS.c.id).where(_UNDER_WAY, _FOR_ANYBODY)),
             )  # fmt: skip
             return int(connection.scalar(sql.select(sql.func.count()).select_from(TASKS).where(ready)) or 0)
 

@@ -6,8 +6,8 @@ for it. What is done *with* a file is handed in: nothing here knows an index.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ from ingest.runner import Held, Work
 from ingest.shards import Heard, PartError, Plan, Seen
 from ingest.tasks import ItemState, NewJob, NewTask, Outcome, Queue, TaskState
 from ingest.track import Extraction, MediaId, Span
-from ingest.walk import walk_media
+from ingest.walk import OUTSIDE, lies_within, walk_media
 
 INGEST = "ingest"
 """The kind of jobs that read files into an archive."""
@@ -63,11 +63,12 @@ class Desk(Protocol):
         """Record that a file cannot be used, and report it."""
 
 
-class Reader(Protocol):
-    """Finds faces and speech: :class:`ingest.pipeline.Extractor`."""
+Extract = Callable[[Path, OnProgress], Extraction]
+"""Reads a file as a whole."""
 
-    def extract(self, path: Path, on_progress: OnProgress | None = None, /) -> Extraction:
-        """Read a file as a whole."""
+
+class Reader(Protocol):
+    """Reads films in pieces: :class:`ingest.pipeline.Extractor`."""
 
     def look(self, path: Path, span: Span | None = None, on_progress: OnProgress | None = None, /) -> Seen:
         """Find the faces of one shard of a film."""
@@ -98,7 +99,8 @@ class Ways:
     Args:
         desk: which contents are in.
         plan: into which pieces a film is cut.
-        reader: finds what is in files; asked for once per task, so that who only inspects loads no networks.
+        extract: reads a file as a whole; asked for once per task, so that who only inspects loads no networks.
+        reader: reads films in pieces; likewise.
         intake: where it is written; likewise.
         parts: where pieces wait for each other.
         home: folder of the installation, in which no media are looked for.
@@ -106,6 +108,7 @@ class Ways:
 
     desk: Desk
     plan: Callable[[MediaInfo], Plan]
+    extract: Callable[[], Extract]
     reader: Callable[[], Reader]
     intake: Callable[[], Intake]
     parts: Parts
@@ -117,10 +120,27 @@ def ingest_job(paths: Sequence[Path], archive: str, *, priority: int = 0, here: 
     return NewJob(INGEST, archive, priority, {"here": here}, [str(path) for path in paths], INSPECT_FILE)
 
 
-def walking_job(places: Sequence[Path], archive: str, *, priority: int = 0) -> NewJob:
-    """The job of reading everything below some folders."""
-    named = {"paths": [str(place) for place in places]}
+def walking_job(
+    places: Sequence[Path], archive: str, *, priority: int = 0, within: Sequence[Path] | None = None
+) -> NewJob:
+    """The job of reading everything below some folders.
+
+    Args:
+        places: files and folders.
+        archive: name of the archive.
+        priority: higher comes first.
+        within: folders that no file may lie outside of, links followed: looked at by the walk and again before a file
+            is hashed and before it is read, since a link may have changed meanwhile; None: anywhere.
+    """
+    named: dict[str, Any] = {"paths": [str(place) for place in places]}
+    named |= {} if within is None else {"within": [str(folder) for folder in within]}
     return NewJob(INGEST, archive, priority, named, tasks=[NewTask(WALK, Queue.PROBE, named, rank=_JOIN_RANK)])
+
+
+def first_step(asked: Mapping[str, Any]) -> NewTask:
+    """What is to be done first with every file of a job that reads files, by what was asked for."""
+    within = asked.get("within")
+    return INSPECT_FILE if within is None else replace(INSPECT_FILE, arguments={"within": within})
 
 
 def ingest_work(ways: Ways) -> dict[str, Work]:
@@ -130,17 +150,18 @@ def ingest_work(ways: Ways) -> dict[str, Work]:
     }  # fmt: skip
 
     def bound(step: Callable[[Ways, Held], Outcome]) -> Work:
-        return lambda held: step(ways, held)
+        return lambda held: outside(held.claim.arguments) or step(ways, held)
 
     return {kind: bound(step) for kind, step in steps.items()}
 
 
 def _walk(ways: Ways, held: Held) -> Outcome:
-    walk = walk_media([Path(place) for place in held.claim.arguments["paths"]], ways.home)
+    asked = held.claim.arguments
+    walk = walk_media([Path(place) for place in asked["paths"]], ways.home, asked.get("within"))
     problems = [{"path": path, "reason": reason} for path, reason in walk.problems().items()]
     paths = [str(path) for path in walk.media]
     told = {"ignored": walk.ignored, "failed": problems}
-    return Outcome(result=told, items=paths, item_task=INSPECT_FILE)
+    return Outcome(result=told, items=paths, item_task=first_step(asked))
 
 
 def _inspect(ways: Ways, held: Held) -> Outcome:
@@ -154,13 +175,14 @@ def _inspect(ways: Ways, held: Held) -> Outcome:
     except MediaError:  # it is told once, by who reads it
         plan = None
     if plan is None or not plan.is_cut:
-        return Outcome(next=[NewTask(READ, Queue.ENCODE, {"path": str(path)}, held.claim.item, _READ_RANK)])
-    return Outcome(next=[_in_pieces(path, seen.media, plan, held.claim.item)])
+        return Outcome(next=[NewTask(READ, Queue.ENCODE, held.claim.arguments, held.claim.item, _READ_RANK)])
+    return Outcome(next=[_in_pieces(held, seen.media, plan)])
 
 
-def _in_pieces(path: Path, media: MediaId, plan: Plan, item: int | None) -> NewTask:
+def _in_pieces(held: Held, media: MediaId, plan: Plan) -> NewTask:
     """The join of a film, after all its pieces."""
-    named = {"path": str(path), "media": media, "state": _state(path)}
+    named = {**held.claim.arguments, "media": media, "state": _state(_path(held))}
+    item = held.claim.item
     pieces = [
         NewTask(LOOK, Queue.ENCODE, named | {"piece": number, "span": [span.start, span.end]}, item, _PIECE_RANK)
         for number, span in enumerate(plan.pictures)
@@ -171,10 +193,10 @@ def _in_pieces(path: Path, media: MediaId, plan: Plan, item: int | None) -> NewT
 
 
 def _read(ways: Ways, held: Held) -> Outcome:
-    reader = ways.reader()
+    read = ways.extract()
 
     def extract(path: Path) -> Extraction:
-        return reader.extract(path, held.check)
+        return read(path, held.check)
 
     return _ended(ways.intake().ingest_file(_path(held), held.claim.archive, held.confirm, extract))
 
@@ -220,7 +242,7 @@ def _join(ways: Ways, held: Held) -> Outcome:
         _refuse_changed(held)
     except PartError:
         parts.remove(media, settings)
-        return Outcome(next=[_in_pieces(path, media, plan, held.claim.item)])
+        return Outcome(next=[_in_pieces(held, media, plan)])
     except MediaError as error:
         return _ended(ways.desk.refuse(path, media, archive, error))
     report = ways.intake().enter(path, archive, extraction, held.confirm)
@@ -248,6 +270,13 @@ def _state(path: Path) -> list[int]:
 def _refuse_changed(held: Held) -> None:
     if _state(_path(held)) != held.claim.arguments["state"]:
         raise MediaError(_path(held), "changed while it was read: try it again when it is written to its end")
+
+
+def outside(asked: Mapping[str, Any]) -> Outcome | None:
+    """How a file ends whose links lead out of where files may be taken from; None of any other."""
+    if asked.get("within") is None or "path" not in asked or lies_within(asked["path"], asked["within"]):
+        return None
+    return _ended(FileReport.failed(asked["path"], OUTSIDE))
 
 
 def _ended(report: FileReport) -> Outcome:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -38,12 +40,12 @@ class FileStanding:
     number: int
     path: str
     state: str
-    reason: str | None
-    attempts: int
+    reason: str | None = None
+    attempts: int = 0
     report: dict[str, Any] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class JobPage:
     """One job as it stands; all counts are of one moment.
 
@@ -74,14 +76,14 @@ class JobPage:
     archive: str
     priority: int
     created: float
-    started: float | None
-    finished: float | None
+    started: float | None = None
+    finished: float | None = None
     files: int
     counts: dict[str, int]
     seconds_of_media: float
     rate: float
     real_time: float
-    remaining: float | None
+    remaining: float | None = None
     obstacle: str | None = None
     first_errors: list[FileStanding] = field(default_factory=list)
     asked: dict[str, Any] = field(default_factory=dict)
@@ -112,8 +114,26 @@ class JobPages:
         newest = sql.select(JOBS.c.id).order_by(JOBS.c.created.desc(), JOBS.c.id).limit(limit)
         if unfinished:
             newest = newest.where(JOBS.c.finished.is_(None))
+        pages = []
         with reading(self._database) as connection:
-            return [_page(connection, job) for job in connection.scalars(newest).all()]
+            for job in connection.scalars(newest).all():
+                with suppress(UnknownJob):  # forgotten a moment ago
+                    pages.append(_page(connection, job))
+        return pages
+
+    @repeatable
+    def named(self, beginning: str) -> str:
+        """The id of the one job whose id begins so. Raises UnknownJob if there is none, or several."""
+        found: Sequence[str] = []
+        if re.fullmatch("[0-9a-f]{1,32}", beginning):
+            alike = sql.select(JOBS.c.id).where(JOBS.c.id.startswith(beginning)).limit(2)
+            with reading(self._database) as connection:
+                found = connection.scalars(alike).all()
+        if len(found) > 1:
+            raise UnknownJob(f"several jobs begin with {beginning!r}: give more of the id")
+        if not found:
+            raise UnknownJob(f"no job {beginning!r} is known")
+        return found[0]
 
     @repeatable
     def files(
@@ -170,13 +190,14 @@ def _page(connection: Connection, job: str) -> JobPage:
     rate, real_time = _rates(connection, row)
     left = counts[ItemState.WAITING] + counts[ItemState.RUNNING]
     failed = sql.select(ITEMS).where(ITEMS.c.job == job, ITEMS.c.state == ItemState.FAILED)
+    told = min(FIRST_ERRORS, counts[ItemState.FAILED])  # no more than were counted a moment ago
     return JobPage(
         job=job, kind=row["kind"], state=_standing(row, counts), archive=row["archive"], priority=row["priority"],
         created=row["created"], started=row["started"], finished=row["finished"], files=files, counts=counts,
         seconds_of_media=round(sum(float(one["seconds"]) for one in rows), 3), rate=round(rate, 4),
         real_time=round(real_time, 3), remaining=round(left / rate, 1) if rate and not row["finished"] else None,
         obstacle=None if row["finished"] else _obstacle(connection, job),
-        first_errors=_standings(connection, failed.order_by(ITEMS.c.number).limit(FIRST_ERRORS)),
+        first_errors=_standings(connection, failed.order_by(ITEMS.c.number).limit(told)),
         asked=row["asked"], result=row["result"], error=row["failure"],
     )  # fmt: skip
 

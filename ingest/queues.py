@@ -25,6 +25,10 @@ _IDLE_SECONDS = 0.1
 ALL_QUEUES = tuple(Queue)
 
 
+class BrokerUnavailable(Exception):
+    """Redis does not answer; the message names its URL without the password."""
+
+
 class JobQueue(Protocol):
     """Takes jobs, and sees that they are done."""
 

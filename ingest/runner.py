@@ -27,24 +27,31 @@ STALL_SECONDS = 1800.0
 _RECORDS_PATIENCE = 60.0
 
 
+class Stopping(Exception):
+    """Whoever does a task is to end: it is let go, for somebody else to take up at once."""
+
+
 class Held:
     """A task in the hands of whoever does it: says whether it is still theirs."""
 
-    def __init__(self, book: Book, claim: Claim, lease: float) -> None:
+    def __init__(self, book: Book, claim: Claim, lease: float, stopping: Callable[[], bool] = lambda: False) -> None:
         self.claim = claim
         self._book = book
         self._lease = lease
+        self._stopping = stopping
         self._lost = threading.Event()
         self.moved = time.monotonic()
 
     def check(self, _share: float = 0.0) -> None:
-        """Call often while work goes on: says that it does. Raises LeaseLost when it is for nothing."""
+        """Call often while work goes on: says that it does. Raises LeaseLost when it is for nothing, Stopping."""
         self.moved = time.monotonic()
+        if self._stopping():
+            raise Stopping
         if self._lost.is_set():
             raise LeaseLost(f"task {self.claim.task} was cancelled, or is held by somebody else by now")
 
     def confirm(self) -> None:
-        """Ask the book itself, before something is written. Raises LeaseLost, RecordsError."""
+        """Ask the book itself, before something is written. Raises LeaseLost, Stopping, RecordsError."""
         self.check()
         self._book.renew(self.claim, self._lease)
 
@@ -73,6 +80,7 @@ class Runner:
         lease: seconds.
         on_idle: called when nothing waits, to end what can be put off until then.
         on_stall: called when a task shows no progress for ``STALL_SECONDS``; None: it may take as long as it likes.
+        stopping: whether whoever runs tasks is to end: the one at hand is then let go at its next check.
     """
 
     def __init__(
@@ -85,6 +93,7 @@ class Runner:
         waits: bool = True,
         on_idle: Callable[[], None] = lambda: None,
         on_stall: Callable[[], None] | None = None,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         if lease <= 0:
             raise ValueError(f"a lease lasts some seconds, got {lease}")
@@ -95,6 +104,7 @@ class Runner:
         self._waits = waits
         self._on_idle = on_idle
         self._on_stall = on_stall
+        self._stopping = stopping
 
     def run_one(self, queues: Sequence[Queue], holder: str, job: str | None = None) -> Claim | None:
         """Claim a task and do it; gives it as it was claimed, or None if none waits.
@@ -106,7 +116,7 @@ class Runner:
         if claim is None:
             self._on_idle()
             return None
-        held = Held(self._book, claim, self._lease)
+        held = Held(self._book, claim, self._lease, self._stopping)
         try:
             with self._beating(held):
                 outcome = self._outcome(held)
@@ -114,6 +124,9 @@ class Runner:
                 self._patiently(lambda: self._book.settle(claim, outcome))
         except LeaseLost:
             _LOG.info("task %s of kind %s was given up: it is somebody else's, or cancelled", claim.task, claim.kind)
+        except Stopping:
+            with suppress(LeaseLost):
+                self._patiently(lambda: self._book.release(claim))
         except KeyboardInterrupt:
             self._book.release(claim)
             raise
@@ -124,21 +137,28 @@ class Runner:
         claim = held.claim
         try:
             return self._work[claim.kind](held)
-        except LeaseLost:
+        except (LeaseLost, Stopping):
             raise
-        except self._outages as error:
+        except Exception as error:  # the edge of the task: whatever it is is judged here
+            if self._stopping():  # what fails while things are taken down is nobody's fault
+                raise Stopping from error
+            self._judge(claim, error)
+        return None
+
+    def _judge(self, claim: Claim, error: Exception) -> None:
+        """A task ended with an error: it is tried again, then told; or an outage, which is waited for, or raised."""
+        if isinstance(error, self._outages):
             if not self._waits:
                 with suppress(LeaseLost, RecordsError):
                     self._book.release(claim)
-                raise
+                raise error
             told = str(error)
             _LOG.warning("a task waits, for something that everybody needs does not answer: %s", type(error).__name__)
             self._patiently(lambda: self._book.put_back(claim, told, counts=False))
-        except Exception as error:  # noqa: BLE001 - the edge of the task: whatever it is is tried again, then told
+        else:
             told = f"{type(error).__name__}: {error}"
             _LOG.warning("a task of kind %s failed: %s", claim.kind, type(error).__name__)
             self._patiently(lambda: self._book.put_back(claim, told, counts=True))
-        return None
 
     @contextmanager
     def _beating(self, held: Held) -> Iterator[None]:

@@ -11,15 +11,18 @@ from ingest.content import MEDIA_EXTENSIONS
 
 # What an installation keeps, by which its folder is known: records here, or elsewhere.
 HOME_MARKS = (("records.sqlite",), ("evidence", "writers"))
+OUTSIDE = "lies outside of the folders that may be read from (a link leads there): copy it, or add its folder"
+"""Why a file is not taken whose links lead out of where files are taken from."""
 
 
 @dataclass
 class Walk:
-    """Media found under the given paths, in order; what is missing or cannot be read; files of no media extension."""
+    """Media found under the given paths, in order; what is missing, cannot be read or lies outside; other files."""
 
     media: list[Path] = field(default_factory=list)
     missing: list[Path] = field(default_factory=list)
     unnameable: list[Path] = field(default_factory=list)
+    outside: list[Path] = field(default_factory=list)
     unreadable: dict[str, str] = field(default_factory=dict)
     ignored: int = 0
 
@@ -31,16 +34,26 @@ class Walk:
         """What of the given paths cannot be read, with the reason."""
         missing = {str(path): "there is no such file or folder" for path in self.missing}
         unnameable = {as_text(path): "its name is not UTF-8: rename it" for path in self.unnameable}
-        return missing | unnameable | self.unreadable
+        outside = {str(path): OUTSIDE for path in self.outside}
+        return missing | unnameable | outside | self.unreadable
 
 
-def walk_media(paths: Sequence[Path], home: Path | None = None) -> Walk:
+def walk_media(paths: Sequence[Path], home: Path | None = None, within: Sequence[Path | str] | None = None) -> Walk:
     """Find media by extension under files and folders, each file once, folders in order of name.
 
     What lies in ``home``, or in any other installation's folder, is Visavox's own and not looked at.
+
+    Args:
+        paths: files and folders.
+        home: folder of the installation.
+        within: only files that lie in one of these folders once all links are followed; None: wherever they lie. It
+            holds for the moment of the walk: who reads a file later has to look again, with :func:`lies_within`.
     """
     walk, seen = Walk(), set()
     for path in paths:
+        if within is not None and not lies_within(path, within):
+            walk.outside.append(path)
+            continue
         try:
             path.lstat()
         except PermissionError as error:
@@ -56,11 +69,25 @@ def walk_media(paths: Sequence[Path], home: Path | None = None) -> Walk:
             if not _is_text(file):
                 walk.unnameable.append(file)
                 continue
-            if file.suffix.lower().lstrip(".") in {ending.lstrip(".") for ending in MEDIA_EXTENSIONS}:
-                walk.media.append(file.absolute())
-            else:
+            if file.suffix.lower().lstrip(".") not in {ending.lstrip(".") for ending in MEDIA_EXTENSIONS}:
                 walk.ignored += 1
+            elif within is not None and not lies_within(file, within):
+                walk.outside.append(file)
+            else:
+                walk.media.append(file.absolute())
     return walk
+
+
+def lies_within(path: Path | str, folders: Sequence[Path | str]) -> bool:
+    """Whether a path lies in one of some folders, or is one, once all links of both are followed.
+
+    What does not exist lies where it would be made. A path that no file system takes lies nowhere.
+    """
+    try:
+        real = Path(os.path.realpath(path))
+    except (ValueError, OSError):  # a zero byte, or a name too long
+        return False
+    return any(real.is_relative_to(os.path.realpath(folder)) for folder in folders)
 
 
 def _files(folder: Path, home: Path | None, walk: Walk) -> Iterator[Path]:

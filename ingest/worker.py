@@ -36,6 +36,7 @@ from ingest.book import Book
 from ingest.jobpage import JobPage, JobPages
 from ingest.ledger import RecordsError
 from ingest.queues import ALL_QUEUES, PAGE_SECONDS
+from ingest.queues import BrokerUnavailable as BrokerUnavailable
 from ingest.runner import LEASE_SECONDS, Runner
 from ingest.tasks import NewJob, Queue
 
@@ -59,10 +60,6 @@ SOCKET_SECONDS = 30.0
 CONNECT_SECONDS = 3.0
 HEALTH_SECONDS = 15
 _ORPHAN_SECONDS = 1.0
-
-
-class BrokerUnavailable(Exception):
-    """Redis does not answer; the message names its URL without the password."""
 
 
 @dataclass(frozen=True)

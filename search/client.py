@@ -1,4 +1,4 @@
-"""A small client of the search API: questions and people as typed answers, problems as one error.
+"""A small client of the search API: questions, people and jobs as typed answers, problems as one error.
 
 Files are sent without their names, under numbers, and answers come back under the paths that were given.
 """
@@ -24,9 +24,13 @@ from search.answers import (
     VerifyAnswer,
     WhoAnswer,
 )
+from search.job_calls import FileStanding, JobCalls, JobPage, JobStanding
 from search.transport import ProblemError, Transport, Unreachable, numbered, read
 
-__all__ = ["Client", "JobStanding", "JobUnfinished", "KnownPerson", "ProblemError", "Space", "Unreachable"]
+__all__ = [
+    "Client", "FileStanding", "JobPage", "JobStanding", "JobUnfinished", "KnownPerson", "ProblemError", "Space",
+    "Unreachable",
+]  # fmt: skip
 
 ModalityName = Literal["face", "voice"]
 SimilarityName = Literal["cosine", "euclidean", "correlation"]
@@ -64,17 +68,7 @@ class Space:
     modalities: list[str]
 
 
-@dataclass(frozen=True)
-class JobStanding:
-    """A long question: its id, how it stands, and its answer or the problem that ended it."""
-
-    job: str
-    state: Literal["queued", "running", "done", "failed"]
-    result: dict[str, Any] | None = None
-    error: dict[str, Any] | None = None
-
-
-class Client:
+class Client(JobCalls):
     """Asks one service. Not safe for several threads; a context manager.
 
     What can be repeated without harm is: reading, and writing with an idempotency key, up to four times in all,
@@ -185,15 +179,18 @@ class Client:
         shown = [replace(one, path=paths.get(one.path, one.path)) for one in answer.candidates]
         return replace(answer, candidates=shown, answer=paths.get(answer.answer, answer.answer))
 
-    def job(self, identity: str) -> JobStanding:
-        """How a job stands. Raises ProblemError, Unreachable."""
-        return read(JobStanding, self._transport.send("GET", f"/v1/jobs/{quote(identity, safe='')}").json())
-
     def wait_for(self, identity: str, wait: float = 3600.0) -> dict[str, Any]:
-        """The result of a job once it is done. Raises ProblemError with what ended it, JobUnfinished, Unreachable."""
+        """The result of a long question once it is done.
+
+        Raises:
+            ProblemError, also with what ended it; Unreachable. JobUnfinished: it takes longer. TypeError: it is a job
+            of another kind, see :meth:`follow`.
+        """
         end = time.monotonic() + wait
         while True:
             standing = self.job(identity)
+            if isinstance(standing, JobPage):
+                raise TypeError(f"job {identity} is no question but reads files: follow() it")
             if standing.state == "done":
                 return standing.result or {}
             if standing.state == "failed":

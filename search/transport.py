@@ -19,6 +19,7 @@ Answer = TypeVar("Answer")
 CONNECT_SECONDS = 10.0
 MOST_ATTEMPTS = 4
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 10.0
+SILENCE_SECONDS = 60.0
 _AGAIN = frozenset({429, 502, 503, 504})
 _IN_PROGRESS = "in-progress"
 
@@ -139,10 +140,68 @@ class Transport:
             _pause(attempt, wait)
             yield None
 
+    def events(self, path: str, last: str) -> Iterator[tuple[str, str]]:
+        """Server-sent events, as pairs of name and data, connecting again where the stream breaks.
+
+        Args:
+            path: below the service's URL.
+            last: name of the event after which nothing comes.
+
+        Raises:
+            ProblemError: the service answered with one.
+            Unreachable: it could not be reached several times on end, without any event between.
+        """
+        attempt, wait = 0, None
+        # what is silent for longer than this is dead: a live stream says something every 15 seconds
+        patience = self._http.timeout
+        timeout = httpx.Timeout(
+            connect=patience.connect, write=patience.write, pool=patience.pool,
+            read=max(SILENCE_SECONDS, patience.read or 0.0),
+        )  # fmt: skip
+        while True:
+            attempt += 1
+            try:
+                with self._http.stream(
+                    "GET", path, headers={"Accept": "text/event-stream"}, timeout=timeout
+                ) as response:
+                    if response.is_success:
+                        for event in _events(response.iter_lines()):
+                            yield event
+                            if event[0] == last:
+                                return
+                            attempt = 0
+                    else:
+                        response.read()
+                        problem = _problem(response)
+                        if attempt >= MOST_ATTEMPTS or not _may_pass(problem):
+                            raise problem
+                        wait = response.headers.get("retry-after")
+            except httpx.TransportError as error:
+                if attempt >= MOST_ATTEMPTS:
+                    raise _unreachable(error) from error
+            _pause(max(attempt, 1), wait)
+            wait = None
+
 
 def numbered(index: int, file: Path | str) -> str:
     """The name under which a file is sent: its number among those of the request, and its extension."""
     return f"{index}{Path(file).suffix.lower()}"
+
+
+def _events(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
+    """Events of a stream of lines; comments are passed over, and what was cut off."""
+    name, data = "message", []
+    for line in lines:
+        field, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if field == "event":
+            name = value
+        elif field == "data":
+            data.append(value)
+        elif not line:
+            if data:
+                yield name, "\n".join(data)
+            name, data = "message", []
 
 
 def _unreachable(error: httpx.TransportError) -> Unreachable:

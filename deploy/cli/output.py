@@ -72,6 +72,7 @@ def errors_translated() -> Iterator[None]:
     from encoders.encoder import EncoderError
     from encoders.space import SpaceMismatch
     from encoders.weights import WeightsError
+    from ingest.jobs import UnknownJob
     from ingest.ledger import RecordsError
     from ingest.media import MediaError
     from ingest.worker import BrokerUnavailable
@@ -87,7 +88,7 @@ def errors_translated() -> Iterator[None]:
         raise UsageError(str(error)) from error
     except (
         BrokerUnavailable, EncoderError, EvidenceMissing, MediaError, NameTaken, NotCalibrated, ProbeUnusable,
-        RecordsError, SpaceMismatch, StoreError, UnknownPerson, WeightsError,
+        RecordsError, SpaceMismatch, StoreError, UnknownJob, UnknownPerson, WeightsError,
     ) as error:  # fmt: skip
         raise NothingDone(_kind(error), str(error)) from error
     except OSError as error:

@@ -12,9 +12,10 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.responses import Response as PlainResponse
 
 from search.access import Forbidden, Keys, Unauthenticated
-from search.api import evidence_routes, people_routes, problems, routes
+from search.api import evidence_routes, job_routes, people_routes, problems, routes
 from search.api.gate import OPEN, KeyCheck
 from search.api.hosts import LOOPBACK, HostCheck
+from search.api.job_feeds import Feeds
 from search.api.meters import Meters
 from search.api.operations import Draining, Observed, Operation
 from search.api.services import Desk, Limits, NotReady, Services
@@ -59,6 +60,7 @@ def create_app(
     )
     app.state.desk = Desk(services, limits)
     app.state.meters = operation.meters
+    app.state.feeds = Feeds(services.work.pages, lambda: operation.drain.draining)
     # what is added last is asked first
     app.add_middleware(BodyCap, upload_bytes=limits.upload_bytes, json_bytes=limits.json_bytes)
     if keys is not None:
@@ -66,7 +68,7 @@ def create_app(
     app.add_middleware(HostCheck, allowed=allowed_hosts)
     app.add_middleware(Draining, drain=operation.drain, refusal=_stopping)
     app.add_middleware(Observed, meters=operation.meters, failed=_failed)
-    for router in (routes.router, evidence_routes.router, people_routes.router, operation_router):
+    for router in (routes.router, job_routes.router, evidence_routes.router, people_routes.router, operation_router):
         app.include_router(router)
     problems.install(app)
     if keys is not None:

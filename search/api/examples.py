@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ingest.jobpage import FileStanding, JobPage
 from ingest.jobs import JobState
 from search.answers import (
     Candidate,
@@ -47,6 +48,22 @@ MATCH = MatchAnswer([MatchCandidate("a.jpg", 0.12, 0.03), MatchCandidate("b.jpg"
 ENROL = EnrolAnswer(
     "Ada Lovelace", ["talk.mp4"], [Refusal("sea.jpg", "no usable face and no usable speech found")],
     ["talk.mp4: only 1.4 s of speech: 2 s or more identify better"],
+)  # fmt: skip
+FOLDER = "/media/archive"
+FAILED_FILE = FileStanding(
+    7, f"{FOLDER}/sea.mp4", "failed", "looks like text, not like a film, sound or photo: convert it", 1
+)
+DONE_FILE = FileStanding(
+    8, f"{FOLDER}/talk.mp4", "done", None, 0,
+    {"path": f"{FOLDER}/talk.mp4", "state": "done", "media": MEDIA, "faces": 12, "voices": 31,
+     "seconds_of_media": 1800.0, "reason": None, "warnings": []},
+)  # fmt: skip
+INGEST = JobPage(
+    job=JOB, kind="ingest", state="running", archive="default", priority=0, created=1769860800.0,
+    started=1769860801.5, finished=None, files=40,
+    counts={"waiting": 28, "running": 2, "done": 6, "unchanged": 3, "failed": 1, "cancelled": 0},
+    seconds_of_media=12600.0, rate=0.05, real_time=63.0, remaining=600.0, first_errors=[FAILED_FILE],
+    asked={"paths": [FOLDER], "within": ["/media"]}, result={"ignored": 4, "failed": []},
 )  # fmt: skip
 FORGET = ForgetAnswer("Ada Lovelace", 16, 16, 16)
 QUEUED: JobState = "queued"

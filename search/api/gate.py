@@ -14,7 +14,7 @@ from search.api.problems import answer
 
 OPEN = frozenset({"/healthz"})
 QUESTIONS = frozenset({"/v1/who", "/v1/search", "/v1/verify", "/v1/match"})
-PEOPLE = "/v1/people"
+EDITED = ("/v1/people", "/v1/ingests", "/v1/jobs")
 METRICS = "/metrics"
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -27,12 +27,12 @@ FIRST_KEY_SECONDS = 2.0
 
 
 def needed(method: str, path: str) -> Role:
-    """The role that a request needs: reading and asking, changing people, and everything else."""
+    """The role that a request needs: reading and asking, changing people and jobs, and everything else."""
     if path.rstrip("/") == METRICS:
         return Role.ADMIN
     if method in _READING or (method == "POST" and path.rstrip("/") in QUESTIONS):
         return Role.READER
-    return Role.EDITOR if path == PEOPLE or path.startswith(f"{PEOPLE}/") else Role.ADMIN
+    return Role.EDITOR if any(path == one or path.startswith(f"{one}/") for one in EDITED) else Role.ADMIN
 
 
 class KeyCheck:

@@ -18,6 +18,7 @@ from encoders.space import SpaceMismatch
 from ingest.content import MediaError
 from ingest.jobs import BoardFull, JobCancelled, UnknownJob
 from ingest.ledger import RecordsError
+from ingest.queues import BrokerUnavailable
 from ingest.sandbox import SandboxError
 from search.access import Forbidden, Unauthenticated
 from search.api.conditional import RangeUnsatisfiable
@@ -38,6 +39,18 @@ RETRY_SECONDS = 5
 
 class VectorUnusable(ValueError):
     """A vector of a search does not fit the space it names."""
+
+
+class PathRefused(ValueError):
+    """A path that arrived by HTTP lies outside of the folders that may be read from."""
+
+
+class JobUnfinished(ValueError):
+    """What was asked of a job can be done with finished ones only."""
+
+
+class JobUnrepeatable(ValueError):
+    """The job is of a kind whose files cannot be tried again one by one."""
 
 
 class HostRefused(ValueError):
@@ -133,6 +146,21 @@ KINDS: Mapping[type[BaseException], Kind] = {
         "this was done before, and the person it was about was forgotten since",
     ),
     UnknownJob: Kind("unknown-job", 404, "No such job is known", "no job '0f3c' is known"),
+    PathRefused: Kind(
+        "path-refused", 422, "The path may not be read from over HTTP",
+        "'/home/ada' lies in none of the folders of VISAVOX_MEDIA_ROOTS: add its folder there, or copy it into one",
+    ),
+    JobUnfinished: Kind(
+        "job-unfinished", 409, "The job is not finished", "job 0f3c is not finished: cancel it first"
+    ),
+    JobUnrepeatable: Kind(
+        "job-unrepeatable", 409, "The job has no files that could be tried again",
+        "job 0f3c is of the kind evaluate: ask for it anew",
+    ),
+    BrokerUnavailable: Kind(
+        "broker-unavailable", 503, "The broker of the workers does not answer",
+        "the broker redis://127.0.0.1:6379/0 does not answer: start Redis there", again=True,
+    ),
     EvidenceMissing: Kind("unknown-evidence", 404, "No such evidence is stored", "no evidence '0f3c' is stored"),
     RangeUnsatisfiable: Kind(
         "range-unsatisfiable", 416, "The range lies outside of the file",

@@ -1,4 +1,4 @@
-"""Questions: who, search, verify, match; and the jobs, spaces and evidence that belong to them.
+"""Questions: who, search, verify, match; and the spaces that belong to them.
 
 Every answer is the JSON of the command of the same name. Uploads are read as what they are: neither a
 part's declared type nor its file name chooses anything.
@@ -11,18 +11,19 @@ from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
-from fastapi import APIRouter, File, Form, Path, Request, Response, UploadFile
+from fastapi import APIRouter, File, Form, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException
 
 from encoders.space import Embedding, Modality, SpaceMismatch
-from ingest.jobs import BoardFull, Job, JobState, UnknownJob
+from ingest.jobs import BoardFull
 from search.answers import FindAnswer, MatchAnswer, VerifyAnswer, WhoAnswer
-from search.api import examples, problems
+from search.api import examples
 from search.api.desks import FILE_PROBLEMS, MOST_FILES, AtDesk, desk_of, receive
 from search.api.forms import FormRoute
+from search.api.job_routes import JobAnswer
 from search.api.problems import WRONG_BODY, VectorUnusable, answered, documented
 from search.api.services import Desk, NotReady
 from search.api.uploads import is_multipart
@@ -43,16 +44,6 @@ _FOUND = TypeAdapter(FindAnswer)
 
 OneFile = Annotated[UploadFile, File(description="A film, a sound or a photo, of any common format.")]
 Kind = Annotated[Similarity, Form(description="How vectors are compared.")]
-
-
-@dataclass(frozen=True)
-class JobAnswer:
-    """A long question: its id, how it stands, and its answer or the problem that ended it."""
-
-    job: str
-    state: JobState
-    result: dict[str, Any] | None = None
-    error: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -269,22 +260,6 @@ async def match(
     names = offered.labels()
     shown = [replace(one, path=names[one.path]) for one in answer.candidates]
     return replace(answer, candidates=shown, answer=names[answer.answer])
-
-
-@router.get(
-    "/v1/jobs/{identity}", summary="How a job stands", operation_id="job", tags=["jobs"], response_model=JobAnswer,
-    responses=documented(UnknownJob) | answered(JobAnswer(examples.JOB, "done", asdict(examples.WHO))),
-)  # fmt: skip
-async def job(
-    desk: AtDesk,
-    request: Request,
-    identity: Annotated[str, Path(description="As the 202 named it.", max_length=200, examples=[examples.JOB])],
-) -> JobAnswer:
-    """``result`` is what the question answers at once for shorter media; ``error`` a problem document."""
-    found: Job = desk.services.board.get(identity)
-    folder = problems.uploads_folder(request)
-    error = problems.document(found.failure, folder) if found.failure is not None else None
-    return JobAnswer(found.id, found.state, found.result, error)
 
 
 @router.get(

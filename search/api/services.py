@@ -14,8 +14,11 @@ import anyio
 from anyio import CapacityLimiter, to_thread
 
 from encoders.space import Embedding, Modality, Space, SpaceMismatch
+from ingest.book import Book
+from ingest.jobpage import JobPages
 from ingest.jobs import Job, JobBoard
 from ingest.media import MediaError, probe
+from ingest.tasks import NewJob
 from search.answers import (
     EnrolAnswer,
     FindAnswer,
@@ -84,6 +87,36 @@ class Serving(Protocol):
         """What it encodes."""
 
 
+class Hands(Protocol):
+    """Whoever does jobs: :class:`ingest.worker.CeleryQueue`, :class:`ingest.background.BackgroundQueue`."""
+
+    def submit(self, job: NewJob, /) -> str:
+        """Take a job and give its id; from then on it is not lost. Raises RecordsError, BrokerUnavailable."""
+
+    def wake(self) -> None:
+        """Something that is in the book already may be to be done."""
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """Jobs that outlive a process.
+
+    Args:
+        book: which there are.
+        hands: who does them.
+        roots: folders that paths which arrive by HTTP must lie in.
+    """
+
+    book: Book
+    hands: Hands
+    roots: tuple[Path, ...] = ()
+
+    @property
+    def pages(self) -> JobPages:
+        """How they stand."""
+        return JobPages(self.book.database)
+
+
 def media_seconds(path: Path) -> float:
     """Duration of a file in seconds, 0 for a photo. Raises MediaError."""
     return probe(path).duration
@@ -101,6 +134,7 @@ class Services:
         retired: encoders that served before and whose rows are kept: vectors of their spaces are still answered,
             but no more offered.
         board: where long questions run.
+        work: jobs that read files into archives.
         evidence: the file of a piece of evidence; raises EvidenceMissing.
         ready: what is missing before questions can be answered, as sentences; empty when nothing is.
         background: answers the long questions; an engine of its own, so that short questions need not wait for
@@ -118,6 +152,7 @@ class Services:
     people: People
     encoders: Sequence[Serving]
     board: JobBoard
+    work: Work
     evidence: Callable[[str], Path]
     ready: Callable[[], Sequence[str]]
     retired: Callable[[], Sequence[Serving]] = tuple

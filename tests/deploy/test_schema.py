@@ -13,15 +13,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sql
 import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ingest.background import BackgroundQueue
+from ingest.book import JOBS, TASKS, Book
+from ingest.flow import ingest_work, walking_job
 from ingest.jobs import JobBoard
+from ingest.ledger import open_database
+from ingest.runner import Runner
 from ingest.track import Span
 from search.api import examples
 from search.api.app import create_app
-from search.api.services import Limits, Services
+from search.api.services import Limits, Services, Work
 from tests.search.small_world import ColoursAndTones, World, face, turn
 
 CHECKS = (
@@ -47,19 +53,34 @@ class Answered:
         await self.app(scope, receive, watched)
 
 
-def application(folder: Path) -> FastAPI:
-    """An application with an archive, two people, and a file that it can read: that of the examples."""
+@contextmanager
+def application(folder: Path) -> Iterator[FastAPI]:
+    """An application with an archive, two people, a file that it can read and a finished job: those of the examples."""
     world = World(folder, shared=ColoursAndTones())
     red, low = face((200, 10, 10), span=Span(0, 2)), turn(1, 0, 2)
     world.archive.ingest_file(world.file("film.mp4", [red], [low]), "default")
     world.archive.enrol("Ada Lovelace", [world.file("ada.mp4", [face((10, 200, 10), span=Span(0, 2))], [turn(4)])])
     world.archive.enrol("Bob", [world.file("bob.wav", [], [turn(6)])])
     world.found[hashlib.sha256(examples.FILE.encode()).hexdigest()] = ([red], [low])
+    book = Book(open_database(f"sqlite:///{folder / 'records.sqlite'}"))
+    tasks = ingest_work(lambda path, archive: None, lambda: world.archive, folder)
+    hands = BackgroundQueue(book, lambda stopping: Runner(book, tasks, (), stopping=stopping))
+    work = Work(book, hands, (Path(examples.FOLDER).parent,))
     services = Services(
-        world.engine, world.archive, world.records.people, list(world.encoders.values()), JobBoard(),
+        world.engine, world.archive, world.records.people, list(world.encoders.values()), JobBoard(), work,
         evidence=world.records.evidence.file, ready=list, seconds=lambda _path: 5.0,
     )  # fmt: skip
-    return create_app(services, Limits(folder=folder / "uploads"))
+    job = book.open_job(walking_job([folder / "film.mp4", world.broken("broken.mp4")], "default"))
+    with book.database.begin() as connection:
+        for table, column in ((JOBS, JOBS.c.id), (TASKS, TASKS.c.job)):
+            connection.execute(sql.update(table).where(column == job).values({column.name: examples.JOB}))
+    hands.start()
+    while work.pages.page(examples.JOB).finished is None:
+        time.sleep(0.01)
+    try:
+        yield create_app(services, Limits(folder=folder / "uploads"))
+    finally:
+        hands.close()
 
 
 @contextmanager
@@ -98,29 +119,32 @@ def schemathesis(document: str, folder: Path, phases: str, most: int, *options: 
 
 
 def test_a_server_answers_as_its_document_says(tmp_path: Path) -> None:
-    app = Answered(application(tmp_path))
-    with serving(app) as address:
+    with application(tmp_path) as plain, serving(app := Answered(plain)) as address:
         told = schemathesis(f"{address}/openapi.json", tmp_path, "examples,fuzzing,stateful", 6)
-    assert "18 selected / 18 total" in told
+    assert "27 selected / 27 total" in told
     # it went inside, too: the examples are answered, and what one answer names is asked for
     inside = {("POST", f"/v1/{question}", 200) for question in ("who", "search", "verify", "match")}
-    assert inside | {("POST", "/v1/people", 201), ("DELETE", "/v1/people/{person}", 200)} <= app.seen
+    inside |= {("POST", "/v1/people", 201), ("DELETE", "/v1/people/{person}", 200)}
+    inside |= {("POST", "/v1/ingests", 202), ("DELETE", "/v1/jobs/{identity}", 200)}
+    inside |= {("GET", f"/v1/jobs/{{identity}}{what}", 200) for what in ("", "/files", "/events")}
+    inside |= {("POST", f"/v1/jobs/{{identity}}/{what}", 200) for what in ("cancel", "pause", "resume", "retry")}
+    assert inside <= app.seen
 
 
 @pytest.mark.long
 def test_a_server_answers_as_its_document_says_to_thousands_of_requests(tmp_path: Path) -> None:
-    with serving(application(tmp_path)) as address:
+    with application(tmp_path) as app, serving(app) as address:
         schemathesis(f"{address}/openapi.json", tmp_path, "examples,coverage,fuzzing,stateful", 100, "--no-shrink")
 
 
 @pytest.mark.long
 def test_a_document_that_promises_something_else_is_noticed(tmp_path: Path) -> None:
-    app = application(tmp_path)
-    for answer in ("404", "422"):
-        del app.openapi()["paths"]["/v1/jobs/{identity}"]["get"]["responses"][answer]
-    app.openapi()["components"]["schemas"]["SpaceAnswer"]["properties"]["dimension"] = {"type": "string"}
     these = ("--include-path-regex", "jobs|spaces", "--continue-on-failure")
-    with serving(app) as address, pytest.raises(AssertionError) as noticed:
-        schemathesis(f"{address}/openapi.json", tmp_path, "fuzzing", 3, *these)
+    with application(tmp_path) as app:
+        for answer in ("404", "422"):
+            del app.openapi()["paths"]["/v1/jobs/{identity}"]["get"]["responses"][answer]
+        app.openapi()["components"]["schemas"]["SpaceAnswer"]["properties"]["dimension"] = {"type": "string"}
+        with serving(app) as address, pytest.raises(AssertionError) as noticed:
+            schemathesis(f"{address}/openapi.json", tmp_path, "fuzzing", 3, *these)
     told = str(noticed.value)
     assert "Undocumented status code" in told and "Response violates schema" in told

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ingest.book import Book
-from ingest.flow import INSPECT, READ, Recognition, Ways, ingest_job, ingest_work
+from ingest.flow import INSPECT, READ, Recognition, Ways, ingest_job, ingest_work, outside
 from ingest.jobs import FileReport
 from ingest.ledger import open_database
 from ingest.runner import Held, Work
@@ -27,9 +27,9 @@ class Reader:
     settings = "some"
 
     def recognise(self, path: Path, _archive: str) -> Recognition:
-        """Files named ``known`` are in already."""
+        """Files named ``known``, with any extension, are in already."""
         self.orders.get(f"inspect {path.name}", lambda _check: None)(lambda: None)
-        if path.name == "known":
+        if path.stem == "known":
             return Recognition(MediaId(MEDIA), FileReport(str(path), "unchanged", MEDIA, 2, 1, 60.0, None))
         return Recognition(MediaId(MEDIA), None)
 
@@ -37,7 +37,7 @@ class Reader:
         self.read.append(f"{archive}/{path.name}")
         if order := self.orders.get(path.name):
             order(check)
-        if path.name == "bad":
+        if path.stem == "bad":
             return FileReport.failed(path, "is no medium")
         return FileReport(str(path), "done", MEDIA, 2, 1, 60.0, None, ())
 
@@ -46,14 +46,16 @@ def work_of(reader: Reader) -> dict[str, Work]:
     """The steps of files that are on no disk: inspected by name, and read as a whole."""
 
     def inspect(held: Held) -> Outcome:
+        if (refused := outside(held.claim.arguments)) is not None:
+            return refused
         path = Path(held.claim.arguments["path"])
         seen = reader.recognise(path, held.claim.archive)
         if seen.report is not None:
             return Outcome(item=ItemState.UNCHANGED, report=seen.report.to_json(), seconds=60.0)
-        return Outcome(next=[NewTask(READ, Queue.ENCODE, {"path": str(path)}, held.claim.item, 1)])
+        return Outcome(next=[NewTask(READ, Queue.ENCODE, held.claim.arguments, held.claim.item, 1)])
 
     nowhere: Any = None
-    ways = Ways(nowhere, nowhere, lambda: nowhere, lambda: reader, nowhere, Path("/nowhere"))  # type: ignore[arg-type, return-value]
+    ways = Ways(nowhere, nowhere, lambda: nowhere, nowhere, lambda: reader, nowhere, Path("/nowhere"))  # type: ignore[arg-type, return-value]
     return ingest_work(ways) | {INSPECT: inspect}
 
 

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from sqlalchemy.engine import Engine
 
 from ingest.book import MOST_ATTEMPTS, Book
+from ingest.flow import ingest_job
 from ingest.jobpage import JobPages
 from ingest.jobs import UnknownJob
 from ingest.ledger import Ledger, open_database
@@ -233,3 +235,17 @@ def test_a_finished_job_can_be_forgotten(book: Book, pages: JobPages) -> None:
     book.forget(job)
     with pytest.raises(UnknownJob):
         pages.page(job)
+
+
+def test_a_job_that_a_process_does_itself_is_nobody_elses(book: Book) -> None:
+    mine = book.open_job(ingest_job([Path("/media/mine")], "films", here=True))
+    assert book.waiting(ALL_QUEUES) == 0 and book.claim(ALL_QUEUES, "a worker", LONG) is None
+    assert claim(book, job=mine).arguments["path"] == "/media/mine"
+
+
+@pytest.mark.parametrize("here", [False, True])
+def test_who_tries_a_job_again_says_who_does_it(book: Book, here: bool) -> None:
+    job = book.open_job(ingest_job([Path("/media/a")], "films", here=not here))
+    book.cancel(job)
+    assert book.retry(job, READ, here=here) == 1
+    assert (book.claim(ALL_QUEUES, "a worker", LONG) is None) is here

@@ -13,7 +13,7 @@ import pytest
 from encoders.encoder import Encoder, packaged_encoders
 from ingest.book import Book
 from ingest.faces import FaceSettings
-from ingest.flow import Recognition, Ways, ingest_job, ingest_work, walking_job
+from ingest.flow import Recognition, Ways, first_step, ingest_job, ingest_work, walking_job
 from ingest.jobpage import FileStanding, JobPages
 from ingest.jobs import FileReport
 from ingest.media import MediaError, write_film
@@ -24,8 +24,9 @@ from ingest.runner import Runner
 from ingest.shards import plan
 from ingest.tasks import Claim, Queue
 from ingest.track import Extraction, media_id
+from ingest.walk import OUTSIDE
 from tests.ingest.coloured_faces import ColourDetector, Colours, LoudnessDetector, scene, speech, told
-from tests.ingest.small_jobs import book_in
+from tests.ingest.small_jobs import Reader, book_in, work_of
 
 SETTINGS = ExtractionSettings(faces=FaceSettings(cell=1.0))
 
@@ -88,7 +89,15 @@ class House:
         self.parts = folder / "parts"
         cut = partial(plan, settings=SETTINGS.faces, shard_seconds=2.0)
         self.work = ingest_work(
-            Ways(self.archive, cut, lambda: extractor, lambda: self.archive, Parts(self.parts), folder / "home")
+            Ways(
+                self.archive,
+                cut,
+                lambda: extractor.extract,
+                lambda: extractor,
+                lambda: self.archive,
+                Parts(self.parts),
+                folder / "home",
+            )
         )
         self.runner = Runner(self.book, self.work, ())
 
@@ -223,3 +232,57 @@ def test_pieces_without_news_are_removed(house: House, film: Path) -> None:
     parts = Parts(house.parts)
     assert parts.remove_stale() == 0 and len(house.pieces()) == 5
     assert parts.remove_stale(age=-1.0) == 1 and house.pieces() == []
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Book:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "secret.wav").write_bytes(b"x")
+    return book_in(tmp_path)
+
+
+def files_of(book: Book, job: str) -> list[FileStanding]:
+    return JobPages(book.database).files(job)
+
+
+def test_a_walk_becomes_the_files_of_a_job_and_tells_what_it_left_out(book: Book, tmp_path: Path) -> None:
+    root, reader = tmp_path / "root", Reader()
+    for name in ("a.wav", "b.mp4", "c.txt"):
+        (root / name).write_bytes(b"x")
+    (root / "out.wav").symlink_to(tmp_path / "secret.wav")
+    job = book.open_job(walking_job([root, root / "gone"], "films", within=[root]))
+    runner = Runner(book, work_of(reader), ())
+    while runner.run_one(ALL_QUEUES, "one"):
+        pass
+    page = JobPages(book.database).page(job)
+    assert reader.read == ["films/a.wav", "films/b.mp4"] and page.counts["done"] == page.files == 2
+    failed = {"path": str(root / "out.wav"), "reason": OUTSIDE}
+    missing = {"path": str(root / "gone"), "reason": "there is no such file or folder"}
+    assert page.result == {"ignored": 1, "failed": [missing, failed]}
+
+
+@pytest.mark.parametrize("tasks_before", [1, 2])
+def test_a_link_that_changes_after_the_walk_is_not_read_either(book: Book, tmp_path: Path, tasks_before: int) -> None:
+    film, reader = tmp_path / "root" / "a.wav", Reader()
+    film.write_bytes(b"x")
+    job = book.open_job(walking_job([film], "films", within=[tmp_path / "root"]))
+    runner = Runner(book, work_of(reader), ())
+    for _ in range(tasks_before):
+        runner.run_one(ALL_QUEUES, "one")
+    film.unlink()
+    film.symlink_to(tmp_path / "secret.wav")
+    runner.run_one(ALL_QUEUES, "one")
+    (file,) = files_of(book, job)
+    assert (file.state, file.reason) == ("failed", OUTSIDE) and reader.read == []
+    assert book.retry(job, first_step(JobPages(book.database).page(job).asked)) == 1
+    runner.run_one(ALL_QUEUES, "one")
+    assert files_of(book, job)[0].reason == OUTSIDE and reader.read == []
+
+
+def test_files_that_somebody_named_on_the_command_line_may_lie_anywhere(book: Book, tmp_path: Path) -> None:
+    book.open_job(walking_job([tmp_path / "secret.wav"], "films"))
+    reader = Reader()
+    runner = Runner(book, work_of(reader), ())
+    while runner.run_one(ALL_QUEUES, "one"):
+        pass
+    assert reader.read == ["films/secret.wav"]

@@ -66,3 +66,15 @@ def test_a_page_says_what_a_job_waits_for(database: Engine) -> None:
     for _ in range(2):
         runner.run_one(ALL_QUEUES, "one")
     assert pages.page(job).obstacle == "the index is away"
+
+
+def test_a_job_is_found_by_the_beginning_of_its_id(database: Engine) -> None:
+    book = Book(database)
+    jobs, pages = [book.open_job(small_job("a")) for _ in range(17)], JobPages(book.database)
+    assert [pages.named(job[:20]) for job in jobs] == jobs
+    ambiguous = next(letter for letter in "0123456789abcdef" if sum(job.startswith(letter) for job in jobs) > 1)
+    with pytest.raises(UnknownJob, match="several"):
+        pages.named(ambiguous)
+    for unknown in ("", "%", "_" * 32, jobs[0] + "0", jobs[0].upper() + "!"):
+        with pytest.raises(UnknownJob, match="no job"):
+            pages.named(unknown)

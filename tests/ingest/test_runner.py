@@ -144,3 +144,34 @@ def test_what_can_be_put_off_is_done_when_nothing_waits(book: Book) -> None:
     runner.run_one(ALL_QUEUES, "one")
     assert not rested
     assert runner.run_one(ALL_QUEUES, "one") is None and rested == [1]
+
+
+def test_who_is_to_stop_lets_go_of_the_task_at_its_next_check(book: Book) -> None:
+    stopping, written = threading.Event(), list[str]()
+
+    def reading(check: Callable[[], None]) -> None:
+        stopping.set()
+        check()
+        written.append("a")
+
+    job = book.open_job(small_job("a"))
+    work = work_of(Reader(a=reading))
+    runner = Runner(book, work, (), stopping=stopping.is_set)
+    runner.run_one(ALL_QUEUES, "one")
+    runner.run_one(ALL_QUEUES, "one")
+    assert not written and book.waiting(ALL_QUEUES) == 1
+    assert JobPages(book.database).files(job)[0].attempts == 0
+
+
+def test_what_fails_while_things_are_taken_down_is_no_failure(book: Book) -> None:
+    stopping = threading.Event()
+
+    def taken_away(_check: Callable[[], None]) -> None:
+        stopping.set()
+        raise ZeroDivisionError
+
+    job = book.open_job(small_job("a"))
+    runner = Runner(book, work_of(Reader(a=taken_away)), (), stopping=stopping.is_set)
+    runner.run_one(ALL_QUEUES, "one")
+    runner.run_one(ALL_QUEUES, "one")
+    assert book.waiting(ALL_QUEUES) == 1 and JobPages(book.database).files(job)[0].attempts == 0

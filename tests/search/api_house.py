@@ -13,9 +13,12 @@ from pathlib import Path
 import httpx
 
 from encoders.space import Embedding, Modality, Space
+from ingest.background import BackgroundQueue
+from ingest.book import Book
 from ingest.content import MediaError
 from ingest.jobs import JobBoard
 from ingest.ledger import Finding, open_database
+from ingest.runner import Runner
 from search.answers import Candidate as Speaker
 from search.answers import (
     EnrolAnswer,
@@ -32,12 +35,13 @@ from search.answers import (
     WhoTurn,
 )
 from search.api.problems import MEDIA_TYPE, TYPES
-from search.api.services import Limits, Services
+from search.api.services import Limits, Services, Work
 from search.evidence import EvidenceMissing
 from search.people import People, Person
 from search.probes import ProbeUnusable
 from search.scores import NotCalibrated
 from search.store import Filter, StoreHeld
+from tests.ingest.small_jobs import Reader, work_of
 
 with warnings.catch_warnings():
     # Starlette would rather have another client than httpx
@@ -147,6 +151,15 @@ class PlainArchive:
         return target
 
 
+def work_in(folder: Path, reader: Reader | None = None) -> Work:
+    """Jobs that read files below ``folder/media`` into nowhere; begun when their ``hands`` are started."""
+    book = Book(open_database(f"sqlite:///{folder / 'records.sqlite'}"), first_pause=0.01)
+    tasks = work_of(reader or Reader())
+    hands = BackgroundQueue(book, lambda stopping: Runner(book, tasks, (), stopping=stopping))
+    (folder / "media").mkdir(exist_ok=True)
+    return Work(book, hands, (folder / "media",))
+
+
 class House:
     """An application with everything it was made of."""
 
@@ -159,8 +172,10 @@ class House:
         self.evidence = folder / "crop.png"
         self.evidence.write_bytes(b"a crop")
         self.uploads = folder / "two words" / "uploads"
+        self.reader = Reader()
+        self.work = work_in(folder, self.reader)
         self.services = Services(
-            self.engine, self.archive, self.people, [Faces()], JobBoard(most_waiting=2),
+            self.engine, self.archive, self.people, [Faces()], JobBoard(most_waiting=2), self.work,
             evidence=self.stored, ready=lambda: self.missing, seconds=self.seconds,
         )  # fmt: skip
         self.limits = Limits(upload_bytes=20_000, json_bytes=2_000, longest=1000, folder=self.uploads)

@@ -33,6 +33,7 @@ from tests.search.api_house import (
     job_done,
     kind,
     upload,
+    work_in,
 )
 from tests.search.small_world import ColoursAndTones, World, face, turn
 
@@ -466,7 +467,8 @@ class Leads:
         self.world.archive.ingest_file(self.film, "default")
         self.services = Services(
             self.world.engine, self.world.archive, self.world.records.people, list(self.world.encoders.values()),
-            JobBoard(), evidence=self.world.records.evidence.file, ready=list, seconds=lambda _path: 5.0,
+            JobBoard(), work_in(folder), evidence=self.world.records.evidence.file, ready=list,
+            seconds=lambda _path: 5.0,
         )  # fmt: skip
 
     def part(self, name: str, *found: object) -> tuple[str, bytes]:

@@ -15,7 +15,7 @@ from ingest.ledger import RecordsError
 from search.api.app import create_app
 from search.api.once import REPLAYED
 from search.api.services import Services
-from tests.search.api_house import LOCAL, House, TestClient, kind, upload
+from tests.search.api_house import LOCAL, House, TestClient, kind, upload, work_in
 from tests.search.small_world import World, face, turn
 
 KEY = {"Idempotency-Key": "6f1ed002-ab45-4b0c-9f0a-6a1e1f7f6f52"}
@@ -143,7 +143,8 @@ class Merged:
         self.ada, self.bob = (self.enrol(name, number) for number, name in enumerate(("Ada", "Bob")))
         self.services = Services(
             self.world.engine, self.world.archive, self.world.records.people, list(self.world.encoders.values()),
-            JobBoard(), evidence=self.world.records.evidence.file, ready=list, seconds=lambda _path: 5.0,
+            JobBoard(), work_in(folder), evidence=self.world.records.evidence.file, ready=list,
+            seconds=lambda _path: 5.0,
         )  # fmt: skip
         self.probe = self.world.file("probe.wav", [], [turn(0, 0, 2)]).read_bytes()
 

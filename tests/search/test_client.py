@@ -32,6 +32,7 @@ class Live:
     client: Client
     keys: Keys
     media: InventedMedia
+    archive: Path
 
     @property
     def url(self) -> str:
@@ -41,17 +42,20 @@ class Live:
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     folder = tmp_path_factory.mktemp("client")
-    (folder / "home").mkdir()
+    for name in ("home", "archive"):
+        (folder / name).mkdir()
     keys = Keys(open_database(f"sqlite:///{folder / 'home' / 'records.sqlite'}"))
     _, secret = keys.create("the tests", Role.EDITOR)
     media = write_demo_media(folder / "media", 5, MediaSize(people=3, strangers=0, films=0, clip_seconds=4.0))
     with (
-        live_server(folder, "--host", "0.0.0.0", "--name", "films.example") as server,
+        live_server(
+            folder, "--host", "0.0.0.0", "--name", "films.example", VISAVOX_MEDIA_ROOTS=str(folder / "archive")
+        ) as server,
         Client(f"http://127.0.0.1:{server.port}", secret) as client,
     ):
         while client.ready():
             time.sleep(0.1)
-        yield Live(server, client, keys, media)
+        yield Live(server, client, keys, media, folder / "archive")
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +178,49 @@ def test_files_go_without_their_names(live: Live, tmp_path: Path) -> None:
     assert "Lovelace" not in live.server.errors.read_text()
 
 
+def test_a_folder_is_read_by_the_server_itself_while_one_listens(live: Live) -> None:
+    (live.archive / "face.png").write_bytes(live.media.people[0].photos[0].read_bytes())
+    (live.archive / "text.mp4").write_text("not a film")
+    asked = [live.client.ingest([live.archive], "films", idempotency_key="an-ingest") for _ in range(2)]
+    assert asked[0] == asked[1] and asked[0].state == "queued" and asked[0].archive == "films"
+    pages = list(live.client.follow(asked[0].job))
+    last = pages[-1]
+    assert last.state == "done" and (last.counts["done"], last.counts["failed"], last.files) == (1, 1, 2)
+    assert [page.counts["done"] for page in pages] == sorted(page.counts["done"] for page in pages)
+    assert live.client.job(last.job) == live.client.job_page(last.job) == live.client.jobs()[0] == last
+    files = list(live.client.job_files(last.job, page=1))
+    assert [(Path(file.path).name, file.state) for file in files] == [("face.png", "done"), ("text.mp4", "failed")]
+    assert list(live.client.job_files(last.job, ["failed"])) == last.first_errors == files[1:]
+    # what is known costs a hash only, and what was mended is read
+    (live.archive / "text.mp4").write_bytes((live.archive / "face.png").read_bytes())
+    assert live.client.retry_job(last.job) == 1
+    *_, again = live.client.follow(last.job)
+    assert (again.counts["done"], again.counts["unchanged"], again.counts["failed"]) == (1, 1, 0)
+    live.client.forget_job(last.job)
+    with pytest.raises(ProblemError) as unknown:
+        live.client.job(last.job)
+    assert unknown.value.kind == "unknown-job"
+
+
+def test_jobs_are_changed_by_editors_and_looked_at_by_readers(live: Live) -> None:
+    empty = live.archive / "empty"
+    empty.mkdir()
+    *_, done = live.client.follow(live.client.ingest([empty]).job)
+    changed = (live.client.cancel_job, live.client.pause_job, live.client.resume_job)
+    assert {change(done.job).state for change in changed} == {"done"} and done.result == {"ignored": 0, "failed": []}
+    with pytest.raises(ProblemError) as outside:
+        live.client.ingest([live.archive.parent / "media"])
+    assert outside.value.kind == "path-refused"
+    _, secret = live.keys.create("a reader", Role.READER)
+    with Client(live.url, secret) as reader:
+        assert [page.state for page in reader.follow(done.job)] == ["done"] and reader.jobs(1)[0].job == done.job
+        for change in (reader.cancel_job, reader.pause_job, reader.retry_job, reader.forget_job):
+            with pytest.raises(ProblemError, match="editor"):
+                change(done.job)
+        with pytest.raises(ProblemError, match="editor"):
+            reader.ingest([empty])
+
+
 # ---- a service that is not well: real sockets, answers as they happen behind proxies --------------------------------
 
 
@@ -292,6 +339,44 @@ def test_a_long_question_waits_for_its_job_and_a_failed_one_says_why(tmp_path: P
             client.who(file)
         with pytest.raises(JobUnfinished, match="job j"):
             client.who(file, wait=0)
+
+
+def events(*told: str, cut: bool = False) -> tuple[int, dict[str, str], bytes]:
+    """A stream of events of a job with so many files done, that of its end last; or cut off in the middle of one."""
+    counts = [f'event: page\ndata: {{"job": "j", "kind": "ingest", "state": "running", "archive": "a", "priority": 0, '
+              f'"created": 0, "files": 9, "counts": {{"done": {one}}}, "seconds_of_media": 0, "rate": 0, '
+              f'"real_time": 0}}\n\n' for one in told if one != "end"]  # fmt: skip
+    text = ": nothing new\n\n" + "".join(counts)
+    text += 'event: end\ndata: {"state": "done"}\n\n' if "end" in told else "event: page\ndata: {" if cut else ""
+    length = {"Content-Length": str(len(text) + 100), "Connection": "close"} if cut else {}
+    return 200, {"Content-Type": "text/event-stream"} | length, text.encode()
+
+
+def test_a_stream_that_breaks_is_taken_up_again_until_the_end() -> None:
+    with ailing(GONE, events("1", "2"), None, events("3", cut=True), events("4", "end"), GONE) as (client, service):
+        assert [page.counts["done"] for page in client.follow("j")] == [1, 2, 3, 4]
+        assert len(service.answers) == 1  # nothing is asked after the end
+
+
+def test_a_stream_that_never_says_anything_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search.transport.FIRST_PAUSE", 0.01)
+    with ailing(*[None] * 4) as (client, _), pytest.raises(Unreachable):
+        list(client.follow("j"))
+    with ailing(events(), events(), events(), events(), GONE) as (client, service), pytest.raises(ProblemError):
+        list(client.follow("j"))
+    refused = (404, {}, b'{"type": "urn:visavox:problem:unknown-job", "title": "t", "status": 404}')
+    with ailing(refused, GONE) as (client, service), pytest.raises(ProblemError, match="404"):
+        list(client.follow("j"))
+    assert len(service.answers) == 1
+
+
+def test_a_job_of_one_kind_is_not_taken_for_one_of_the_other() -> None:
+    page = events("1", "end")[2].decode().split("data: ")[1].split("\n")[0].encode()
+    with ailing((200, {}, page), (200, {}, b'{"job": "j", "state": "queued"}')) as (client, _):
+        with pytest.raises(TypeError, match="follow"):
+            client.wait_for("j")
+        with pytest.raises(TypeError, match="question"):
+            client.job_page("j")
 
 
 def test_answers_of_a_newer_service_are_read_and_those_of_an_older_one_too() -> None:

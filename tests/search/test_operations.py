@@ -290,6 +290,8 @@ def test_roles_reach_as_far_as_they_say(guarded: TestClient, keys: Keys, role: R
 def test_whatever_is_not_listed_needs_an_administrator() -> None:
     assert needed("POST", "/v1/evaluations") is needed("PUT", "/v1/who") is needed("GET", "/metrics/") is Role.ADMIN
     assert needed("DELETE", "/v1/people/Ada") is needed("POST", "/v1/people/x/samples") is Role.EDITOR
+    assert needed("POST", "/v1/ingests") is needed("POST", "/v1/jobs/x/cancel") is Role.EDITOR
+    assert needed("DELETE", "/v1/jobs/x") is Role.EDITOR and needed("GET", "/v1/jobs/x/events") is Role.READER
     assert needed("POST", "/v1/peoples") is Role.ADMIN
 
 

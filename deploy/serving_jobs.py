@@ -1,0 +1,81 @@
+"""Who does a server's jobs: workers where there is a broker, else a thread of the server itself.
+
+The thread reads files as it would read uploads, in a process that can be killed, but one of its own: a question never
+waits for a film, and when the server stops it need not wait for one either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from deploy.settings import CALM
+from deploy.wiring import Installation
+from deploy.working import OUTAGES, ways_of
+from ingest.background import BackgroundQueue
+from ingest.book import Book
+from ingest.flow import ingest_work
+from ingest.limits import MediaLimits
+from ingest.media import MediaInfo
+from ingest.runner import Runner
+from ingest.sandbox import Sandbox, SandboxError, SandboxLimits
+from ingest.shards import Plan
+from ingest.track import Span
+from ingest.worker import CeleryQueue
+from search.api.services import Work
+from search.archive import Archive
+
+# What one file of an archive may cost: seconds by the clock, and bytes of memory beyond what the models take.
+FILE_SECONDS, FILE_SECONDS_PER_SECOND, FILE_BYTES = 600.0, 20.0, 6_000_000_000
+
+
+@contextmanager
+def work_of(opened: Installation, stopping: Callable[[], bool]) -> Iterator[Work]:
+    """The jobs of an installation, done for as long as the block lasts.
+
+    Args:
+        opened: the installation, made for many who ask at once.
+        stopping: whether the server is about to end: what is at hand is then let go, and taken up by its next start.
+    """
+    book, settings = Book(opened.database), opened.settings
+    if settings.broker_url:
+        yield Work(book, CeleryQueue(settings.broker_url, book), settings.media_roots)
+        return
+    # models are loaded with the first file that is read
+    limits = SandboxLimits(FILE_SECONDS, FILE_BYTES, 1, FILE_SECONDS_PER_SECOND)
+    environment = CALM | {"OMP_NUM_THREADS": "1"}
+    reader = Sandbox("deploy.reading:sandboxed_extractor", limits, media=MediaLimits(), environment=environment)
+    hands = BackgroundQueue(book, lambda ending: _runner(opened, book, reader, ending), stopping)
+    hands.start()
+    try:
+        yield Work(book, hands, settings.media_roots)
+    finally:
+        hands.stop_soon()
+        reader.close()  # which ends the reading of the file at hand
+        hands.close()
+
+
+def _in_one_piece(info: MediaInfo) -> Plan:
+    """One process reads all: pieces would gain nothing."""
+    return Plan((Span(0.0, info.duration),) if info.has_pictures else (), info.has_sound)
+
+
+def _runner(opened: Installation, book: Book, reader: Sandbox, ending: Callable[[], bool]) -> Runner:
+    written = False
+
+    def archive() -> Archive:
+        nonlocal written
+        written = True
+        return opened.archive_that(reader.extract)
+
+    def rest() -> None:
+        nonlocal written
+        if written:
+            written = False
+            opened.archive.flush()  # often would be slow, and it is safe without
+
+    ways = replace(
+        ways_of(opened, archive), plan=_in_one_piece, extract=lambda: lambda path, _on_progress: reader.extract(path)
+    )
+    return Runner(book, ingest_work(ways), (*OUTAGES, SandboxError), on_idle=rest, stopping=ending)
