@@ -40,7 +40,8 @@ def test_every_option_named_exists() -> None:
 
 
 def test_every_route_named_exists() -> None:
-    services = SimpleNamespace(at_once=1)  # describing needs no more of them
+    work = SimpleNamespace(pages=None)
+    services = SimpleNamespace(at_once=1, work=work)  # describing needs no more of them
     described = create_app(cast(Services, services)).openapi()["paths"]
     paths = {re.sub(r"\{\w+\}", "{id}", path) for path in described}
     named = set(re.findall(r"(?<=[`0])(/(?:v1/[a-z/{}]+|healthz|readyz|metrics))", README))
