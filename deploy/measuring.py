@@ -1,12 +1,8 @@
-"""Measures what an installation has: its encoders on files, its shared space on invented people, its own people.
-
-What a measurement is of is one small value, so that a command, a request and a worker's task name it alike.
-"""
+"""Measures what an installation has: its encoders on files, its shared space on invented people, its own people."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +11,8 @@ from deploy.training import Told, invite_measured, measure
 from deploy.wiring import Installation
 from ingest.walk import walk_media
 from search.evaluation import NothingToMeasure, Samples, collect, enrolled_samples, evaluate_people
+from search.measurement import ENROLLED, ON, PEOPLE, POPULATION, Measurement
 
-POPULATION, PEOPLE, ENROLLED = "population", "people", "enrolled"
-ON = (POPULATION, PEOPLE, ENROLLED)
 NO_MODEL = (
     "no shared-space encoder serves: train one with `visavox train bi_quintuple --population`, choose it with "
     "`visavox models use`, or name one with --model"
@@ -26,41 +21,6 @@ NO_MODEL = (
 
 class NoModel(LookupError):
     """There is no shared-space encoder to measure."""
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What is to be measured.
-
-    Args:
-        on: ``population`` (the shared space on invented people), ``people`` (the identity encoders on a folder that
-            holds one folder per person) or ``enrolled`` (the live collection's own people).
-        folder: of the people.
-        model: an encoder folder, or its name in the home; None: the one that serves.
-        export: a file for what was scored, ``.npz``.
-    """
-
-    on: str
-    folder: str | None = None
-    model: str | None = None
-    export: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.on not in ON:
-            raise ValueError(f"a measurement is on one of {', '.join(ON)}, not {self.on!r}")
-        if (self.on == PEOPLE) != (self.folder is not None):
-            raise ValueError("a folder goes with people, and people need one")
-        if self.model is not None and self.on != POPULATION:
-            raise ValueError("a model goes with the population; the others measure what serves")
-
-    def to_json(self) -> dict[str, Any]:
-        """This measurement as plain JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Measurement:
-        """Read back what ``to_json`` gave."""
-        return cls(**{name: document.get(name) for name in ("on", "folder", "model", "export")})  # type: ignore[arg-type]
 
 
 def take(opened: Installation, asked: Measurement, told: Told = lambda *_: None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import uvicorn
 from deploy.keys import open_keys
 from deploy.live import LiveEngine
 from deploy.logs import LogFormat, log, start_logging
-from deploy.serving_jobs import work_of
+from deploy.serving_jobs import keeper_of, work_of
 from deploy.stopping import StoppableServer, ended_in_time
 from deploy.wiring import Installation, installation
 from ingest.jobs import JobBoard
@@ -154,7 +154,7 @@ def _listening(where: Listening) -> Iterator[socket.socket]:
 def _services(opened: Installation, live: LiveEngine, work: Work, meters: Meters) -> Services:
     return Services(
         engine=live,
-        archive=opened.archive,
+        archive=keeper_of(opened),
         people=opened.records.people,
         encoders=live.encoders,
         retired=live.retired,

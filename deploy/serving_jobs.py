@@ -6,27 +6,33 @@ waits for a film, and when the server stops it need not wait for one either.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from deploy.settings import CALM
 from deploy.wiring import Installation
-from deploy.working import OUTAGES, ways_of
+from deploy.working import OUTAGES, Refused, enrol_by_workers, evaluating, ways_of
 from ingest.background import BackgroundQueue
 from ingest.book import Book
 from ingest.flow import ingest_work
 from ingest.limits import MediaLimits
 from ingest.media import MediaInfo
+from ingest.queues import BrokerUnavailable
 from ingest.runner import Runner
 from ingest.sandbox import Sandbox, SandboxError, SandboxLimits
 from ingest.shards import Plan
 from ingest.track import Span
 from ingest.worker import CeleryQueue
+from search.answers import EnrolAnswer, ForgetAnswer, PeopleAnswer
 from search.api.services import Work
 from search.archive import Archive
+from search.measurement import EVALUATE
+from search.people import Person, UnknownPerson
 
 # What one file of an archive may cost: seconds by the clock, and bytes of memory beyond what the models take.
+ENROL_SECONDS = 300.0  # for which a request waits for a worker
 FILE_SECONDS, FILE_SECONDS_PER_SECOND, FILE_BYTES = 600.0, 20.0, 6_000_000_000
 
 
@@ -56,6 +62,50 @@ def work_of(opened: Installation, stopping: Callable[[], bool]) -> Iterator[Work
         hands.close()
 
 
+class EnrollingWorkers:
+    """An archive whose enrolments workers do: see search.api.services.Keeper.
+
+    Args:
+        archive: does the rest.
+        queue: of the workers.
+    """
+
+    def __init__(self, archive: Archive, queue: CeleryQueue) -> None:
+        self._archive = archive
+        self._queue = queue
+
+    def enrol_known(self, person: str, paths: Sequence[Path]) -> EnrolAnswer:
+        """See Archive.enrol_known. Raises BrokerUnavailable too, when no worker takes it in time."""
+        try:
+            return enrol_by_workers(self._queue, "", paths, person, ENROL_SECONDS)
+        except Refused as error:
+            if error.kind == "unknown_person":
+                raise UnknownPerson(str(error)) from error
+            raise
+        except TimeoutError as error:
+            raise BrokerUnavailable(f"no worker has done it within {ENROL_SECONDS:.0f} s: is one running?") from error
+
+    def forget(self, name: str, version: int | None = None) -> ForgetAnswer:
+        """See Archive.forget."""
+        return self._archive.forget(name, version)
+
+    def people(self) -> PeopleAnswer:
+        """See Archive.people."""
+        return self._archive.people()
+
+    def merge(self, person: str, into: str, version: int | None = None) -> Person:
+        """See Archive.merge."""
+        return self._archive.merge(person, into, version)
+
+
+def keeper_of(opened: Installation) -> Archive | EnrollingWorkers:
+    """Who enrols and forgets: with a broker workers enrol, into every space that they serve."""
+    broker = opened.settings.broker_url
+    if not broker:
+        return opened.archive
+    return EnrollingWorkers(opened.archive, CeleryQueue(broker, Book(opened.database)))
+
+
 def _in_one_piece(info: MediaInfo) -> Plan:
     """One process reads all: pieces would gain nothing."""
     return Plan((Span(0.0, info.duration),) if info.has_pictures else (), info.has_sound)
@@ -78,4 +128,5 @@ def _runner(opened: Installation, book: Book, reader: Sandbox, ending: Callable[
     ways = replace(
         ways_of(opened, archive), plan=_in_one_piece, extract=lambda: lambda path, _on_progress: reader.extract(path)
     )
-    return Runner(book, ingest_work(ways), (*OUTAGES, SandboxError), on_idle=rest, stopping=ending)
+    work = ingest_work(ways) | {EVALUATE: evaluating(lambda: opened)}
+    return Runner(book, work, (*OUTAGES, SandboxError), on_idle=rest, stopping=ending)

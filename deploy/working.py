@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy import reading
-from deploy.measuring import Measurement, NoModel, take
+from deploy.measuring import NoModel, take
 from deploy.settings import Settings, load_settings
 from deploy.wiring import OUTAGE_SECONDS, WORKER_PATIENCE_SECONDS, Installation, Outage
 from encoders.encoder import EncoderError
@@ -29,6 +31,7 @@ from search.answers import EnrolAnswer, Refusal
 from search.archive import Archive
 from search.evaluation import NothingToMeasure
 from search.intake import Recogniser
+from search.measurement import EVALUATE, Measurement
 from search.people import UnknownPerson
 from search.points import PointsError, SeenInTraining
 from search.protocols import ProtocolError
@@ -36,8 +39,8 @@ from search.store import StoreError
 
 OUTAGES = (StoreError, RecordsError, EncoderError, OSError)
 """What is no file's fault: the index, the records, a model or the disk that cannot be used now."""
-ENROL, EVALUATE = "enrol", "evaluate"
-"""Kinds of jobs, and of their only tasks."""
+ENROL = "enrol"
+"""The kind of jobs that enrol, and of their only task."""
 SOMEBODY_WAITS = 1000
 """Priority of what somebody waits for."""
 FINAL_OF_EVALUATION = (EncoderError, NothingToMeasure, NoModel, PointsError, ProtocolError, SeenInTraining)
@@ -116,12 +119,6 @@ class Refused(RuntimeError):
         self.kind = kind
 
 
-def evaluation_job(asked: Measurement, priority: int = 0) -> NewJob:
-    """The job of measuring something."""
-    task = NewTask(EVALUATE, Queue.EVALUATE, asked.to_json())
-    return NewJob(EVALUATE, priority=priority, asked=asked.to_json(), tasks=[task])
-
-
 def enrolment_job(name: str, paths: Sequence[Path], person: str | None = None) -> NewJob:
     """The job of enrolling files under a name, or of a known person's id; somebody waits for it."""
     told = {"name": name, "person": person, "paths": [str(path.absolute()) for path in paths]}
@@ -130,9 +127,21 @@ def enrolment_job(name: str, paths: Sequence[Path], person: str | None = None) -
     )
 
 
-def outcome_of(queue: JobQueue, job: str) -> dict[str, Any]:
-    """Wait for a job that has one result, and give it. Raises Refused, RecordsError."""
-    *_, page = queue.follow(job)
+def outcome_of(queue: JobQueue, job: str, patience: float = math.inf) -> dict[str, Any]:
+    """Wait for a job that has one result, and give it.
+
+    Args:
+        queue: where it was submitted.
+        job: its id.
+        patience: seconds to wait at most.
+
+    Raises:
+        Refused: it came to nothing. TimeoutError: it is not done in time. RecordsError: see there.
+    """
+    until = time.monotonic() + patience
+    for page in queue.follow(job):  # noqa: B007 - the last one is told of below
+        if time.monotonic() > until:
+            raise TimeoutError(f"job {job} is not done after {patience:.0f} s")
     told = dict(page.result or {})
     if page.state != "done":
         kind = told.get("error", {}).get("type", "job_failed")
@@ -140,9 +149,12 @@ def outcome_of(queue: JobQueue, job: str) -> dict[str, Any]:
     return told
 
 
-def enrol_by_workers(queue: JobQueue, name: str, paths: Sequence[Path], person: str | None = None) -> EnrolAnswer:
-    """Have files enrolled by a worker, and wait for it. Raises Refused, RecordsError, BrokerUnavailable."""
-    told = outcome_of(queue, queue.submit(enrolment_job(name, paths, person)))
+def enrol_by_workers(
+    queue: JobQueue, name: str, paths: Sequence[Path], person: str | None = None, patience: float = math.inf
+) -> EnrolAnswer:
+    """Have files enrolled by a worker and wait. Raises Refused, TimeoutError, RecordsError, BrokerUnavailable."""
+    job = queue.submit(enrolment_job(name, paths, person))
+    told = outcome_of(queue, job, patience)
     given = {str(path.absolute()): str(path) for path in paths}
     refused = [Refusal(given.get(one["path"], one["path"]), one["reason"]) for one in told["refused"]]
     return EnrolAnswer(told["name"], [given.get(path, path) for path in told["added"]], refused, told["warnings"])
@@ -161,9 +173,13 @@ def _answering(work: Callable[[Held], dict[str, Any]], final: tuple[type[Excepti
     return answer
 
 
-def _evaluate(opened: Installation, held: Held) -> dict[str, Any]:
-    asked = Measurement.from_json(held.claim.arguments)
-    return take(opened, asked, lambda *_: held.check())
+def evaluating(opened: Callable[[], Installation]) -> Work:
+    """What to do with a measurement, in an installation that is asked for when it is needed."""
+
+    def measure(held: Held) -> dict[str, Any]:
+        return take(opened(), Measurement.from_json(held.claim.arguments), lambda *_: held.check())
+
+    return _answering(measure, FINAL_OF_EVALUATION)
 
 
 def _enrol(archive: Archive, held: Held) -> dict[str, Any]:
@@ -195,7 +211,7 @@ class _Hands:
         """What to do, by kind of task."""
         ways = ways_of(self.opened, self._archive, self._shard_seconds)
         return ingest_work(ways) | {
-            EVALUATE: _answering(lambda held: _evaluate(self._current(), held), FINAL_OF_EVALUATION),
+            EVALUATE: evaluating(self._current),
             ENROL: _answering(lambda held: _enrol(self._archive(), held), FINAL_OF_ENROLMENT),
         }
 

@@ -11,8 +11,8 @@ import typer
 from deploy.cli.output import DONE, WITH_FAILURES, Json, NothingDone, UsageError, answer, console, errors_translated
 
 if TYPE_CHECKING:
-    from deploy.measuring import Measurement
     from deploy.wiring import Installation
+    from search.measurement import Measurement
 
 
 def register(app: typer.Typer) -> None:
@@ -53,8 +53,8 @@ def evaluate(
     if export is not None and not (export.absolute().parent.is_dir() and os.access(export.absolute().parent, os.W_OK)):
         raise NothingDone("not_found", f"{export}: its folder is not there or cannot be written to")
     with errors_translated():
-        from deploy.measuring import ENROLLED, PEOPLE, POPULATION, Measurement
         from deploy.wiring import installation
+        from search.measurement import ENROLLED, PEOPLE, POPULATION, Measurement
         from search.report import as_table
 
         folder = str(people.absolute()) if people is not None else None
@@ -82,7 +82,8 @@ def _here(opened: Installation, asked: Measurement) -> dict[str, Any]:
 
 def _by_workers(opened: Installation, asked: Measurement) -> dict[str, Any]:
     from deploy.cli.output import progress_console
-    from deploy.working import Refused, evaluation_job, outcome_of, queue_of
+    from deploy.working import Refused, outcome_of, queue_of
+    from search.measurement import evaluation_job
 
     queue = queue_of(opened, notice=progress_console.print)
     try:

@@ -65,5 +65,12 @@ INGEST = JobPage(
     seconds_of_media=12600.0, rate=0.05, real_time=63.0, remaining=600.0, first_errors=[FAILED_FILE],
     asked={"paths": [FOLDER], "within": ["/media"]}, result={"ignored": 4, "failed": []},
 )  # fmt: skip
+EVALUATION = JobPage(
+    job=JOB, kind="evaluate", state="queued", archive="default", priority=0, created=1769860800.0,
+    started=None, finished=None, files=0,
+    counts={"waiting": 0, "running": 0, "done": 0, "unchanged": 0, "failed": 0, "cancelled": 0},
+    seconds_of_media=0.0, rate=0.0, real_time=0.0,
+    asked={"on": "enrolled", "folder": None, "model": None, "export": None},
+)  # fmt: skip
 FORGET = ForgetAnswer("Ada Lovelace", 16, 16, 16)
 QUEUED: JobState = "queued"

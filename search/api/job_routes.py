@@ -11,9 +11,10 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 
 from ingest.flow import INGEST, first_step, walking_job
@@ -31,6 +32,7 @@ from search.api.people_routes import ONCE_PROBLEMS
 from search.api.problems import CrossSite, JobUnfinished, JobUnrepeatable, PathRefused, answered, documented
 from search.api.services import Desk, Overloaded
 from search.idempotency import Claim
+from search.measurement import Measurement, evaluation_job
 
 router = APIRouter(tags=["jobs"])
 
@@ -164,6 +166,48 @@ def _inside(paths: Sequence[str], roots: Sequence[FilePath]) -> list[FilePath]:
                 "there, or copy it into one"
             )
     return [FilePath(path) for path in paths]
+
+
+class Evaluation(BaseModel):
+    """What is to be measured, and which model."""
+
+    on: Literal["population", "enrolled"] = Field(
+        examples=["enrolled"],
+        description="`population`: the shared space on invented people nobody was trained on; `enrolled`: the encoders "
+        "on the people who are enrolled.",
+    )
+    model: str | None = Field(
+        default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,199}$", examples=["bi_quintuple-0123456789ab"],
+        description="With `population`: name of an encoder folder in the installation; the one that serves by default.",
+    )  # fmt: skip
+    priority: int = Field(default=0, ge=-100, le=100, examples=[0], description="Higher comes first.")
+
+
+@router.post(
+    "/v1/evaluations", summary="Measure how well the encoders do", operation_id="evaluate",
+    status_code=202, response_model=JobPage,
+    responses=documented(BrokerUnavailable, CrossSite, RecordsError, *ONCE_PROBLEMS, body=True)
+    | answered(
+        examples.EVALUATION, 202, "Taken: a job, at Location, whose result is the report",
+        {"Location": "The job.", "Retry-After": "Seconds.",
+         REPLAYED: "`true` where this was done before, and the answer is that of then."}, _LINKS,
+    ),
+)  # fmt: skip
+async def evaluate(desk: AtDesk, request: Request, body: Evaluation, key: IdempotencyKey = None) -> Response:
+    """The job that measures: its result is the report that ``visavox evaluate`` prints, kept until it is forgotten."""
+    del key  # documented and checked; read where it is needed
+    work = desk.services.work
+    try:
+        asked = Measurement(body.on, model=body.model)
+    except ValueError as error:
+        raise RequestValidationError([{"loc": ("body", "model"), "msg": str(error)}]) from error
+
+    async def enter(_claim: Claim | None) -> Done:
+        job = evaluation_job(asked, body.priority)
+        page = await desk.look(lambda: work.pages.page(work.hands.submit(job)))
+        return Done(page, 202, {"Location": f"/v1/jobs/{page.job}", "Retry-After": "5"})
+
+    return await once(desk, request, digest_of({"body": body.model_dump_json()}), enter)
 
 
 @router.get(

@@ -20,14 +20,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ingest.background import BackgroundQueue
 from ingest.book import JOBS, TASKS, Book
-from ingest.flow import ingest_work, walking_job
+from ingest.flow import Ways, ingest_work, walking_job
 from ingest.jobs import JobBoard
 from ingest.ledger import open_database
+from ingest.parts import Parts
 from ingest.runner import Runner
+from ingest.shards import plan
 from ingest.track import Span
 from search.api import examples
 from search.api.app import create_app
 from search.api.services import Limits, Services, Work
+from search.intake import Recogniser
 from tests.search.small_world import ColoursAndTones, World, face, turn
 
 CHECKS = (
@@ -63,7 +66,12 @@ def application(folder: Path) -> Iterator[FastAPI]:
     world.archive.enrol("Bob", [world.file("bob.wav", [], [turn(6)])])
     world.found[hashlib.sha256(examples.FILE.encode()).hexdigest()] = ([red], [low])
     book = Book(open_database(f"sqlite:///{folder / 'records.sqlite'}"))
-    tasks = ingest_work(lambda path, archive: None, lambda: world.archive, folder)
+    tasks = ingest_work(
+        Ways(
+            Recogniser(world.records.ledger, "settings"), plan, lambda: lambda path, _progress: world.extract(path),
+            lambda: None, lambda: world.archive, Parts(folder / "parts"), folder,
+        )
+    )  # fmt: skip
     hands = BackgroundQueue(book, lambda stopping: Runner(book, tasks, (), stopping=stopping))
     work = Work(book, hands, (Path(examples.FOLDER).parent,))
     services = Services(
@@ -121,7 +129,7 @@ def schemathesis(document: str, folder: Path, phases: str, most: int, *options: 
 def test_a_server_answers_as_its_document_says(tmp_path: Path) -> None:
     with application(tmp_path) as plain, serving(app := Answered(plain)) as address:
         told = schemathesis(f"{address}/openapi.json", tmp_path, "examples,fuzzing,stateful", 6)
-    assert "27 selected / 27 total" in told
+    assert "28 selected / 28 total" in told
     # it went inside, too: the examples are answered, and what one answer names is asked for
     inside = {("POST", f"/v1/{question}", 200) for question in ("who", "search", "verify", "match")}
     inside |= {("POST", "/v1/people", 201), ("DELETE", "/v1/people/{person}", 200)}

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deploy.measuring import ENROLLED, Measurement, take
+from deploy.measuring import take
+from deploy.serving_jobs import keeper_of
 from deploy.settings import load_settings
 from deploy.wiring import Installation
 from encoders.folder import read_description, write_description
+from search.measurement import ENROLLED, Measurement
+from search.people import UnknownPerson
 from tests.encoders.shared_encoder import make_shared_encoder
 
 IDENTITY = ("face_identity", "voice_identity")
@@ -130,6 +133,11 @@ def test_workers_enrol_into_every_space_and_measure_who_is_enrolled(
     with worker(server):
         assert {name: visavox(server, "enrol", name, *files)[1] for name, files in samples.items()} == enrolled
         assert visavox(server, "evaluate", "--enrolled") == (0, measured)
+        opened = Installation(load_settings(server))
+        with closing(opened), pytest.raises(UnknownPerson):
+            keeper_of(opened).enrol_known("0" * 32, [Path(samples["Ann"][0])])
+        ann = opened.records.people.find("Ann")
+        assert keeper_of(opened).enrol_known(ann.id, [Path(samples["Ann"][0])]).added == samples["Ann"][:1]
     there = Installation(load_settings(server))
     assert there.archive.status() == status
     there.close()

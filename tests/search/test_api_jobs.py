@@ -244,3 +244,20 @@ def test_events_of_a_finished_job_are_its_page_and_the_end(client: TestClient, j
     page, end, rest = answer.text.split("\n\n")
     assert page.startswith("event: page\ndata: {") and f'"job": "{job}"' in page
     assert end == f'event: end\ndata: {{"job": "{job}", "state": "done"}}' and rest == ""
+
+
+def test_an_evaluation_is_taken_as_a_job_of_its_own_kind(client: TestClient, house: House) -> None:
+    answer = client.post("/v1/evaluations", json={"on": "enrolled"}, headers=KEY)
+    told = answer.json()
+    assert answer.status_code == 202 and answer.headers["location"] == f"/v1/jobs/{told['job']}"
+    assert told["kind"] == "evaluate" and told["asked"]["on"] == "enrolled" and told["files"] == 0
+    assert client.post("/v1/evaluations", json={"on": "enrolled"}, headers=KEY).json() == told
+    assert client.get("/v1/jobs").json()["jobs"][0]["job"] == told["job"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"on": "people"}, {"on": "enrolled", "model": "some"}, {"on": "population", "model": "../x"}],
+)
+def test_an_evaluation_that_means_nothing_is_refused(client: TestClient, body: dict[str, str]) -> None:
+    assert kind(client.post("/v1/evaluations", json=body)) == "invalid-request"
