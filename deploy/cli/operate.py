@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -93,7 +94,11 @@ def worker(
     queues: Annotated[str, typer.Option(help="Queues to work on, separated by commas; all by default.")] = "",
     concurrency: Annotated[int, typer.Option(min=1, help="Child processes; 1 with an embedded index.")] = 1,
 ) -> None:
-    """Work on files that others send through the broker."""
+    """Do what others ask for through the broker.
+
+    A worker of all queues keeps a second, idle process for what somebody waits for, such as an enrolment: it need not
+    wait for the piece of a film that is at hand. An embedded index has one owner, and no room for it.
+    """
     with errors_translated():
         from deploy.settings import load_settings
 
@@ -103,10 +108,14 @@ def worker(
             raise UsageError("a worker needs VISAVOX_BROKER_URL, the URL of a Redis such as redis://127.0.0.1:6379/0")
         if settings.embedded and concurrency > 1:
             raise UsageError("the embedded index has one owner: use --concurrency 1, or set VISAVOX_MILVUS_URI")
+        from deploy.beside import beside_for_who_waits
         from deploy.working import worker_making
         from ingest.worker import make_app, run_worker
 
-        raise typer.Exit(run_worker(make_app(settings.broker_url, worker_making(chosen)), concurrency))
+        app = make_app(settings.broker_url, worker_making(chosen))
+        with nullcontext() if queues or settings.embedded else beside_for_who_waits():
+            code = run_worker(app, concurrency)
+        raise typer.Exit(code)
 
 
 def _queues(named: str) -> tuple[Queue, ...]:
