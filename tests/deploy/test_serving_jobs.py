@@ -1,4 +1,4 @@
-"""A server that does its jobs itself is stopped in the middle of one, and started again: real processes."""
+"""Who does the jobs of a server: workers, or it itself, which may be stopped in the middle of one."""
 
 from __future__ import annotations
 
@@ -8,12 +8,30 @@ import time
 from pathlib import Path
 
 import pytest
+import redis
 
+from deploy.serving_jobs import work_of
+from deploy.settings import load_settings
+from deploy.wiring import Installation
+from ingest.flow import walking_job
 from search.client import Client, Unreachable
 from tests.deploy.live_server import live_server
+from tests.ingest.conftest import StoppableRedis
 from training.population.folder import MediaSize, write_demo_media
 
 BOUNDED_SECONDS = 15.0
+
+
+def test_with_a_broker_workers_are_rung_for_and_the_server_does_nothing(
+    tmp_path: Path, stoppable_redis: StoppableRedis
+) -> None:
+    given = {"VISAVOX_HOME": str(tmp_path), "VISAVOX_BROKER_URL": stoppable_redis.url, "VISAVOX_MEDIA_ROOTS": "/media"}
+    opened = Installation(load_settings(given))
+    with work_of(opened, lambda: False) as work, redis.Redis.from_url(stoppable_redis.url) as broker:
+        job = work.hands.submit(walking_job([Path("/media/archive")], "films", within=work.roots))
+        assert broker.llen("probe") == 1 and work.roots == (Path("/media"),)
+        assert work.pages.page(job).state == "queued"
+    opened.close()
 
 
 @pytest.mark.long
