@@ -1,12 +1,14 @@
 """Who does a server's jobs: workers where there is a broker, else a thread of the server itself.
 
 The thread reads files as it would read uploads, in a process that can be killed, but one of its own: a question never
-waits for a film, and when the server stops it need not wait for one either.
+waits for a film, and neither does who cancels it or stops the server.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotYet
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,11 +21,13 @@ from ingest.book import Book
 from ingest.flow import ingest_work
 from ingest.limits import MediaLimits
 from ingest.media import MediaInfo
+from ingest.pipeline import OnProgress
 from ingest.queues import BrokerUnavailable
 from ingest.runner import Runner
 from ingest.sandbox import Sandbox, SandboxError, SandboxLimits
 from ingest.shards import Plan
-from ingest.track import Span
+from ingest.tasks import Queue
+from ingest.track import Extraction, Span
 from ingest.worker import CeleryQueue
 from search.answers import EnrolAnswer, ForgetAnswer, PeopleAnswer
 from search.api.services import Work
@@ -31,8 +35,12 @@ from search.archive import Archive
 from search.measurement import EVALUATE
 from search.people import Person, UnknownPerson
 
+# Between two looks whether a file that is being read is still wanted, in seconds.
+CHECK_SECONDS = 0.25
+QUEUES = (Queue.PROBE, Queue.ENCODE, Queue.EVALUATE)
+# For which a request waits for a worker to enrol.
+ENROL_SECONDS = 300.0
 # What one file of an archive may cost: seconds by the clock, and bytes of memory beyond what the models take.
-ENROL_SECONDS = 300.0  # for which a request waits for a worker
 FILE_SECONDS, FILE_SECONDS_PER_SECOND, FILE_BYTES = 600.0, 20.0, 6_000_000_000
 
 
@@ -48,18 +56,63 @@ def work_of(opened: Installation, stopping: Callable[[], bool]) -> Iterator[Work
     if settings.broker_url:
         yield Work(book, CeleryQueue(settings.broker_url, book), settings.media_roots)
         return
-    # models are loaded with the first file that is read
-    limits = SandboxLimits(FILE_SECONDS, FILE_BYTES, 1, FILE_SECONDS_PER_SECOND)
-    environment = CALM | {"OMP_NUM_THREADS": "1"}
-    reader = Sandbox("deploy.reading:sandboxed_extractor", limits, media=MediaLimits(), environment=environment)
-    hands = BackgroundQueue(book, lambda ending: _runner(opened, book, reader, ending), stopping)
+    reader = ConfinedReader()
+    hands = BackgroundQueue(book, lambda ending: _runner(opened, book, reader, ending), stopping, QUEUES)
     hands.start()
     try:
         yield Work(book, hands, settings.media_roots)
     finally:
-        hands.stop_soon()
-        reader.close()  # which ends the reading of the file at hand
         hands.close()
+        reader.close()
+
+
+class ConfinedReader:
+    """Reads whole files in a process that is killed as soon as its file is not wanted any more.
+
+    One file at a time. The process starts, and loads its models, with the first file.
+    """
+
+    def __init__(self) -> None:
+        self._sandbox: Sandbox | None = None
+        self._waiting = ThreadPoolExecutor(1, thread_name_prefix="reader")
+
+    def extract(self, path: Path, on_progress: OnProgress | None = None) -> Extraction:
+        """Read a file; what ``on_progress`` raises, called again and again, ends that at once.
+
+        Raises:
+            MediaError: the file cannot be read, exceeds a limit, or ended the process that read it.
+            SandboxError: the process does not start.
+        """
+        if self._sandbox is None:
+            limits = SandboxLimits(FILE_SECONDS, FILE_BYTES, 1, FILE_SECONDS_PER_SECOND)
+            environment = CALM | {"OMP_NUM_THREADS": "1"}
+            self._sandbox = Sandbox(
+                "deploy.reading:sandboxed_extractor", limits, media=MediaLimits(), environment=environment
+            )
+        reading = self._waiting.submit(self._sandbox.extract, path)
+        try:
+            while True:
+                try:
+                    return reading.result(CHECK_SECONDS)
+                except NotYet:
+                    if reading.done():  # it was the reading itself that took too long
+                        raise
+                if on_progress is not None:
+                    on_progress(0.0)
+        except BaseException:
+            if not reading.done():
+                self._end()
+            raise
+
+    def close(self) -> None:
+        """End the process. Doing it twice is no error."""
+        self._end()
+        self._waiting.shutdown()
+
+    def _end(self) -> None:
+        if self._sandbox is not None:
+            self._sandbox.close()
+            self._sandbox = None
 
 
 class EnrollingWorkers:
@@ -111,13 +164,13 @@ def _in_one_piece(info: MediaInfo) -> Plan:
     return Plan((Span(0.0, info.duration),) if info.has_pictures else (), info.has_sound)
 
 
-def _runner(opened: Installation, book: Book, reader: Sandbox, ending: Callable[[], bool]) -> Runner:
+def _runner(opened: Installation, book: Book, reader: ConfinedReader, ending: Callable[[], bool]) -> Runner:
     written = False
 
     def archive() -> Archive:
         nonlocal written
         written = True
-        return opened.archive_that(reader.extract)
+        return opened.archive
 
     def rest() -> None:
         nonlocal written
@@ -125,8 +178,6 @@ def _runner(opened: Installation, book: Book, reader: Sandbox, ending: Callable[
             written = False
             opened.archive.flush()  # often would be slow, and it is safe without
 
-    ways = replace(
-        ways_of(opened, archive), plan=_in_one_piece, extract=lambda: lambda path, _on_progress: reader.extract(path)
-    )
+    ways = replace(ways_of(opened, archive), plan=_in_one_piece, extract=lambda: reader.extract)
     work = ingest_work(ways) | {EVALUATE: evaluating(lambda: opened)}
     return Runner(book, work, (*OUTAGES, SandboxError), on_idle=rest, stopping=ending)

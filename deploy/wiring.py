@@ -259,11 +259,7 @@ class Installation:
         if self.settings.embedded:
             self.store.open()
             self.renew()
-        return self.archive_that(self.extract)
-
-    def archive_that(self, extract: Callable[[Path], Extraction]) -> Archive:
-        """The write side with another way to read files into tracks."""
-        return Archive(extract, self.reading, self.encoders, self.store, self.records, self)
+        return Archive(self.extract, self.reading, self.encoders, self.store, self.records, self)
 
     @property
     def prober(self) -> Prober:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ingest.book import Book
 from ingest.ledger import RecordsError
 from ingest.queues import ALL_QUEUES, holder
 from ingest.runner import Runner
-from ingest.tasks import NewJob
+from ingest.tasks import NewJob, Queue
 
 _LOG = logging.getLogger("visavox")
 
@@ -32,6 +32,7 @@ class BackgroundQueue:
         make_runner: makes what does them, told whether it is to stop. Called in the thread, at the first task, so that
             nothing is loaded for nothing.
         stopping: whether the process is about to end, and tasks at hand are to be let go at their next check.
+        queues: of these.
     """
 
     def __init__(
@@ -39,8 +40,10 @@ class BackgroundQueue:
         book: Book,
         make_runner: Callable[[Callable[[], bool]], Runner],
         stopping: Callable[[], bool] = lambda: False,
+        queues: Sequence[Queue] = ALL_QUEUES,
     ) -> None:
         self._book = book
+        self._queues = queues
         self._make_runner = make_runner
         self._process_stopping = stopping
         self._closing = threading.Event()
@@ -92,9 +95,9 @@ class BackgroundQueue:
         while not self._stopping():
             self._rung.clear()
             try:
-                if runner is None and self._book.waiting(ALL_QUEUES):
+                if runner is None and self._book.waiting(self._queues):
                     runner = self._make_runner(self._stopping)
-                if runner is not None and runner.run_one(ALL_QUEUES, self._holder) is not None:
+                if runner is not None and runner.run_one(self._queues, self._holder) is not None:
                     trouble = ""
                     continue
                 self._book.take_back()

@@ -303,6 +303,8 @@ def _show(page: JobPage) -> None:
         note = f"{page.rate:.2f} files per second, {page.real_time:.1f} × real time"
         left = "" if page.remaining is None else f", about {page.remaining:.0f} s remaining"
         console.print(note + left)
+    if page.obstacle:
+        console.print(f"waits: {page.obstacle}")
     if page.error:
         console.print(f"failed: {page.error}")
     for one in (page.result or {}).get("failed", []):
