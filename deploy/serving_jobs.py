@@ -41,7 +41,8 @@ QUEUES = (Queue.PROBE, Queue.ENCODE, Queue.EVALUATE)
 # For which a request waits for a worker to enrol.
 ENROL_SECONDS = 300.0
 # What one file of an archive may cost: seconds by the clock, and bytes of memory beyond what the models take.
-FILE_SECONDS, FILE_SECONDS_PER_SECOND, FILE_BYTES = 600.0, 20.0, 6_000_000_000
+FILE_LIMITS = SandboxLimits(seconds=600.0, memory_bytes=6_000_000_000, seconds_per_second=20.0)
+MAKE_EXTRACTOR = "deploy.reading:sandboxed_extractor"
 
 
 @contextmanager
@@ -70,9 +71,15 @@ class ConfinedReader:
     """Reads whole files in a process that is killed as soon as its file is not wanted any more.
 
     One file at a time. The process starts, and loads its models, with the first file.
+
+    Args:
+        make_extractor: ``module:function`` of what makes the extractor in that process.
+        limits: what one file may cost.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, make_extractor: str = MAKE_EXTRACTOR, limits: SandboxLimits = FILE_LIMITS) -> None:
+        self._make_extractor = make_extractor
+        self._limits = limits
         self._sandbox: Sandbox | None = None
         self._waiting = ThreadPoolExecutor(1, thread_name_prefix="reader")
 
@@ -84,11 +91,8 @@ class ConfinedReader:
             SandboxError: the process does not start.
         """
         if self._sandbox is None:
-            limits = SandboxLimits(FILE_SECONDS, FILE_BYTES, 1, FILE_SECONDS_PER_SECOND)
             environment = CALM | {"OMP_NUM_THREADS": "1"}
-            self._sandbox = Sandbox(
-                "deploy.reading:sandboxed_extractor", limits, media=MediaLimits(), environment=environment
-            )
+            self._sandbox = Sandbox(self._make_extractor, self._limits, media=MediaLimits(), environment=environment)
         reading = self._waiting.submit(self._sandbox.extract, path)
         try:
             while True:

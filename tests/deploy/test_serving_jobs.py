@@ -10,16 +10,44 @@ from pathlib import Path
 import pytest
 import redis
 
-from deploy.serving_jobs import work_of
+from deploy.serving_jobs import ConfinedReader, work_of
 from deploy.settings import load_settings
 from deploy.wiring import Installation
 from ingest.flow import walking_job
+from ingest.sandbox import SandboxLimits
+from ingest.track import media_id
 from search.client import Client, Unreachable
 from tests.deploy.live_server import live_server
 from tests.ingest.conftest import StoppableRedis
 from training.population.folder import MediaSize, write_demo_media
 
 BOUNDED_SECONDS = 15.0
+READER = "tests.ingest.obedient_reader:make_reader"
+
+
+class NotWanted(Exception):
+    """The file is of no use any more."""
+
+
+def test_a_file_that_is_not_wanted_any_more_ends_its_process_and_the_next_one_is_read(tmp_path: Path) -> None:
+    endless, good = tmp_path / "endless", tmp_path / "good"
+    endless.write_text("spin")
+    good.write_text("sleep 0")
+    asked: list[float] = []
+
+    def soon(share: float) -> None:
+        asked.append(share)
+        if len(asked) == 3:
+            raise NotWanted
+
+    reader = ConfinedReader(READER, SandboxLimits(300.0, 300_000_000))
+    try:
+        with pytest.raises(NotWanted):
+            reader.extract(endless, soon)
+        assert len(asked) == 3 and reader.extract(good, asked.append).media == media_id(good)
+    finally:
+        reader.close()
+        reader.close()
 
 
 def test_with_a_broker_workers_are_rung_for_and_the_server_does_nothing(

@@ -286,3 +286,15 @@ def test_files_that_somebody_named_on_the_command_line_may_lie_anywhere(book: Bo
     while runner.run_one(ALL_QUEUES, "one"):
         pass
     assert reader.read == ["films/secret.wav"]
+
+
+def test_a_link_that_changes_between_the_pieces_of_a_film_ends_it(house: House, film: Path, tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    path = tmp_path / "root" / "a.mp4"
+    path.write_bytes(film.read_bytes())
+    job = house.book.open_job(walking_job([path], "films", within=[tmp_path / "root"]))
+    house.do(pieces=2)
+    path.unlink()
+    path.symlink_to(film)
+    house.do()
+    assert (house.file(job).state, house.file(job).reason) == ("failed", OUTSIDE) and house.archive.entered == []
