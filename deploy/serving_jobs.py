@@ -156,9 +156,9 @@ class EnrollingWorkers:
 
 
 def keeper_of(opened: Installation) -> Archive | EnrollingWorkers:
-    """Who enrols and forgets: with a broker workers enrol, into every space that they serve."""
+    """Who enrols and forgets: with a broker workers enrol, unless the server itself owns the index."""
     broker = opened.settings.broker_url
-    if not broker:
+    if not broker or opened.settings.embedded:
         return opened.archive
     return EnrollingWorkers(opened.archive, CeleryQueue(broker, Book(opened.database)))
 

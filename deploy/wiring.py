@@ -304,7 +304,7 @@ class Installation:
     def close(self) -> None:
         """Let go of everything."""
         self.release()
-        if "_database" in vars(self):
+        if "database" in vars(self):
             self.database.dispose()
         if "sandbox" in vars(self):
             self.sandbox.close()

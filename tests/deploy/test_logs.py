@@ -17,6 +17,9 @@ from search.api.operations import request_id
 def as_before() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
+    for name in ("uvicorn", "uvicorn.error"):  # a server that another test has run may have silenced them
+        logging.getLogger(name).setLevel(logging.NOTSET)
+        logging.getLogger(name).propagate = True
     yield
     root.handlers[:], root.level = handlers, level
     logging.captureWarnings(False)

@@ -12,7 +12,7 @@ from deploy.cli import main
 from training.population.folder import InventedMedia, MediaSize, write_demo_media
 
 # What depends on the clock or on chance, or names the place.
-_ITS_OWN = {"seconds", "id", "created", "enrolled"}
+_ITS_OWN = {"seconds", "id", "created", "enrolled", "job"}
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any]]:

@@ -20,6 +20,7 @@ from deploy.serving_jobs import keeper_of
 from deploy.settings import load_settings
 from deploy.wiring import Installation
 from encoders.folder import read_description, write_description
+from ingest.jobpage import JobPages
 from search.measurement import ENROLLED, Measurement
 from search.people import UnknownPerson
 from tests.encoders.shared_encoder import make_shared_encoder
@@ -133,16 +134,29 @@ def test_workers_enrol_into_every_space_and_measure_who_is_enrolled(
     with worker(server):
         assert {name: visavox(server, "enrol", name, *files)[1] for name, files in samples.items()} == enrolled
         assert visavox(server, "evaluate", "--enrolled") == (0, measured)
-        opened = Installation(load_settings(server))
-        with closing(opened), pytest.raises(UnknownPerson):
-            keeper_of(opened).enrol_known("0" * 32, [Path(samples["Ann"][0])])
-        ann = opened.records.people.find("Ann")
-        assert keeper_of(opened).enrol_known(ann.id, [Path(samples["Ann"][0])]).added == samples["Ann"][:1]
     there = Installation(load_settings(server))
     assert there.archive.status() == status
     there.close()
     assert status.spaces["shared"].rows == sum(status.spaces[name].rows for name in IDENTITY) > 0
     assert measured["retrieval"]["face_to_face"]["people"] == 3
+
+
+def test_a_server_with_workers_has_them_enrol(
+    tmp_path: Path, redis_url: str, milvus_server: str, samples: Mapping[str, list[str]]
+) -> None:
+    environment = {
+        "VISAVOX_HOME": str(tmp_path / "home"), "VISAVOX_DEVICE": "cpu", "VISAVOX_BROKER_URL": redis_url,
+        "VISAVOX_MILVUS_URI": milvus_server,
+    }  # fmt: skip
+    photo = Path(samples["Ann"][0])
+    opened = Installation(load_settings(environment))
+    with closing(opened), worker(environment):
+        ann = opened.records.people.create("Ann")
+        assert keeper_of(opened).enrol_known(ann.id, [photo]).added == [str(photo)]
+        with pytest.raises(UnknownPerson):
+            keeper_of(opened).enrol_known("0" * 32, [photo])
+        assert opened.records.people.describe("Ann").faces == 1
+        assert {one.kind for one in JobPages(opened.database).recent()} == {"enrol"}
 
 
 @pytest.mark.timeout(600)
