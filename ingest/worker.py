@@ -54,6 +54,8 @@ PING_SECONDS = 1.0
 # Far above any model's loading time: a child that is killed while it loads would be killed for ever.
 CHILD_START_SECONDS = 300.0
 SOFT_SHUTDOWN_SECONDS = 8.0
+# For so long a child goes on with the next task without being woken up.
+ROUND_SECONDS = 20.0
 # A child that has been at one task for so long hangs where it cannot even say so.
 HARD_SECONDS = 3 * 3600.0
 SOCKET_SECONDS = 30.0
@@ -140,7 +142,10 @@ def make_app(broker_url: str, making: Making | None = None) -> Celery:
 
         def work(task: Any) -> None:  # noqa: ANN401 - Celery is untyped
             end_with_parent()
-            runner_of_process().run_one(making.queues, task.request.id)
+            until = time.monotonic() + ROUND_SECONDS
+            # on with the next at once: a bell rung now might be heard by a worker that is busy
+            while runner_of_process().run_one(making.queues, task.request.id) and time.monotonic() < until:
+                ring_for_all(app, book_of_process())
             ring_for_all(app, book_of_process())
     else:
 
@@ -168,6 +173,7 @@ def _settings() -> dict[str, Any]:
         "task_acks_late": False,
         "task_time_limit": HARD_SECONDS,
         "worker_prefetch_multiplier": 1,
+        "worker_disable_prefetch": True,  # a bell is for who is idle
         "worker_pool_start_method": "spawn",
         "worker_proc_alive_timeout": CHILD_START_SECONDS,
         "worker_soft_shutdown_timeout": SOFT_SHUTDOWN_SECONDS,
