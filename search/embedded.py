@@ -23,6 +23,7 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 from milvus_lite.adapter.grpc.server import start_server_in_thread
 from milvus_lite.exceptions import DataDirLockedError, MilvusLiteError
 
@@ -145,6 +146,23 @@ def _sweep(path: Path) -> None:
     for folder in path.glob("collections/*"):
         if _OUR_COLLECTION.fullmatch(folder.name) and not (folder / "schema.json").exists():
             shutil.rmtree(folder)
+    for index in path.glob("collections/**/*.idx"):  # made anew of the rows where it is missing
+        if not _is_whole(index):
+            index.unlink()
+
+
+def _is_whole(index: Path) -> bool:
+    """Whether a file of an index is all there: one whose writer was killed keeps its collection from being opened."""
+    if not index.stat().st_size:
+        return False
+    with index.open("rb") as file:
+        if file.read(6) != b"\x93NUMPY":
+            return True  # of another form
+    try:
+        np.load(index, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError):
+        return False
+    return True
 
 
 def _locked(descriptor: int) -> bool:

@@ -230,6 +230,19 @@ def test_after_a_rewrite_that_failed_the_next_one_succeeds(
     assert ROWS[0].evidence.encode() not in bytes_below(path.parent)
 
 
+@pytest.mark.parametrize("left", [0, 40, 200])
+def test_an_index_whose_writing_was_cut_off_is_made_anew(path: Path, store: MilvusStore, left: int) -> None:
+    store.flush(SPACE)
+    store.close()
+    indexes = list((path / "collections").rglob("*.idx"))
+    for index in indexes:
+        index.write_bytes(index.read_bytes()[:left])
+    reopened = MilvusStore(str(path))
+    assert indexes and reopened.keys(SPACE) == KEYS
+    assert reopened.search([ROWS[0].embedding], 1, want=None)[0][0].row.key == ROWS[0].key
+    reopened.close()
+
+
 def test_half_made_and_half_dropped_collections_are_swept_away(path: Path, store: MilvusStore) -> None:
     store.close()
     half = path / "collections" / f"visavox_face_identity_{'d4' * 6}_g1"
