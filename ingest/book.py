@@ -256,6 +256,7 @@ class Book:
         """Write down how a task ended, and all that follows from it, at once. Raises LeaseLost."""
         with writing(self.database) as connection:
             now = clock(connection)
+            _alone_with(connection, claim.job)
             _held(connection, claim, state=outcome.state, holder=None, leased_until=None, reason=outcome.reason)
             _add_items(connection, claim.job, outcome.items, outcome.item_task, now)
             _add_tasks(connection, claim.job, outcome.next)
@@ -280,6 +281,7 @@ class Book:
         """
         with writing(self.database) as connection:
             now = clock(connection)
+            _alone_with(connection, claim.job)
             row = _held(connection, claim)
             return _failed_once(connection, row, reason, now, first_pause=self._first_pause, counts=counts)
 
@@ -300,9 +302,15 @@ class Book:
         """
         with writing(self.database) as connection:
             now = clock(connection)
-            mine = sql.and_(TASKS.c.holder == holder, TASKS.c.state.in_(_OPEN_TASKS))
+            # of several the one at hand: another one's lease ran out, and nobody has taken it since
+            mine = sql.select(TASKS.c.id, TASKS.c.job).where(TASKS.c.holder == holder, TASKS.c.state.in_(_OPEN_TASKS))
+            found = connection.execute(mine.order_by(TASKS.c.state == TaskState.WAITING, TASKS.c.id)).first()
+            if found is None:
+                return None
+            _alone_with(connection, found.job)
             # written before it is read, so that nobody takes it meanwhile
-            row = _first(connection, sql.update(TASKS).where(mine).values(holder=holder))
+            still = sql.and_(TASKS.c.id == found.id, TASKS.c.holder == holder, TASKS.c.state.in_(_OPEN_TASKS))
+            row = _first(connection, sql.update(TASKS).where(still).values(holder=holder))
             if row is None:
                 return None
             given_up = _failed_once(connection, row, reason, now, first_pause=self._first_pause, counts=counts)
@@ -340,10 +348,16 @@ def check_held(connection: Connection, claim: Claim) -> None:
 
 
 def _job(connection: Connection, job: str) -> sql.Row[Any]:
-    row = connection.execute(sql.select(JOBS).where(JOBS.c.id == job)).first()
+    """A job, which nobody else changes until the transaction ends. Raises UnknownJob."""
+    row = _alone_with(connection, job)
     if row is None:
         raise UnknownJob(f"no job {job!r} is known")
     return row
+
+
+def _alone_with(connection: Connection, job: str) -> sql.Row[Any] | None:
+    """Keep others from changing a job: two who end its last tasks at one moment would each see the other's open."""
+    return connection.execute(sql.select(JOBS).where(JOBS.c.id == job).with_for_update()).first()
 
 
 def _path(connection: Connection, job: str, item: int | None) -> str | None:

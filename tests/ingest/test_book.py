@@ -227,6 +227,15 @@ def test_a_job_that_nobody_gave_out_is_unknown(book: Book, doing: str) -> None:
         getattr(book, doing)("0" * 32)
 
 
+def test_who_works_for_a_job_that_was_forgotten_has_lost_its_task(book: Book) -> None:
+    job = book.open_job(small_job("a"))
+    held = claim(book)
+    book.cancel(job)
+    book.forget(job)
+    with pytest.raises(LeaseLost):
+        book.settle(held, Outcome())
+
+
 def test_a_finished_job_can_be_forgotten(book: Book, pages: JobPages) -> None:
     job = book.open_job(small_job("a"))
     with pytest.raises(ValueError, match="not finished"):
@@ -249,3 +258,42 @@ def test_who_tries_a_job_again_says_who_does_it(book: Book, here: bool) -> None:
     book.cancel(job)
     assert book.retry(job, READ, here=here) == 1
     assert (book.claim(ALL_QUEUES, "a worker", LONG) is None) is here
+
+
+def test_a_job_is_finished_also_when_its_last_tasks_end_at_one_moment(database_url: str, pages: JobPages) -> None:
+    books = [Book(open_database(database_url)) for _ in range(2)]
+    for _ in range(15):
+        parts = [NewTask("part", Queue.ENCODE, {"number": number}) for number in range(2)]
+        job = books[0].open_job(NewJob("ingest", tasks=parts))
+        held = [claim(book, str(number)) for number, book in enumerate(books)]
+        together = threading.Barrier(2)
+
+        def end(book: Book, mine: Claim, together: threading.Barrier = together) -> None:
+            together.wait()
+            book.settle(mine, Outcome())
+
+        threads = [threading.Thread(target=end, args=pair) for pair in zip(books, held, strict=True)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert pages.page(job).state == "done"
+    for book in books:
+        book.database.dispose()
+
+
+def test_the_death_of_a_process_counts_for_the_task_at_hand_not_for_one_it_lost(book: Book) -> None:
+    book.open_job(small_job("a", "b"))
+    claim(book, "child", lease=0.001)
+    time.sleep(0.01)
+    book.take_back()
+    lost = claim(book, "other")  # "a" is somebody else's, or nobody's
+    book.release(lost)
+    with book.database.begin() as connection:
+        from ingest.book import TASKS
+
+        connection.execute(TASKS.update().where(TASKS.c.id == lost.task).values(holder="child", not_before=1e12))
+    second = claim(book, "child")
+    assert second.task != lost.task and book.died("child", "killed") is not None
+    with pytest.raises(LeaseLost):
+        book.renew(second, LONG)
