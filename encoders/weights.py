@@ -38,16 +38,51 @@ class PackagedFile:
 
 
 @dataclass(frozen=True)
+class HubFile:
+    """A weight file in a repository of a model hub.
+
+    Args:
+        repository: as ``owner/name``.
+        file: path inside it, with forward slashes.
+        licence: of the weights.
+        revision: a commit, or a branch whose commit is pinned at the first use.
+        sha256: SHA-256 of the file, 64 hex digits, where its source publishes it; None: pinned at the first use.
+    """
+
+    repository: str
+    file: str
+    licence: str
+    revision: str = "main"
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class UrlFile:
+    """A weight file behind an address.
+
+    Args:
+        url: where it is, with https.
+        licence: of the weights.
+        sha256: SHA-256 of the file, 64 hex digits, where its source publishes it; None: pinned at the first use.
+    """
+
+    url: str
+    licence: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
 class NetworkRow:
     """One row of a table of networks and detectors. A better one is a new row, not new code.
 
     Args:
         name: what folders and settings call it.
         network: kind of network: decides which class runs it.
-        files: its weight files, the main one first.
+        files: its weight files that come inside packages, the main one first.
         dimension: components of an output vector; 0 for a detector.
         trained_on: what, and whom, it was trained on.
         input_contract: what it expects, for people.
+        sources: its weight files that are fetched when they are asked for, the main one first.
     """
 
     name: str
@@ -56,6 +91,7 @@ class NetworkRow:
     dimension: int
     trained_on: str
     input_contract: str
+    sources: tuple[HubFile | UrlFile, ...] = ()
 
 
 def sha256_of(path: Path) -> str:
