@@ -43,9 +43,9 @@ START_SECONDS = 120.0
 class Shop:
     """An installation that workers work for, all on this machine."""
 
-    def __init__(self, folder: Path, redis: str, milvus: str) -> None:
+    def __init__(self, folder: Path, redis: str, milvus: str, device: str) -> None:
         self._environment = {
-            "VISAVOX_HOME": str(folder / "home"), "VISAVOX_DEVICE": "cpu", "VISAVOX_BROKER_URL": redis,
+            "VISAVOX_HOME": str(folder / "home"), "VISAVOX_DEVICE": device, "VISAVOX_BROKER_URL": redis,
             "VISAVOX_MILVUS_URI": milvus,
         }  # fmt: skip
         self._opened = Installation(load_settings(self._environment))
@@ -142,12 +142,12 @@ def watch_memory(shop: Shop, films: list[Path], folder: Path, files: int) -> dic
 
 
 @contextmanager
-def open_shop(folder: Path) -> Iterator[Shop]:
+def open_shop(folder: Path, device: str) -> Iterator[Shop]:
     """Redis, Milvus and an installation on them."""
     redis = StoppableRedis(folder)
     try:
         with real_milvus(folder / "milvus") as milvus:
-            shop = Shop(folder, redis.url, milvus.uri)
+            shop = Shop(folder, redis.url, milvus.uri, device)
             try:
                 yield shop
             finally:
@@ -160,8 +160,9 @@ def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--files", type=int, default=0)
+    parser.add_argument("--device", default="cpu", help="cuda:0 has both workers share one GPU")
     asked = parser.parse_args()
-    with TemporaryDirectory(ignore_cleanup_errors=True) as name, open_shop(Path(name)) as shop:
+    with TemporaryDirectory(ignore_cleanup_errors=True) as name, open_shop(Path(name), asked.device) as shop:
         films, seconds = (6, 2.0) if asked.files else (FILMS, FILM_SECONDS)
         size = MediaSize(people=5, strangers=1, films=films, film_seconds=seconds)
         made = [film.path for film in write_demo_media(Path(name) / "media", 7, size).films]
