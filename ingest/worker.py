@@ -248,12 +248,12 @@ class _Watch(bootsteps.StartStopStep):  # type: ignore[misc]
 
     @staticmethod
     def _look(app: Any, consumer: Any, making: Making) -> None:  # noqa: ANN401
-        book: Book = app.book()
         with suppress(RecordsError):  # away for a moment, like everything
+            book: Book = app.book()
             book.take_back()
-        idle = consumer.pool.num_processes - len(worker_state.reserved_requests)
-        if idle > 0:
-            ring_for_all(app, book, making.queues, idle)
+            idle = consumer.pool.num_processes - len(worker_state.reserved_requests)
+            if idle > 0:
+                ring_for_all(app, book, making.queues, idle)
 
 
 def _died(app: Any) -> Callable[..., None]:  # noqa: ANN401

@@ -159,12 +159,12 @@ def wild_run(
             time.sleep(0.2)
             with suppress(RecordsError):  # its server may have been struck
                 ended = pages.page(job).finished is not None
+        return pages.page(job)
     finally:
         over.set()
         striker.join()
         fleet.dismiss()
         opened.close()
-    return pages.page(job)
 
 
 @pytest.mark.timeout(600)
