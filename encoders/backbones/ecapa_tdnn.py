@@ -137,7 +137,9 @@ class _Gate(torch.nn.Module):
 class _Block(torch.nn.Module):
     """SE-Res2Net block: what a layer, a cascade, another layer and a gate come to, added to what came in."""
 
-    def __init__(self, channels: int, width: int, kernel: int, dilation: int, preparation: EcapaTdnnPreparation) -> None:
+    def __init__(
+        self, channels: int, width: int, kernel: int, dilation: int, preparation: EcapaTdnnPreparation
+    ) -> None:
         super().__init__()
         self.tdnn1 = _Layer(channels, width)
         self.res2net_block = _Cascade(width, kernel, dilation, preparation.scale)

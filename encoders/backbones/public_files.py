@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
+from zipfile import BadZipFile
 
 import torch
 from safetensors import SafetensorError
@@ -35,8 +36,17 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     try:
         held = load_file(path) if _is_safetensors(path) else torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} holds no weights that can be read: {error}") from error
+    except (
+        OSError,
+        SafetensorError,
+        UnpicklingError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        BadZipFile,
+    ) as error:
+        raise ValueError(f"{path} holds no weights that can be read safely: {error}") from error
     for wrapper in _WRAPPERS:
         if isinstance(held, Mapping) and isinstance(held.get(wrapper), Mapping):
             held = held[wrapper]
