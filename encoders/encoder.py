@@ -298,7 +298,8 @@ def _load_backbone(folder: Path, modality: Modality, branch: Branch, running: tu
     missing = set(asdict(backbone.preparation)) - set(branch.preparation)
     if missing:
         raise EncoderError(f"{folder}: the {modality} branch lacks preparation {', '.join(sorted(missing))}")
-    return backbone, row.dimension
+    # a network that was trained here may have another width than its row's
+    return backbone, getattr(backbone.preparation, "dimension", row.dimension)
 
 
 def _load_head(folder: Path, head: HeadDescription, device: str) -> Head:
