@@ -67,7 +67,9 @@ class EcapaTdnnPreparation(SoundLimits):
             raise ValueError(f"scale ({self.scale}) must be at least 2 and divide the channels {self.channels[1:-1]}")
         sizes = (self.bands, *self.channels, *self.dilations, self.attention, self.squeeze, self.dimension)
         if min(sizes) < 1:
-            raise ValueError(f"bands, channels and the other sizes must be at least 1, got {sizes}")
+            raise ValueError(
+                f"bands, channels, dilations, attention, squeeze and dimension must be at least 1, got {sizes}"
+            )
 
 
 class _Convolution(torch.nn.Module):

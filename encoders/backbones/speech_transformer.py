@@ -12,6 +12,7 @@ either: in any batch a sound has the vector that it has alone.
 
 from __future__ import annotations
 
+import importlib
 import json
 import warnings
 from collections.abc import Mapping, Sequence
@@ -280,7 +281,7 @@ def _bare_model(preparation: SpeechTransformerPreparation) -> Any:  # noqa: ANN4
     """The model of ``transformers`` with random weights."""
     torchaudio()  # transformers imports it, which fails on CPU builds unless it was imported by this door before
     try:
-        import transformers
+        transformers: Any = importlib.import_module("transformers")
     except ImportError as error:
         raise ImportError("transformers is not installed; install it with: pip install transformers") from error
     name = ARCHITECTURES[preparation.architecture]
