@@ -6,11 +6,12 @@ that the sound has alone; frames behind its end are zeros. Nothing here brings s
 has its own normalisation, by which level cancels out or, as where it was trained, nearly so.
 
 - :class:`EcapaBands`: what speechbrain's recipe for ECAPA-TDNN does (``Fbank`` and sentence normalisation).
-- :class:`LogMel`: Wen et al., "Disjoint Mapping Network" (2019), feed log-mel bands; Ravanelli's and others' 80 bands
-  are the same with ``bands=80``.
-- :class:`Cepstra`: mel cepstra of 25/10 ms, as the papers on S2's and S3's side name them.
-- :class:`Magnitudes`: Nagrani et al., "VoxCeleb" (2017): magnitudes of a transform of 1,024 points, Hamming window of
-  25 ms, each bin brought to mean 0 and deviation 1; 512 bins by 100 frames a second.
+- :class:`LogMel`: DIMNet-Voice's input (Wen et al., "Disjoint Mapping Network", 2019), and S3's log-mel with 80 bands.
+  Neither states its filters; these are the usual ones (HTK scale, 0 to 8 kHz, transform of 512 points).
+- :class:`Cepstra`: the normalised mel cepstra of 25/10 ms that S2 and S3 name; S3 takes 80, S2 does not say.
+- :class:`Magnitudes`: S1's spectrogram, whose sizes S1 leaves out; here those of Nagrani et al., "VoxCeleb" (2017):
+  transform of 1,024 points, Hamming window of 25 ms every 10 ms, each bin at mean 0 and deviation 1; 512 bins by 100
+  frames a second.
 """
 
 from __future__ import annotations

@@ -124,9 +124,7 @@ BACKBONES = (
         trained_on="LibriSpeech: 960 h of read English of about 2,300 people, mixed with one another, without labels; "
         "never on who speaks",
         input_contract="float32 mono at 16 kHz, at least 0.4 s; the waveform as preprocessor_config.json says",
-        sources=_of_transformers(
-            "microsoft/wavlm-base", "MIT, as torchaudio says of its authors; the hub's card names none"
-        ),
+        sources=_of_transformers("microsoft/wavlm-base", "MIT, as torchaudio's documentation says"),
     ),
     NetworkRow(
         name="resnet34_voice",

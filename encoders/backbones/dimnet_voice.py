@@ -10,8 +10,9 @@ every 10 ms, normalised (S2); 256 components (S0 and S2); sounds of different le
 Reconstructed: convolutions over time alone, kernel 3 and stride 2, of 256, 384, 576 and 864 channels (each 1.5 times
 the one before), with batch normalisation and rectifier, a residual block of two convolutions behind all but the
 first, a last convolution of stride 2 to the vector, and a plain average over time; 64 bands, each brought to mean 0
-and deviation 1 over the sound. These widths and strides are those of the voice networks that the same group published
-later ("Face Reconstruction from Voice using Generative Adversarial Networks", 2019, without the residual blocks).
+and deviation 1 over the sound. Bands, widths and strides are those of the voice network that the same authors later
+published as code (with "Face Reconstruction from Voice using Generative Adversarial Networks", 2019), which has no
+residual blocks.
 """
 
 from __future__ import annotations

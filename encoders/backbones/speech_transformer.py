@@ -2,8 +2,7 @@
 
 Baevski et al., "wav2vec 2.0" (2020); Hsu et al., "HuBERT" (2021); Chen et al., "WavLM" (2022). The layers are those of
 the package ``transformers``, which is imported when a network is made, and so are the parameters' names. A vector is
-the mean of one hidden layer over the frames that a sound really has (Vaessen and van Leeuwen, "Fine-tuning wav2vec2
-for speaker recognition", 2022, found plain averaging to serve best).
+the mean of one hidden layer over the frames that a sound really has, as S3 averages them.
 
 The base networks normalise the first convolution's channels over the whole length of a batch, so that in
 ``transformers`` a padded sound's vector depends on how long its neighbours are. Here padding counts for nothing there

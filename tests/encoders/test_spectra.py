@@ -111,6 +111,15 @@ def test_a_padded_sound_has_the_frames_that_it_has_alone_and_zeros_behind(kind):
         assert float(row[len(alone) :].abs().sum()) == 0
 
 
+def test_a_click_at_the_end_of_a_padded_sound_is_no_louder_than_where_the_sound_is_alone():
+    waveform = 1e-5 * torch.randn(8159, generator=torch.Generator().manual_seed(1))
+    waveform[-1] = 1.0  # a frame that only padding adds would be centred on it
+    padded = torch.cat([waveform, torch.zeros(3000)])[None]
+    bands = EcapaBands()
+    alone, together = bands(waveform[None])[0], bands(padded, torch.tensor([8159]))[0]
+    torch.testing.assert_close(together[: len(alone)], alone, atol=1e-3, rtol=0)
+
+
 @pytest.mark.parametrize("kind", FRONT_ENDS)
 def test_a_constant_sound_has_finite_features(kind):
     assert torch.isfinite(front_end(kind, 20)(torch.full((1, 8000), 0.1))).all()
