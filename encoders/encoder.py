@@ -15,10 +15,14 @@ from safetensors import SafetensorError
 from safetensors.torch import save
 
 from encoders.backbones.backbone import Backbone, Unusable, UnusableReason
+from encoders.backbones.dimnet_voice import DimnetVoice
 from encoders.backbones.dlib_resnet import DlibResnet
+from encoders.backbones.ecapa_tdnn import EcapaTdnn
 from encoders.backbones.ge2e import GE2E
+from encoders.backbones.resnet34 import ResNet34Face, ResNet34Voice
 from encoders.backbones.small_face import SmallFace
 from encoders.backbones.small_voice import SmallVoice
+from encoders.backbones.speech_transformer import SpeechTransformer
 from encoders.folder import (
     CALIBRATION_FILE,
     CARD_FILE,
@@ -44,10 +48,15 @@ from encoders.weights import sha256_of
 __all__ = ["Encoder", "EncoderError", "Sample", "Unusable", "UnusableReason", "packaged_encoders"]
 
 NETWORKS: dict[str, Callable[[Path, Mapping[str, Any], str, str], Backbone]] = {
+    "dimnet_voice": DimnetVoice,
     "dlib_resnet": DlibResnet,
+    "ecapa_tdnn": EcapaTdnn,
     "ge2e": GE2E,
+    "resnet34_face": ResNet34Face,
+    "resnet34_voice": ResNet34Voice,
     "small_face": SmallFace,
     "small_voice": SmallVoice,
+    "speech_transformer": SpeechTransformer,
 }
 """Which class runs which kind of network; rows of the BACKBONES tables name the kind."""
 
@@ -289,7 +298,8 @@ def _load_backbone(folder: Path, modality: Modality, branch: Branch, running: tu
     missing = set(asdict(backbone.preparation)) - set(branch.preparation)
     if missing:
         raise EncoderError(f"{folder}: the {modality} branch lacks preparation {', '.join(sorted(missing))}")
-    return backbone, row.dimension
+    # a network that was trained here may have another width than its row's
+    return backbone, getattr(backbone.preparation, "dimension", row.dimension)
 
 
 def _load_head(folder: Path, head: HeadDescription, device: str) -> Head:

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from encoders.weights import NetworkRow, PackagedFile, find_row, packaged_path
+from encoders.weights import HubFile, NetworkRow, PackagedFile, find_row, packaged_path
 
 SAMPLE_RATE = 16_000
 """Samples per second of every waveform in Visavox: mono, float32, within [-1, 1]."""
@@ -53,6 +53,13 @@ _GE2E = PackagedFile(
     licence="Apache-2.0",
 )
 
+
+def _of_transformers(repository: str, licence: str) -> tuple[HubFile, ...]:
+    """The files of a network of the package ``transformers``: weights, sizes, and what is done to a waveform."""
+    names = ("pytorch_model.bin", "config.json", "preprocessor_config.json")
+    return tuple(HubFile(repository, name, licence) for name in names)
+
+
 DETECTORS = (
     NetworkRow(
         name="silero",
@@ -80,6 +87,62 @@ BACKBONES = (
         dimension=128,
         trained_on="nothing by itself: an encoder folder holds its weights and says on whom they were trained",
         input_contract="float32 mono at 16 kHz, at least 0.4 s; 40 log-mel bands of 25 ms every 10 ms at one level",
+    ),
+    NetworkRow(
+        name="ecapa_tdnn",
+        network="ecapa_tdnn",
+        files=(),
+        dimension=192,
+        trained_on="VoxCeleb1 and VoxCeleb2, development parts: 7,205 people, so VoxCeleb1's test splits for faces and "
+        "voices (P and D) hold people that it knows",
+        input_contract="float32 mono at 16 kHz, at least 0.4 s; 80 log-mel bands of 25 ms every 10 ms, mean 0",
+        sources=(HubFile("speechbrain/spkrec-ecapa-voxceleb", "embedding_model.ckpt", "Apache-2.0"),),
+    ),
+    NetworkRow(
+        name="wav2vec2_base",
+        network="speech_transformer",
+        files=(),
+        dimension=768,
+        trained_on="LibriSpeech: 960 h of read English of about 2,300 people, without labels; never on who speaks",
+        input_contract="float32 mono at 16 kHz, at least 0.4 s; the waveform at mean 0 and deviation 1",
+        sources=_of_transformers("facebook/wav2vec2-base", "Apache-2.0"),
+    ),
+    NetworkRow(
+        name="hubert_base",
+        network="speech_transformer",
+        files=(),
+        dimension=768,
+        trained_on="LibriSpeech: 960 h of read English of about 2,300 people, without labels; never on who speaks",
+        input_contract="float32 mono at 16 kHz, at least 0.4 s; the waveform as preprocessor_config.json says",
+        sources=_of_transformers("facebook/hubert-base-ls960", "Apache-2.0"),
+    ),
+    NetworkRow(
+        name="wavlm_base",
+        network="speech_transformer",
+        files=(),
+        dimension=768,
+        trained_on="LibriSpeech: 960 h of read English of about 2,300 people, mixed with one another, without labels; "
+        "never on who speaks",
+        input_contract="float32 mono at 16 kHz, at least 0.4 s; the waveform as preprocessor_config.json says",
+        sources=_of_transformers("microsoft/wavlm-base", "MIT, as torchaudio's documentation says"),
+    ),
+    NetworkRow(
+        name="resnet34_voice",
+        network="resnet34_voice",
+        files=(),
+        dimension=256,
+        trained_on="nothing by itself: an encoder folder holds its weights and says on whom they were trained",
+        input_contract="float32 mono at 16 kHz, at least 0.4 s; 64 log-mel bands (or mel cepstra, or magnitudes) of "
+        "25 ms every 10 ms, mean 0 and deviation 1",
+    ),
+    NetworkRow(
+        name="dimnet_voice",
+        network="dimnet_voice",
+        files=(),
+        dimension=256,
+        trained_on="nothing by itself: an encoder folder holds its weights and says on whom they were trained",
+        input_contract="float32 mono at 16 kHz, at least 0.4 s; 64 log-mel bands (or mel cepstra) of 25 ms every "
+        "10 ms, mean 0 and deviation 1",
     ),
 )
 
