@@ -17,6 +17,7 @@ from safetensors.torch import save
 from encoders.backbones.backbone import Backbone, Unusable, UnusableReason
 from encoders.backbones.dlib_resnet import DlibResnet
 from encoders.backbones.ge2e import GE2E
+from encoders.backbones.inception_resnet_v1 import InceptionResnet
 from encoders.backbones.small_face import SmallFace
 from encoders.backbones.small_voice import SmallVoice
 from encoders.folder import (
@@ -46,6 +47,7 @@ __all__ = ["Encoder", "EncoderError", "Sample", "Unusable", "UnusableReason", "p
 NETWORKS: dict[str, Callable[[Path, Mapping[str, Any], str, str], Backbone]] = {
     "dlib_resnet": DlibResnet,
     "ge2e": GE2E,
+    "inception_resnet_v1": InceptionResnet,
     "small_face": SmallFace,
     "small_voice": SmallVoice,
 }
@@ -289,7 +291,8 @@ def _load_backbone(folder: Path, modality: Modality, branch: Branch, running: tu
     missing = set(asdict(backbone.preparation)) - set(branch.preparation)
     if missing:
         raise EncoderError(f"{folder}: the {modality} branch lacks preparation {', '.join(sorted(missing))}")
-    return backbone, row.dimension
+    # a network that was trained here may have another width than its row's
+    return backbone, getattr(backbone.preparation, "dimension", row.dimension)
 
 
 def _load_head(folder: Path, head: HeadDescription, device: str) -> Head:
