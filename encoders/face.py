@@ -146,7 +146,7 @@ BACKBONES = (
         files=(),
         dimension=512,
         trained_on="the 8,631 people of the training part of VGGFace2 (pictures from the web); people of Labeled Faces "
-        "in the Wild are among them",
+        "in the Wild are among them, and VoxCeleb2's were chosen from them",
         input_contract=_FACENET_INPUT,
         sources=(UrlFile(f"{_FACENET_RELEASE}/20180402-114759-vggface2.pt", licence="MIT"),),
     ),
