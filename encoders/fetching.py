@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -61,11 +62,13 @@ class FetchedFile:
         path: where.
         locked: what the lock file says of it.
         fetched: whether it was fetched just now.
+        pinned: whether it was pinned just now, so that nothing vouches for it yet.
     """
 
     path: Path
     locked: LockedFile
     fetched: bool
+    pinned: bool
 
 
 def local_name(source: HubFile | UrlFile) -> str:
@@ -116,6 +119,14 @@ def fetch_row(
     home.mkdir(parents=True, exist_ok=True)
     with _alone(home):
         return tuple(_fetch(row, source, home, rules, origin) for source in row.sources)
+
+
+def forget_fetched(row: NetworkRow, home: Path) -> None:
+    """Remove a row's files and their pins, for they turned out to be something else."""
+    with _alone(home):
+        left = {key: entry for key, entry in read_lock(home).items() if key.partition("/")[0] != row.name}
+        _write_lock(home, left)
+        shutil.rmtree(home / row.name, ignore_errors=True)
 
 
 def verify_fetched(home: Path, name: str) -> dict[str, str | None]:
@@ -175,7 +186,7 @@ def _fetch(
     key, path = f"{row.name}/{name}", home / row.name / name
     pinned = read_lock(home).get(key)
     if pinned is not None and path.is_file() and _problem(path, pinned) is None:
-        return FetchedFile(path, pinned, fetched=False)
+        return FetchedFile(path, pinned, fetched=False, pinned=False)
     path.parent.mkdir(exist_ok=True)
     partial = path.with_name(f".{name}.part")
     place, revision, published = _gather(row, source, partial, pinned, rules, origin)
@@ -197,7 +208,7 @@ def _fetch(
     _write_lock(home, {**read_lock(home), key: locked})
     os.replace(partial, path)
     discard(partial)
-    return FetchedFile(path, locked, fetched=True)
+    return FetchedFile(path, locked, fetched=True, pinned=pinned is None)
 
 
 def _gather(

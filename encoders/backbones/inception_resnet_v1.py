@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from encoders.backbones.backbone import Unusable, load_parameters, read_preparation
-from encoders.backbones.checkpoints import fill, read_checkpoint
+from encoders.backbones.backbone import Unusable, read_preparation
+from encoders.backbones.public_files import fill, read_tensors
 from encoders.backbones.serving import ServedConvolution, quick_type, served
 from encoders.chips import Window, usable_window
 from encoders.face import FaceCrop
@@ -93,7 +93,8 @@ class ConvolutionUnit(torch.nn.Sequential):
 
     def __init__(self, channels: int, step: _Step) -> None:
         super().__init__()
-        edges = tuple(side // 2 for side in step.kernel) if step.padded else (0, 0)
+        high, wide = step.kernel
+        edges = (high // 2, wide // 2) if step.padded else (0, 0)
         self.conv = torch.nn.Conv2d(channels, step.width, step.kernel, step.stride, edges, bias=False)
         self.bn = torch.nn.BatchNorm2d(step.width, eps=_SPREAD_OF_VARIANCE)
         self.relu = torch.nn.ReLU()
@@ -146,7 +147,7 @@ class ResidualBlock(Branches):
         mixed = super().forward(inputs)
         if isinstance(self.conv2d, ServedConvolution):
             return cast(Tensor, self.conv2d(mixed, added=inputs))
-        total = inputs + self.scale * self.conv2d(mixed)
+        total: Tensor = inputs + self.scale * self.conv2d(mixed)
         return total.relu() if self.rectified else total
 
     def serve(self, dtype: torch.dtype) -> None:
@@ -243,10 +244,7 @@ class InceptionResnet:
         self.preparation = read_preparation("inception_resnet_v1", InceptionResnetPreparation, preparation)
         self._device = torch.device(device)
         self._network = InceptionResnetV1(self.preparation.dimension).eval().requires_grad_(False)
-        if weights.suffix == ".safetensors":
-            load_parameters(self._network, weights)
-        else:
-            fill(self._network, public_parameters(weights), weights)
+        fill(self._network, public_parameters(weights), weights)
         self._dtype = quick_type(precision, self._device)
         self._served = serving_copy(self._network, self._device, self._dtype)
 
@@ -273,12 +271,12 @@ def public_parameters(path: Path) -> dict[str, Tensor]:
     """The parameters in a public weight file, less the classifier that only training used.
 
     Args:
-        path: a ``.pt`` file of facenet-pytorch.
+        path: a ``.pt`` file of facenet-pytorch, or a safetensors file of the same names.
 
     Raises:
         ValueError: the file cannot be read safely, or holds something else.
     """
-    return {name: value for name, value in read_checkpoint(path).items() if not name.startswith("logits.")}
+    return {name: value for name, value in read_tensors(path).items() if not name.startswith("logits.")}
 
 
 def chips_to_input(chips: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from encoders.backbones.checkpoints import fill, read_checkpoint
+from encoders.backbones.public_files import fill, read_tensors
 
 CENTRE, SPREAD = 127.5, 128.0
 PROPOSAL_SIDE, REFINE_SIDE, OUTPUT_SIDE = 12, 24, 48
@@ -199,7 +199,7 @@ class Mtcnn:
         boxes, windows = _cut(sums, boxes, REFINE_SIDE)
         if not len(boxes):
             return boxes
-        scores, moves = (torch.cat(parts) for parts in zip(*map(self._refine, windows.split(_BATCH)), strict=True))
+        scores, moves = (torch.cat(parts) for parts in zip(*map(self._refine, _batches(windows)), strict=True))
         passed = scores > self._preparation.thresholds[1]
         boxes, scores, moves = boxes[passed], scores[passed], moves[passed]
         kept = suppress(boxes, scores, 0.7)
@@ -209,7 +209,7 @@ class Mtcnn:
         boxes, windows = _cut(sums, boxes, OUTPUT_SIDE)
         if not len(boxes):
             return _on_the_processor(boxes, boxes.new_zeros(0), boxes.new_zeros((0, 5, 2)))
-        judged = [self._output(batch) for batch in windows.split(_BATCH)]
+        judged = [self._output(batch) for batch in _batches(windows)]
         scores, moves, points = (torch.cat(parts) for parts in zip(*judged, strict=True))
         passed = scores > self._preparation.thresholds[2]
         boxes, scores, moves = boxes[passed], scores[passed], moves[passed]
@@ -222,7 +222,7 @@ class Mtcnn:
 
 def public_parameters(path: Path) -> dict[str, Tensor]:
     """The parameters in a public weight file of one of the three networks. Raises ValueError."""
-    return read_checkpoint(path)
+    return read_tensors(path)
 
 
 def suppress(boxes: Tensor, scores: Tensor, most: float, *, of_smaller: bool = False) -> Tensor:
@@ -303,6 +303,10 @@ def _cut(sums: Tensor, boxes: Tensor, side: int) -> tuple[Tensor, Tensor]:
 def _look_up(sums: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """(3, n, side, side): the sums at every row of a window with every column of it."""
     return sums[:, rows[:, :, None], columns[:, None, :]]
+
+
+def _batches(windows: Tensor) -> list[Tensor]:
+    return [windows[first : first + _BATCH] for first in range(0, len(windows), _BATCH)]
 
 
 def _standardised(pixels: Tensor) -> Tensor:

@@ -124,9 +124,9 @@ def test_a_network_of_another_width_is_trained_and_served(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"no network", "cannot|safely"),
+        (b"no network", "holds no weights"),
         ({"last_bn.weight": torch.zeros(3)}, "does not hold the weights of InceptionResnetV1"),
-        (torch.zeros(3), "does not hold named tensors"),
+        (torch.zeros(3), "holds no tensors by name"),
     ],
 )
 def test_foreign_weights_are_refused(tmp_path, content, words):
@@ -145,7 +145,7 @@ class Spy:
 
 def test_a_file_that_would_run_code_is_refused(tmp_path, capsys):
     torch.save({"last_bn.weight": Spy()}, tmp_path / "spy.pt")
-    with pytest.raises(ValueError, match=r"spy\.pt does not hold weights that can be read safely"):
+    with pytest.raises(ValueError, match=r"spy\.pt holds no weights that can be read"):
         public_parameters(tmp_path / "spy.pt")
     assert "unpickled" not in capsys.readouterr().out
 
