@@ -23,10 +23,10 @@ from encoders.weights import NetworkRow, sha256_of
 WEIGHTS_FILE = "weights.json"
 """In a pulled encoder's folder: which public files its weights are."""
 
-PREPARATIONS: Mapping[str, Callable[[Path], Mapping[str, Any]]] = {}
-"""What the files beside the weights say of the preparation, by kind of network; elsewhere its defaults are meant.
+PREPARATIONS: Mapping[str, Callable[[Path], Any]] = {}
+"""Who reads the preparation from the files beside the weights, by kind of network; elsewhere its defaults are meant.
 
-A function is given the folder of the fetched files.
+A function is given the folder of the fetched files and gives the network's preparation, or raises ValueError.
 """
 
 
@@ -76,7 +76,8 @@ def _write(
     row: NetworkRow, modality: Modality, fetched: Sequence[FetchedFile], folder: Path, public: Mapping[str, Any]
 ) -> None:
     main = fetched[0].path
-    preparation = PREPARATIONS.get(row.network, _defaults)(main.parent)
+    reader = PREPARATIONS.get(row.network)
+    preparation = {} if reader is None else asdict(reader(main.parent))
     backbone = NETWORKS[row.network](main, preparation, "cpu", "float32")
     weights = folder / f"{modality}.safetensors"
     weights.write_bytes(save(dict(backbone.own_weights())))
@@ -92,10 +93,6 @@ def _write(
         },
     )
     Encoder.create(folder, description, {modality: _golden(modality)}, _card(row, modality, public), [WEIGHTS_FILE])
-
-
-def _defaults(folder: Path) -> Mapping[str, Any]:
-    return {}
 
 
 def _golden(modality: Modality) -> list[Sample]:
