@@ -92,7 +92,9 @@ def _write(
             modality: Branch(row.name, asdict(backbone.preparation), FolderFile(weights.name, sha256_of(weights)))
         },
     )
-    Encoder.create(folder, description, {modality: _golden(modality)}, _card(row, modality, public), [WEIGHTS_FILE])
+    Encoder.create(
+        folder, description, {modality: _golden(modality)}, _card(row, description, modality, public), [WEIGHTS_FILE]
+    )
 
 
 def _golden(modality: Modality) -> list[Sample]:
@@ -101,7 +103,7 @@ def _golden(modality: Modality) -> list[Sample]:
     return [drawn_voice(1, 0.7), drawn_voice(2, 2.5)]
 
 
-def _card(row: NetworkRow, modality: Modality, public: Mapping[str, Any]) -> str:
+def _card(row: NetworkRow, description: Description, modality: Modality, public: Mapping[str, Any]) -> str:
     """The model card, Markdown."""
     files = "\n".join(
         f"- `{name}` from {entry['source']}"
@@ -112,7 +114,7 @@ def _card(row: NetworkRow, modality: Modality, public: Mapping[str, Any]) -> str
     licences = ", ".join(sorted({source.licence for source in row.sources}))
     return f"""# {row.name}
 
-Turns a {modality} into a vector of {row.dimension} numbers; two vectors of one person point the same way.
+Turns a {modality} into a vector of {description.dimension} numbers; two vectors of one person point the same way.
 
 ## Source and licence
 Public weights, fetched and pinned:

@@ -13,8 +13,9 @@ from safetensors.torch import save
 
 from deploy.networks import list_networks
 from deploy.settings import load_settings
-from encoders import face, folder
+from encoders import face, folder, pulling
 from encoders.backbones.inception_resnet_v1 import InceptionResnetV1
+from encoders.backbones.small_face import SmallFacePreparation
 from encoders.encoder import Encoder, packaged_encoders
 from encoders.folder import read_description
 from encoders.packaging import drawn_face
@@ -92,6 +93,19 @@ def test_a_pulled_network_is_an_encoder_folder_of_its_own_space(home: Path, caps
     card = (encoder.folder / "MODEL_CARD.md").read_text()
     assert f"{server.url}/tiny.safetensors" in card and "Random numbers" in card
     assert "tiny" in {model["name"] for model in run(capsys, "models")[1]["models"]}
+
+
+def test_files_beside_the_weights_say_how_samples_are_prepared(
+    home: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(folder: Path) -> SmallFacePreparation:
+        assert (folder / "tiny.safetensors").is_file()
+        return SmallFacePreparation(padding=0.4)
+
+    monkeypatch.setattr(pulling, "PREPARATIONS", {"small_face": read})
+    assert run(capsys, "models", "pull", "tiny")[0] == 0
+    branch = read_description(home / "encoders/tiny").branches[Modality.FACE]
+    assert branch.preparation["padding"] == 0.4
 
 
 def test_pulling_again_does_nothing(home: Path, capsys: Any, server: WeightServer) -> None:
