@@ -18,7 +18,10 @@ _KNOWN = {
     "VISAVOX_MODEL",
     "VISAVOX_DEVICE",
     "VISAVOX_MEDIA_ROOTS",
+    "VISAVOX_OFFLINE",
+    "VISAVOX_HUB_URL",
 }
+_TRUTHS = {"": False, "0": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
 
 
 CALM = {
@@ -55,6 +58,8 @@ class Settings:
         model: folder of the shared-space encoder that serves, or None: then the one chosen by ``models use`` does.
         device: ``cpu``, ``cuda`` or ``auto``.
         media_roots: folders that paths arriving by HTTP must lie in.
+        offline: whether weights must not be fetched from the network.
+        hub_url: the model hub that weights are fetched from, or a mirror of it.
     """
 
     home: Path
@@ -64,6 +69,8 @@ class Settings:
     model: Path | None = None
     device: str = "auto"
     media_roots: tuple[Path, ...] = ()
+    offline: bool = False
+    hub_url: str = "https://huggingface.co"
 
     def __repr__(self) -> str:
         """Like any dataclass's, with passwords masked."""
@@ -98,6 +105,12 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     if not _is_milvus_uri(milvus):
         raise SettingsError("VISAVOX_MILVUS_URI must be http(s)://host:port of a server, or a file that ends in .db")
     roots = given.get("VISAVOX_MEDIA_ROOTS") or ""
+    offline = _TRUTHS.get((given.get("VISAVOX_OFFLINE") or "").lower())
+    if offline is None:
+        raise SettingsError(f"VISAVOX_OFFLINE must be 1 or 0, got {given['VISAVOX_OFFLINE']!r}")
+    hub = given.get("VISAVOX_HUB_URL") or Settings.hub_url
+    if not hub.startswith(("https://", "http://")):
+        raise SettingsError("VISAVOX_HUB_URL must be the address of a model hub, such as https://huggingface.co")
     return Settings(
         home=home,
         milvus_uri=milvus,
@@ -106,6 +119,8 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         model=Path(given["VISAVOX_MODEL"]).expanduser().absolute() if given.get("VISAVOX_MODEL") else None,
         device=device,
         media_roots=tuple(Path(root).expanduser().resolve() for root in roots.split(":") if root),
+        offline=offline,
+        hub_url=hub,
     )
 
 

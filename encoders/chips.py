@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import cast
+
+import cv2
 import dlib
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +24,9 @@ MEAN_LANDMARKS = np.array(
     ]
 )
 
+Window = tuple[float, float, float, float]
+"""(left, top, right, bottom) in sides of the box of dlib's mean face, whose own corners are 0 and 1."""
+
 
 def face_chip(crop: FaceCrop, padding: float, side: int) -> NDArray[np.uint8]:
     """Turn a face upright, at one size, as dlib's ``get_face_chip`` does, but by fractional points.
@@ -33,12 +39,33 @@ def face_chip(crop: FaceCrop, padding: float, side: int) -> NDArray[np.uint8]:
     Returns:
         (side, side, 3) uint8 RGB.
     """
-    targets = (MEAN_LANDMARKS + padding) / (1.0 + 2.0 * padding) * side
+    return _upright(crop, (MEAN_LANDMARKS + padding) / (1.0 + 2.0 * padding) * side, side, side)
+
+
+def stretched_chip(crop: FaceCrop, window: Window, side: int) -> NDArray[np.uint8]:
+    """Turn a face upright and bring a rectangle of it to a square, as detectors' boxes are cut out for networks.
+
+    Args:
+        crop: the face; pixels outside it become black.
+        window: what is shown.
+        side: pixels of the chip.
+
+    Returns:
+        (side, side, 3) uint8 RGB.
+    """
+    left, top, right, bottom = window
+    rows = max(1, round(side * (bottom - top) / (right - left)))
+    upright = _upright(crop, (MEAN_LANDMARKS - (left, top)) / (right - left) * side, rows, side)
+    return cast("NDArray[np.uint8]", cv2.resize(upright, (side, side), interpolation=cv2.INTER_AREA))
+
+
+def _upright(crop: FaceCrop, targets: NDArray[np.float64], rows: int, columns: int) -> NDArray[np.uint8]:
+    """(rows, columns, 3) uint8: the crop turned, scaled and moved so that its landmarks come to lie at the targets."""
     chip_points, crop_points = dlib.dpoints(), dlib.dpoints()
     for target, point in zip(targets, np.asarray(crop.landmarks, dtype=np.float64), strict=True):
         chip_points.append(dlib.dpoint(*target))
         crop_points.append(dlib.dpoint(*point))
-    details = dlib.chip_details(chip_points, crop_points, dlib.chip_dims(side, side))
+    details = dlib.chip_details(chip_points, crop_points, dlib.chip_dims(rows, columns))
     chip: NDArray[np.uint8] = dlib.extract_image_chip(np.ascontiguousarray(crop.pixels), details)
     return chip
 
@@ -67,10 +94,29 @@ def usable_chip(
     chip = face_chip(crop, padding, side)
     # Within the mean face only: black from outside the crop would pass for contrast.
     edge = round(padding / (1.0 + 2.0 * padding) * side)
-    contrast = float(chip[edge : side - edge, edge : side - edge].mean(axis=2).std())
+    return _flatness(chip[edge : side - edge, edge : side - edge], least_contrast) or chip
+
+
+def usable_window(
+    crop: FaceCrop, window: Window, side: int, least_eye_distance: float, least_contrast: float
+) -> NDArray[np.uint8] | Unusable:
+    """Like :func:`usable_chip`, with the chip of :func:`stretched_chip`."""
+    problem = _crop_problem(crop, least_eye_distance)
+    if problem is not None:
+        return problem
+    chip = stretched_chip(crop, window, side)
+    left, top, right, bottom = window
+    columns = [round(side * min(max((edge - left) / (right - left), 0.0), 1.0)) for edge in (0.0, 1.0)]
+    rows = [round(side * min(max((edge - top) / (bottom - top), 0.0), 1.0)) for edge in (0.0, 1.0)]
+    return _flatness(chip[slice(*rows), slice(*columns)], least_contrast) or chip
+
+
+def _flatness(face: NDArray[np.uint8], least_contrast: float) -> Unusable | None:
+    """Why pixels of a face tell nothing; None where they do."""
+    contrast = float(face.mean(axis=2).std())
     if contrast < least_contrast:
         return Unusable(UnusableReason.FLAT, f"the crop is blank: its contrast is {contrast:.1f} of 255")
-    return chip
+    return None
 
 
 def _crop_problem(crop: FaceCrop, least_eye_distance: float) -> Unusable | None:

@@ -19,6 +19,7 @@ from encoders.backbones.dimnet_voice import DimnetVoice
 from encoders.backbones.dlib_resnet import DlibResnet
 from encoders.backbones.ecapa_tdnn import EcapaTdnn
 from encoders.backbones.ge2e import GE2E
+from encoders.backbones.inception_resnet_v1 import InceptionResnet
 from encoders.backbones.resnet34 import ResNet34Face, ResNet34Voice
 from encoders.backbones.small_face import SmallFace
 from encoders.backbones.small_voice import SmallVoice
@@ -52,6 +53,7 @@ NETWORKS: dict[str, Callable[[Path, Mapping[str, Any], str, str], Backbone]] = {
     "dlib_resnet": DlibResnet,
     "ecapa_tdnn": EcapaTdnn,
     "ge2e": GE2E,
+    "inception_resnet_v1": InceptionResnet,
     "resnet34_face": ResNet34Face,
     "resnet34_voice": ResNet34Voice,
     "small_face": SmallFace,

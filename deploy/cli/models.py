@@ -1,4 +1,4 @@
-"""``models``: which encoders there are, and which one serves the shared space."""
+"""``models``: which encoders and networks there are, their weights, and which encoder serves the shared space."""
 
 from __future__ import annotations
 
@@ -8,13 +8,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deploy.cli.output import Json, UsageError, answer, console, errors_translated, progress_console
+from deploy.cli.output import (
+    DONE,
+    WITH_FAILURES,
+    Json,
+    NothingDone,
+    UsageError,
+    answer,
+    console,
+    errors_translated,
+    progress_console,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from deploy.models import Model
+    from deploy.networks import Network, Pulled
+    from deploy.settings import Settings
     from deploy.wiring import Installation
+    from encoders.downloading import FetchRules
 
 NONE = "none"
 # A line of progress is written this often while rows are made, in seconds.
@@ -25,20 +38,119 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this family."""
     family = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
     family.callback()(models)
-    family.command()(use)
+    for command in (list_all, pull, verify, use):
+        family.command("list" if command is list_all else None)(command)
     app.add_typer(family, name="models")
 
 
 def models(context: typer.Context, json: Json = False) -> None:
-    """List the encoders: whom they are for, how they were measured, and which serve."""
-    if context.invoked_subcommand:
-        return
+    """List the encoders and networks; see `visavox models list`."""
+    if not context.invoked_subcommand:
+        list_all(json)
+
+
+def list_all(json: Json = False) -> None:
+    """List the encoders: whom they are for, how they were measured, which serve; and the networks there are."""
     with errors_translated():
         from deploy.models import list_models
+        from deploy.networks import list_networks
         from deploy.settings import load_settings
 
-        listed = list_models(load_settings())
-    answer({"models": [asdict(model) for model in listed]}, json, lambda: _show(listed))
+        settings = load_settings()
+        listed, networks = list_models(settings), list_networks(settings)
+
+    def show() -> None:
+        _show(listed)
+        _show_networks(networks)
+
+    told = [asdict(network) | {"pulled": network.pulled} for network in networks]
+    answer({"models": [asdict(model) for model in listed], "networks": told}, json, show)
+
+
+def pull(
+    names: Annotated[list[str], typer.Argument(help="Networks, as `visavox models list` names them.", metavar="NAME…")],
+    origin: Annotated[
+        str | None,
+        typer.Option("--from", help="A file, a folder or an https address to take the weights from instead."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Fetch the public weights of networks, check them, and make encoder folders of them."""
+    from pathlib import Path
+
+    with errors_translated():
+        from deploy.networks import fetch_rules, find_network
+        from deploy.settings import load_settings
+
+        settings = load_settings()
+        rules = fetch_rules(settings, _FetchProgress().step)
+        try:
+            rows = [find_network(name)[0] for name in dict.fromkeys(names)]
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        if origin is not None and len(rows) > 1 and not Path(origin).expanduser().is_dir():
+            raise UsageError("--from takes a folder for several networks; pull them one by one from other places")
+        pulled, failed = _pull_each([row.name for row in rows], settings, rules, origin)
+    told = {"pulled": [asdict(one) for one in pulled], "failed": failed}
+
+    def show() -> None:
+        for one in pulled:
+            fetched = f"{one.fetched} of {len(one.files)} files fetched" if one.fetched else "nothing to fetch"
+            console.print(f"{one.name}: {fetched}" + (f", encoder in {one.encoder}" if one.encoder else ""))
+        for failure in failed:
+            console.print(f"{failure['name']}: {failure['reason']}")
+
+    answer(told, json, show, code=WITH_FAILURES if failed else DONE)
+
+
+def _pull_each(
+    names: list[str], settings: Settings, rules: FetchRules, origin: str | None
+) -> tuple[list[Pulled], list[dict[str, str]]]:
+    """What was pulled, and what could not be. Raises NothingDone if that is everything."""
+    from deploy.networks import pull as pull_network
+    from encoders.encoder import EncoderError
+    from encoders.weights import WeightsError
+
+    pulled: list[Pulled] = []
+    failed: list[dict[str, str]] = []
+    for name in names:
+        try:
+            pulled.append(pull_network(name, settings, rules, origin))
+        except (WeightsError, EncoderError) as error:
+            if len(names) == 1:
+                raise
+            failed.append({"name": name, "reason": str(error)})
+    if not pulled:
+        raise NothingDone("weights", "; ".join(one["reason"] for one in failed))
+    return pulled, failed
+
+
+def verify(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Networks or encoder folders; none: all that are here.", metavar="[NAME…]"),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Check weights against their hashes, and encoders against their golden vectors."""
+    with errors_translated():
+        from deploy.networks import known_names
+        from deploy.networks import verify as verify_networks
+        from deploy.settings import load_settings
+
+        settings, wanted = load_settings(), names or []
+        if unknown := sorted(set(wanted) - set(known_names(settings))):
+            raise UsageError(f"there is no {', '.join(unknown)}: `visavox models list` names networks and encoders")
+        found = list(verify_networks(settings, wanted))
+    failed = [one for one in found if not one.ok]
+
+    def show() -> None:
+        for one in found:
+            cosine = "" if one.cosine is None else f", golden cosine {one.cosine:.6f}"
+            console.print(f"{one.name} ({one.kind}): {one.problem or 'as it must be'}{cosine}")
+
+    told = {"verified": [asdict(one) | {"ok": one.ok} for one in found], "failed": len(failed)}
+    answer(told, json, show, code=WITH_FAILURES if failed else DONE)
 
 
 def use(
@@ -118,6 +230,30 @@ class Progress:
         if seconds >= LINE_EVERY <= now - self._last:
             self._last = now
             progress_console.print(f"waiting for those who just write to end, {seconds:.0f} s")
+
+
+class _FetchProgress:
+    """A line now and then while files are fetched."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def step(self, name: str, done: int, total: int | None) -> None:
+        """So many bytes of so many of a file are here."""
+        now = time.monotonic()
+        if now - self._last >= LINE_EVERY:
+            self._last = now
+            whole = f" of {total / 1e6:.0f}" if total else ""
+            progress_console.print(f"{name}: {done / 1e6:.0f}{whole} MB")
+
+
+def _show_networks(networks: list[Network]) -> None:
+    console.print("networks:")
+    for network in networks:
+        vectors = f"{network.dimension} components" if network.dimension else "detector"
+        licence = f", {network.licence}" if network.licence else ""
+        console.print(f"  {network.name}  {network.modality}, {vectors}, {network.state.replace('_', ' ')}{licence}")
+        console.print(f"    trained on {network.trained_on}")
 
 
 def _show(listed: list[Model]) -> None:

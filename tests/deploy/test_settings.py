@@ -58,3 +58,16 @@ def test_a_model_is_an_absolute_folder_or_none(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.chdir(tmp_path)
     assert load_settings({"VISAVOX_MODEL": "encoders/mine"}).model == tmp_path / "encoders" / "mine"
     assert load_settings({"VISAVOX_MODEL": ""}).model is None
+
+
+def test_weights_may_come_from_a_mirror_or_not_from_the_network_at_all() -> None:
+    assert not load_settings({}).offline and load_settings({}).hub_url == "https://huggingface.co"
+    given = load_settings({"VISAVOX_OFFLINE": "1", "VISAVOX_HUB_URL": "https://mirror.example"})
+    assert given.offline and given.hub_url == "https://mirror.example"
+    assert not load_settings({"VISAVOX_OFFLINE": "no"}).offline
+
+
+@pytest.mark.parametrize(("name", "value"), [("VISAVOX_OFFLINE", "perhaps"), ("VISAVOX_HUB_URL", "mirror")])
+def test_an_impossible_way_to_fetch_weights_is_refused_by_name(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=name):
+        load_settings({name: value})
