@@ -29,7 +29,7 @@ class Layout:
 def _read_protocol_folder(source: Source, split: Split) -> Manifest:
     """See :func:`read_manifest`; lists that lie apart have their media in the root."""
     media = None if source.lists is None else source.root
-    return read_manifest(source.lists_folder, split, media=media, test=source.test)
+    return read_manifest(source.lists_folder, split, media=media, test=source.test, least=source.least_people)
 
 
 CORPORA = {

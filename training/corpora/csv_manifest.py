@@ -16,7 +16,15 @@ from pathlib import Path, PurePosixPath
 from encoders.space import Modality
 from training.corpora.files import complete, refuse_absent, same_contents
 from training.corpora.lists import Person, read_known
-from training.corpora.manifest import CorpusError, Manifest, Sample, Split, canonical_name, refuse_tested
+from training.corpora.manifest import (
+    CorpusError,
+    Manifest,
+    NobodyForSplit,
+    Sample,
+    Split,
+    canonical_name,
+    refuse_tested,
+)
 from training.corpora.source import Source
 
 FILE = "manifest.csv"
@@ -44,7 +52,7 @@ def read(source: Source, split: Split) -> Manifest:
     _check(path, rows)
     mine = [one.sample for one in rows if one.split is split]
     if not mine:
-        raise CorpusError(f"{path} has no row of split {split.name.lower()}: give some people that split")
+        raise NobodyForSplit(f"{path} has no row of split {split.name.lower()}: give some people that split")
     names = sorted({one.identity for one in mine})
     refuse_tested(path, split, names, source.test)
     gone = [one for one in mine if not (media / one.path).is_file()]
@@ -55,7 +63,8 @@ def read(source: Source, split: Split) -> Manifest:
     samples, lacking, _ = complete(names, found, path.name)
     notes = same_contents(samples, lambda one: media / one.path)
     name = media.resolve().name if path.name == FILE else path.stem
-    return Manifest(name, name, media, split, tuple(samples), (*absent, *lacking), notes=notes)
+    missing = (*absent, *lacking)
+    return Manifest(name, name, media, split, tuple(samples), missing, notes=notes, least=source.least_people)
 
 
 def _whole(rows: list[_Row], known: Mapping[str, Person]) -> list[_Row]:

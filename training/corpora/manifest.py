@@ -25,6 +25,10 @@ class CorpusError(ValueError):
     """A corpus cannot be learned from; the message names the file, what is wrong and what to do."""
 
 
+class NobodyForSplit(CorpusError):
+    """A corpus has nobody in the split that was asked for."""
+
+
 class Split(IntEnum):
     """What an identity is for: the codes of ``identity_splits.txt``."""
 
@@ -96,9 +100,10 @@ class Manifest:
         missing: sentences about people and files of the split that are left out, and why.
         faces: folder that the paths of faces start from, where it is another one.
         notes: sentences about what is there but worth knowing, such as two files of one content.
+        least: people that there must be; learning tells people apart and so takes two.
 
     Raises:
-        CorpusError: fewer than two people, or one without face or voice.
+        CorpusError: fewer people, or one without face or voice.
     """
 
     name: str
@@ -109,17 +114,18 @@ class Manifest:
     missing: tuple[str, ...] = ()
     faces: Path | None = None
     notes: tuple[str, ...] = ()
+    least: int = 2
 
     def __post_init__(self) -> None:
         seen = {modality: {one.identity for one in self.samples if one.modality is modality} for modality in Modality}
         lopsided = sorted(seen[Modality.FACE] ^ seen[Modality.VOICE])
         if lopsided:
             raise CorpusError(f"{self.name}: {lopsided[0]} has no face or no voice: leave such people out")
-        if len(self.identities) < 2:
+        if len(self.identities) < self.least:
             told = f" ({self.missing[0]})" if self.missing else ""
             raise CorpusError(
                 f"{self.media} has faces and voices of {len(self.identities)} people of split {self.split.name}, at "
-                f"least 2 are needed{told}: write or copy their media there"
+                f"least {self.least} are needed{told}: write or copy their media there"
             )
 
     @cached_property

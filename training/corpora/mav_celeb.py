@@ -25,6 +25,7 @@ from training.corpora.lists import SPLITS_FILE, Person, read_lines, read_splits
 from training.corpora.manifest import (
     CorpusError,
     Manifest,
+    NobodyForSplit,
     Sample,
     Split,
     canonical_name,
@@ -52,7 +53,7 @@ def read(source: Source, split: Split) -> Manifest:
     splits = _splits(source, people)
     wanted = [one for one in people if splits[one.identity] is split]
     if not wanted:
-        raise CorpusError(
+        raise NobodyForSplit(
             f"{source.root}: nobody of {len(people)} people is for {split.name}: write {SPLITS_FILE} beside the media, "
             "`<id> 1` for training, 2 for validation, 4 for test"
         )
@@ -67,7 +68,7 @@ def read(source: Source, split: Split) -> Manifest:
     absent = refuse_absent(lacking, len(names), f"people of split {split.name}", source.most_missing)
     return Manifest(
         f"mav-celeb {source.root.name}", "MAV-Celeb", source.root, split, tuple(samples), (*absent, *lacking),
-        source.faces,
+        source.faces, least=source.least_people,
     )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from training.corpora.lists import SPLITS_FILE, Person, read_known, read_splits
 from training.corpora.manifest import (
     CorpusError,
     Manifest,
+    NobodyForSplit,
     Sample,
     Split,
     canonical_name,
@@ -41,7 +42,7 @@ def read(source: Source, split: Split) -> Manifest:
     splits = _splits(source, folders)
     names = sorted(name for name, code in splits.items() if code is split)
     if not names:
-        raise CorpusError(
+        raise NobodyForSplit(
             f"{source.root}: nobody of {len(folders)} people is for {split.name}: sort them into folders train, "
             f"validation and test, or write {SPLITS_FILE}"
         )
@@ -51,7 +52,7 @@ def read(source: Source, split: Split) -> Manifest:
     absent = refuse_absent(lacking, len(names), f"people of split {split.name}", source.most_missing)
     return Manifest(
         source.root.resolve().name, source.root.resolve().name, source.root, split, tuple(samples), (*absent, *lacking),
-        notes=same_contents(samples, lambda one: source.root / one.path),
+        notes=same_contents(samples, lambda one: source.root / one.path), least=source.least_people,
     )  # fmt: skip
 
 

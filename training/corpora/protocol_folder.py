@@ -18,13 +18,18 @@ from pathlib import Path
 
 from training.corpora.files import complete, media_files, video_of
 from training.corpora.lists import META_FILES, SEEN_HEARD, SPLITS_FILE, Person, listed_names, read_meta, read_splits
-from training.corpora.manifest import CorpusError, Manifest, Sample, Split, refuse_tested
+from training.corpora.manifest import CorpusError, Manifest, NobodyForSplit, Sample, Split, refuse_tested
 
 DESCRIPTION_FILE = "protocol.json"
 
 
 def read_manifest(
-    folder: Path, split: Split = Split.TRAIN, *, media: Path | None = None, test: Collection[str] = frozenset()
+    folder: Path,
+    split: Split = Split.TRAIN,
+    *,
+    media: Path | None = None,
+    test: Collection[str] = frozenset(),
+    least: int = 2,
 ) -> Manifest:
     """Find the samples of a split.
 
@@ -33,6 +38,7 @@ def read_manifest(
         split: whose samples.
         media: folder of the media; without it the one that the folder names, which is ``media``.
         test: identities of protocols that the model will be tested on, beside the folder's own.
+        least: people that there must be.
 
     Raises:
         CorpusError: a list or the media are missing or not as they should be, or somebody of a training or
@@ -45,11 +51,11 @@ def read_manifest(
     codes = read_splits(folder / SPLITS_FILE)
     wanted = sorted(name for name, code in codes.items() if code is split)
     if not wanted:
-        raise CorpusError(f"{folder / SPLITS_FILE} lists nobody with code {split.value} ({split.name})")
+        raise NobodyForSplit(f"{folder / SPLITS_FILE} lists nobody with code {split.value} ({split.name})")
     refuse_tested(folder, split, wanted, test)
     samples, missing = _find_samples(folder, media, split, wanted)
     name, domain = str(description.get("name", folder.name)), str(description.get("domain", "VoxCeleb1"))
-    return Manifest(name, domain, media, split, tuple(samples), tuple(missing))
+    return Manifest(name, domain, media, split, tuple(samples), tuple(missing), least=least)
 
 
 def _read_description(folder: Path) -> Mapping[str, object]:

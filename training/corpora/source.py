@@ -22,6 +22,7 @@ class Source:
         lists: folder of the published lists; None: they lie in ``root``.
         test: identities of protocols that a model will be tested on, beside the corpus's own test people.
         most_missing: share of the listed files, and of the people, that may be absent, 0 to 1.
+        least_people: that a split must have.
 
     Raises:
         CorpusError: a folder is not there, or the share is none.
@@ -32,6 +33,7 @@ class Source:
     lists: Path | None = None
     test: Collection[str] = frozenset()
     most_missing: float = MOST_MISSING
+    least_people: int = 2
 
     def __post_init__(self) -> None:
         if not 0 <= self.most_missing <= 1:

@@ -24,7 +24,7 @@ from pathlib import Path
 from encoders.space import Modality
 from training.corpora.files import complete, modality_of, refuse_absent, trees
 from training.corpora.lists import SEEN_HEARD, SPLITS_FILE, Person, listed_names, read_lines, read_meta, read_splits
-from training.corpora.manifest import CorpusError, Manifest, Sample, Split, refuse_tested
+from training.corpora.manifest import CorpusError, Manifest, NobodyForSplit, Sample, Split, refuse_tested
 from training.corpora.source import Source
 
 DOMAIN = "VoxCeleb1"
@@ -140,7 +140,7 @@ def _read_d_list(path: Path) -> dict[str, Person]:
 def _manifest(source: Source, split: Split, wanted: _Wanted) -> Manifest:
     names = sorted(one.identity for one in wanted.people)
     if not names:
-        raise CorpusError(f"{source.lists_folder} lists nobody for {split.name}")
+        raise NobodyForSplit(f"{source.lists_folder} lists nobody for {split.name}")
     refuse_tested(source.lists_folder, split, names, source.test)
     face_root, twice = source.faces or source.root, 0
     voice_trees = trees(source.root, lambda name: _NUMBER.fullmatch(name) is not None)
@@ -161,12 +161,12 @@ def _manifest(source: Source, split: Split, wanted: _Wanted) -> Manifest:
     stills = any(one.modality is Modality.FACE and not one.video for one in samples)
     listed = sorted(name for name in wanted.listed - there if _comparable(name, stills))
     absent += refuse_absent(listed, len(wanted.listed), "files of the lists", source.most_missing)
-    notes = (f"{twice} files are there twice, in two trees: the first is taken",) if twice else ()
+    notes: tuple[str, ...] = (f"{twice} files are there twice, in two trees: the first is taken",) if twice else ()
     if wanted.name == "voxceleb1-d" and not stills:
         notes += (_SUBSTITUTE,)
     return Manifest(
         wanted.name, DOMAIN, source.root, split, tuple(samples), (*absent, *lacking),
-        source.faces, notes,
+        source.faces, notes, source.least_people,
     )  # fmt: skip
 
 
