@@ -111,7 +111,8 @@ def _read(path: Path) -> list[_Row]:
             f"{path}, line 1: the header {wrong}; it needs {','.join(NEEDED)} and may have {','.join(FURTHER)}"
         )
     reader.fieldnames = header
-    rows = []
+    rows: list[_Row] = []
+    line = 1
     try:
         for cells in reader:
             line = reader.line_num
@@ -119,7 +120,7 @@ def _read(path: Path) -> list[_Row]:
                 raise CorpusError(f"{path}, line {line}: expected {len(header)} cells, as the header has")
             rows.append(_row(f"{path}, line {line}", line, {name: cell.strip() for name, cell in cells.items()}))
     except csv.Error as error:
-        raise CorpusError(f"{path}, line {reader.line_num}: is no CSV ({error})") from error
+        raise CorpusError(f"{path}, line {line + 1}: is no CSV ({error})") from error
     return rows
 
 
