@@ -137,6 +137,7 @@ def test_killed_at_every_point_it_comes_to_the_same_end(made, encoder, whole, tm
     assert contents(wanted.folder) == contents(whole) and not (wanted.folder / "work").exists()
 
 
+@pytest.mark.long
 def test_an_interrupt_keeps_what_is_done_and_leaves_no_process(made, encoder, whole, tmp_path) -> None:
     wanted = order(made, encoder, tmp_path / "features")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import unicodedata
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -158,8 +159,11 @@ def media_digest(manifest: Manifest) -> str:
 
 
 def canonical_name(name: str) -> str:
-    """The one form in which an identity is kept: as VGGFace writes names, with underscores for spaces."""
-    return unicodedata.normalize("NFC", "_".join(name.split()))
+    """The one form in which an identity is kept: as VGGFace writes names, with underscores for what separates.
+
+    So it may stand in any list, and be a folder's name.
+    """
+    return unicodedata.normalize("NFC", re.sub(r"[\s,/\\]+", "_", name.strip()))
 
 
 def split_of_name(identity: str) -> Split:
