@@ -97,15 +97,17 @@ class Outcome:
 
     Args:
         encoder: the encoder folder.
-        report: as ``visavox evaluate`` gives it.
+        report: as ``visavox evaluate`` gives it; empty where nothing could be measured.
         seconds: that this call took.
         before: whether all of it had been done by an earlier call.
+        unmeasured: why there is no report; empty where there is one.
     """
 
     encoder: Path
     report: dict[str, Any]
     seconds: float
     before: bool
+    unmeasured: str = ""
 
 
 def order_population(
@@ -142,7 +144,7 @@ def train_population(opened: Installation, order: Order, told: Told, workers: in
     began = time.monotonic()
     home = opened.settings.home
     run_folder = home / RUNS / f"{recipe_name(order.recipe)}-{order.key}"
-    encoder = _published(run_folder, home / ENCODERS)
+    encoder = published_folder(run_folder, home / ENCODERS)
     if encoder is not None and (report := read_report(encoder)) is not None:
         return Outcome(encoder, report, time.monotonic() - began, before=True)
     workers = min(MOST_WORKERS, processors()) if workers is None else workers
@@ -150,7 +152,7 @@ def train_population(opened: Installation, order: Order, told: Told, workers: in
     population = write_protocol(home, order.measured, inventing, max(1, workers))
     if encoder is None:
         data, origin = _gather(home, order, population, told, workers)
-        trained = train(order.recipe, order.settings, data, run_folder, order.run, partial(_tell_training, told))
+        trained = train(order.recipe, order.settings, data, run_folder, order.run, partial(tell_training, told))
         told("publishing", 0, 1, "")
         encoder = publish(order.recipe, order.settings, data, trained, origin, home / ENCODERS)
         write_json(run_folder / PUBLISHED_FILE, {"encoder": encoder.name})
@@ -159,7 +161,7 @@ def train_population(opened: Installation, order: Order, told: Told, workers: in
     return Outcome(encoder, report, time.monotonic() - began, before=False)
 
 
-def _published(run_folder: Path, encoders: Path) -> Path | None:
+def published_folder(run_folder: Path, encoders: Path) -> Path | None:
     """The encoder folder that a run became, if it is still there."""
     try:
         name = json.loads((run_folder / PUBLISHED_FILE).read_text(encoding="utf-8"))["encoder"]
@@ -185,22 +187,22 @@ def _gather(home: Path, order: Order, population: Path, told: Told, workers: int
             folder / PREPARED,
             preparation,
             workers=workers,
-            on_progress=partial(_tell_prepared, told, manifest.split),
+            on_progress=partial(tell_prepared, told, manifest.split),
         )
         for folder, manifest in manifests.items()
     )
     validation = manifests[population]
     origin = Origin(
         domain=validation.domain,
-        trained_on=f"{_counted(training, validation.domain)} (population seed {order.learned.seed})",
-        validated_on=_counted(validating, f"other {validation.domain}"),
+        trained_on=f"{counted(training, validation.domain)} (population seed {order.learned.seed})",
+        validated_on=counted(validating, f"other {validation.domain}"),
         preparation=preparation,
-        golden={modality: _golden(validation, modality, _readers()) for modality in Modality},
+        golden=golden_samples(validation),
     )
     return TrainingData(training, validating), origin
 
 
-def _counted(prepared: Prepared, whom: str) -> str:
+def counted(prepared: Prepared, whom: str) -> str:
     """How many could be used, which may be fewer than were invented."""
     photos, utterances = len(prepared.face_people), len(prepared.voice_people)
     return f"{len(prepared.identities)} {whom}, {photos} photos and {utterances} utterances of them"
@@ -231,27 +233,29 @@ def _readers() -> Readers:
     return {Modality.FACE: partial(read_face, detector=load_face_detector(FACE_DETECTOR)), Modality.VOICE: read_voice}
 
 
-def _golden(manifest: Manifest, modality: Modality, readers: Readers) -> list[Sample]:
-    """The first samples that can be read, of different people."""
+def golden_samples(manifest: Manifest) -> dict[Modality, list[Sample]]:
+    """Of each modality the first samples that can be read, of different people."""
+    readers = _readers()
 
-    def readable() -> Any:  # noqa: ANN401
+    def readable(modality: Modality) -> Any:  # noqa: ANN401
         seen = set()
         for sample in manifest.samples:
             if sample.modality is modality and sample.identity not in seen:
                 try:
-                    yield readers[modality](manifest.media / sample.path)
+                    yield readers[modality](manifest.locate(sample))
                 except (MediaError, NoSample):
                     continue
                 seen.add(sample.identity)
 
-    return list(islice(readable(), GOLDEN_SAMPLES))
+    return {modality: list(islice(readable(modality), GOLDEN_SAMPLES)) for modality in Modality}
 
 
 def _tell(told: Told, stage: str, done: int, total: int) -> None:
     told(stage, done, total, "")
 
 
-def _tell_prepared(told: Told, split: Split, done: int, total: int, failures: int) -> None:
+def tell_prepared(told: Told, split: Split, done: int, total: int, failures: int) -> None:
+    """Tell of the reading of a split's samples."""
     told(f"reading {split.name.lower()} samples", done, total, f"{failures} unusable" if failures else "")
 
 
@@ -259,7 +263,8 @@ def _tell_measured(told: Told, done: int, total: int, unusable: int) -> None:
     told("measuring on unseen people", done, total, f"{unusable} unusable" if unusable else "")
 
 
-def _tell_training(told: Told, progress: Progress) -> None:
+def tell_training(told: Told, progress: Progress) -> None:
+    """Tell of steps, losses and the last validation."""
     notes = [f"epoch {progress.epoch} of {progress.epochs}", f"{progress.steps_per_second:.1f} steps/s"]
     if "total" in progress.losses:
         notes.append(f"loss {progress.losses['total']:.3f}")

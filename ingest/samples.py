@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from encoders.face import FaceCrop, FaceDetector
 from ingest.faces import find_photo_faces
+from ingest.limits import in_force
 from ingest.media import MediaError, read_audio, read_photo
+from ingest.track import Span
 
 # What picture and sound libraries raise on content that nobody foresaw: one file never stops a batch.
 _PROCESSING = (RuntimeError, ValueError, AttributeError, MemoryError, cv2.error)
@@ -61,21 +63,24 @@ def read_face(path: Path, detector: FaceDetector) -> FaceCrop:
     return stored_face(FaceCrop(shot.pixels, shot.landmarks))
 
 
-def read_voice(path: Path) -> NDArray[np.float32]:
-    """The whole sound of a file, as the evidence keeps it: in steps of 1/32768.
+def read_voice(path: Path, span: Span | None = None) -> NDArray[np.float32]:
+    """The sound of a file, as the evidence keeps it: in steps of 1/32768.
 
     Args:
         path: a sound, or a film with sound.
+        span: only this stretch of it; one without an end goes to that of the file.
 
     Returns:
         (samples,) float32 mono at 16 kHz, within [-1, 32767/32768].
 
     Raises:
         MediaError: it holds no sound that can be read or processed.
-        NoSample: its sound lasts no time at all.
+        NoSample: its sound lasts no time at all, or not to where the stretch begins.
     """
+    if span is not None:
+        span = Span(span.start, min(span.end, max(span.start, in_force().seconds)))
     try:
-        waveform, _warnings = read_audio(path)
+        waveform, _warnings = read_audio(path, span)
     except _PROCESSING as error:
         raise _not_processed(path, error) from error
     if not len(waveform):

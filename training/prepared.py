@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from encoders.space import Modality
-from training.corpora import Manifest, media_digest
+from training.corpora import Manifest, Sample, media_digest
 from training.reading import FileReader, MakeReader, Preparation, PreparationError, Shard, read_shards
 
 FORMAT = 1
@@ -43,7 +43,7 @@ class Failure:
     """A sample that is left out.
 
     Args:
-        path: relative to the manifest's media.
+        path: relative to the manifest's media; whole where faces lie elsewhere.
         reason: a sentence for people.
     """
 
@@ -57,7 +57,7 @@ class Prepared:
 
     Args:
         identities: names, sorted.
-        sexes: ``f`` or ``m`` of each.
+        sexes: ``f`` or ``m`` of each, empty where nobody says.
         faces: (n, side, side, 3) uint8 RGB chips, as ``prepare_chip`` gives them.
         face_people: (n,) int64 numbers of identities.
         mels: (frames, bands) float16 log-mel of all voices, one after the other, as ``prepare_mel`` gives them.
@@ -86,7 +86,7 @@ class Prepared:
 
     def __post_init__(self) -> None:
         count = len(self.identities)
-        if len(self.sexes) != count or set(self.sexes) - {"f", "m"}:
+        if len(self.sexes) != count or set(self.sexes) - {"f", "m", ""}:
             raise ValueError(f"{count} people need as many sexes, f or m, got {len(self.sexes)}")
         if self.faces.ndim != 4 or self.faces.shape[3] != 3 or self.faces.dtype != np.uint8:
             raise ValueError(f"faces are (n, side, side, 3) uint8, got {self.faces.shape} {self.faces.dtype}")
@@ -133,7 +133,12 @@ def prepare(
     folder.mkdir(parents=True, exist_ok=True)
     groups = [manifest.samples[at : at + SHARD_SAMPLES] for at in range(0, len(manifest.samples), SHARD_SAMPLES)]
     shards = [
-        Shard(folder / f"{number:05d}.safetensors", manifest.media, tuple((one.path, one.modality) for one in group))
+        Shard(
+            folder / f"{number:05d}.safetensors",
+            manifest.media,
+            tuple((_place(manifest, one), one.modality) for one in group),
+            tuple(one.span for one in group),
+        )
         for number, group in enumerate(groups)
     ]
     total, done, failed, waiting = len(manifest.samples), 0, 0, []
@@ -155,6 +160,12 @@ def prepared_digest(manifest: Manifest, preparation: Preparation) -> str:
     code = hashlib.sha256(b"".join((ROOT / name).read_bytes() for name in _READING)).hexdigest()
     document = {"format": FORMAT, "code": code, "media": media_digest(manifest), "preparation": asdict(preparation)}
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def _place(manifest: Manifest, sample: Sample) -> str:
+    """A sample's path from the manifest's media; the whole path where faces lie elsewhere."""
+    apart = manifest.faces is not None and sample.modality is Modality.FACE
+    return str(manifest.locate(sample).absolute()) if apart else sample.path
 
 
 def _failures(path: Path) -> dict[str, str] | None:

@@ -12,21 +12,13 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
-from multiprocessing import get_context, parent_process
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
@@ -37,13 +29,12 @@ from encoders.face import load_face_detector
 from encoders.space import Modality
 from ingest.content import MediaError
 from ingest.samples import NoSample, read_face, read_voice
+from ingest.track import Span
+from training.processes import DEADLY, PreparationError, marker, run_chunks
 
-# Deaths over one shard before we give up: two for each of several deadly files.
-MOST_DEATHS = 10
-
-
-class PreparationError(RuntimeError):
-    """The samples of a manifest cannot be prepared; the message says why and what to do."""
+__all__ = [
+    "FileReader", "MakeReader", "Preparation", "PreparationError", "SampleReader", "Shard", "read_shard", "read_shards",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,12 +59,18 @@ class Shard:
     Args:
         path: of the file that they go to.
         media: folder that the samples' paths start from.
-        samples: relative path and modality of each.
+        samples: path from there and modality of each.
+        spans: what counts of each; empty, or None: all of it.
     """
 
     path: Path
     media: Path
     samples: tuple[tuple[str, Modality], ...]
+    spans: tuple[Span | None, ...] = ()
+
+    def file_at(self, place: int) -> Path:
+        """See :class:`training.processes.Chunk`."""
+        return self.media / self.samples[place][0]
 
 
 class SampleReader(Protocol):
@@ -83,8 +80,8 @@ class SampleReader(Protocol):
         """(side, side, 3) uint8 chip, or a sentence that says why there is none."""
         ...
 
-    def voice(self, path: Path) -> NDArray[np.float16] | str:
-        """(frames, bands) float16 log-mel, or a sentence that says why there is none."""
+    def voice(self, path: Path, span: Span | None = None) -> NDArray[np.float16] | str:
+        """(frames, bands) float16 log-mel of a stretch, or a sentence that says why there is none."""
         ...
 
 
@@ -107,10 +104,10 @@ class FileReader:
             return _reason(error)
         return chip.detail if isinstance(chip, Unusable) else chip
 
-    def voice(self, path: Path) -> NDArray[np.float16] | str:
+    def voice(self, path: Path, span: Span | None = None) -> NDArray[np.float16] | str:
         """See :class:`SampleReader`."""
         try:
-            mel = prepare_mel(read_voice(path), self._preparation.voice)
+            mel = prepare_mel(read_voice(path, span), self._preparation.voice)
         except (MediaError, NoSample) as error:
             return _reason(error)
         if isinstance(mel, Unusable):
@@ -137,55 +134,28 @@ def read_shards(
         PreparationError: the processes do not start, or die again and again.
         OSError: a shard cannot be written.
     """
-    if not workers:
-        for shard in shards:
-            read_shard(shard, preparation, make_reader)
-            yield shard
-        return
-    suspects: list[Shard] = []
-    waiting = list(reversed(shards))
-    while waiting:
-        running: dict[Future[None], Shard] = {}
-        try:
-            with _pool(min(workers, len(waiting))) as pool:
-                while waiting or running:
-                    while waiting and len(running) < 2 * workers:  # few at a time: a broken pool loses little
-                        shard = waiting.pop()
-                        running[pool.submit(read_shard, shard, preparation, make_reader)] = shard
-                    for future in wait(running, return_when=FIRST_COMPLETED).done:
-                        future.result()
-                        yield running.pop(future)
-        except BrokenProcessPool as error:
-            if not any(_current(shard).exists() for shard in running.values()):
-                raise _not_started() from error
-            suspects += running.values()
-    for shard in suspects:
-        _read_alone(shard, preparation, make_reader)
-        yield shard
+    yield from run_chunks(shards, partial(read_shard, preparation=preparation, make_reader=make_reader), workers)
 
 
-def read_shard(
-    shard: Shard, preparation: Preparation, make_reader: MakeReader, deadly: frozenset[int] = frozenset()
-) -> None:
+def read_shard(shard: Shard, deadly: frozenset[int] | None, preparation: Preparation, make_reader: MakeReader) -> None:
     """Read the samples of one shard and write its file.
 
     Args:
         shard: what to read.
+        deadly: places of samples that killed their reader and are not touched again; None: no process has died.
         preparation: how.
         make_reader: makes what reads a file.
-        deadly: places of samples that killed their reader and are not touched again.
     """
-    reader, current = _reader_of(make_reader, preparation), _current(shard)
+    reader, current = _reader_of(make_reader, preparation), marker(shard)
     found: dict[Modality, dict[int, NDArray[Any]]] = {modality: {} for modality in Modality}
     failures: dict[int, str] = {}
     for place, (path, modality) in enumerate(shard.samples):
-        if place in deadly:
-            failures[place] = "kills the process that reads it: the file is damaged, remove it"
+        if place in (deadly or ()):
+            failures[place] = DEADLY
             continue
         current.write_text(str(place))  # who reads on after this process' death must know what it died of
         try:
-            read = reader.face if modality is Modality.FACE else reader.voice
-            answer = read(shard.media / path)
+            answer = _read(reader, shard.media / path, modality, shard.spans[place] if shard.spans else None)
         except Exception as error:  # noqa: BLE001 - whatever a decoder raises, the other files are read
             answer = f"cannot be read ({_reason(error)})"
         if isinstance(answer, str):
@@ -194,6 +164,12 @@ def read_shard(
             found[modality][place] = answer
     _write_shard(shard.path, found, failures, preparation)
     current.unlink(missing_ok=True)
+
+
+def _read(reader: SampleReader, path: Path, modality: Modality, span: Span | None) -> NDArray[Any] | str:
+    if modality is Modality.FACE:
+        return reader.face(path)
+    return reader.voice(path) if span is None else reader.voice(path, span)
 
 
 def _write_shard(
@@ -218,68 +194,9 @@ def _write_shard(
     partial.replace(path)
 
 
-def _read_alone(shard: Shard, preparation: Preparation, make_reader: MakeReader) -> None:
-    """Read a shard during which a process died, in a process of its own; what is being read at two deaths is left out.
-
-    Two, because a process may also die of what others do, such as using up the memory.
-    """
-    deaths = [int(_current(shard).read_text())] if _current(shard).exists() else []
-    while len(deaths) < MOST_DEATHS:
-        deadly = frozenset(place for place in deaths if deaths.count(place) > 1)
-        _current(shard).unlink(missing_ok=True)
-        try:
-            with _pool(1) as pool:
-                return pool.submit(read_shard, shard, preparation, make_reader, deadly).result()
-        except BrokenProcessPool as error:
-            if not _current(shard).exists():
-                raise _not_started() from error
-            deaths.append(int(_current(shard).read_text()))
-    last = shard.media / shard.samples[deaths[-1]][0]
-    raise PreparationError(
-        f"the process that reads samples died {len(deaths)} times, last at {last}: is there memory enough? "
-        "What is done is kept; begin again to go on"
-    )
-
-
-def _not_started() -> PreparationError:
-    return PreparationError(
-        "the processes that read the samples do not start: see their messages above; with 0 workers this process reads"
-    )
-
-
-@contextmanager
-def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Spawned processes; after an interrupt only what is being read is finished."""
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _begin() -> None:
-    """A worker process: one thread; an interrupt is the parent's to handle, and the parent's death is its own."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
 @cache
 def _reader_of(make_reader: MakeReader, preparation: Preparation) -> SampleReader:
     return make_reader(preparation)
-
-
-def _current(shard: Shard) -> Path:
-    """File that says which sample of a shard is being read."""
-    return shard.path.with_suffix(".reading")
 
 
 def _reason(error: Exception) -> str:

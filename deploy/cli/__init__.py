@@ -8,7 +8,7 @@ import traceback
 
 import typer
 
-from deploy.cli import ask, enrol, evaluate, files, jobs, keys, models, operate, reencode, store, train
+from deploy.cli import ask, enrol, evaluate, features, files, jobs, keys, models, operate, reencode, store, train
 from deploy.cli.output import NOTHING_DONE, WRONG_USAGE, NothingDone, UsageError, report_error
 from deploy.settings import calm_libraries
 
@@ -20,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for family in (files, jobs, enrol, ask, evaluate, train, models, reencode, store, keys, operate):
+for family in (files, jobs, enrol, ask, evaluate, train, features, models, reencode, store, keys, operate):
     family.register(app)
 
 

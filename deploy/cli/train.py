@@ -6,12 +6,18 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from deploy.cli.output import Json, NothingDone, UsageError, answer, console, errors_translated, progress_console
+
+if TYPE_CHECKING:
+    from deploy.training import Outcome
+    from deploy.wiring import Installation
+    from training.recipe import Recipe
 
 # Without a terminal to draw on, a line of progress is written this often, in seconds.
 LINE_EVERY = 10.0
@@ -31,6 +37,15 @@ def train(
     samples: Annotated[int, typer.Option(min=1, help="Photos, and as many utterances, of each.")] = SAMPLES,
     seed: Annotated[int, typer.Option(min=0, help="Another seed invents other people to learn from.")] = 0,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over them; the recipe's own number.")] = None,
+    corpus: Annotated[
+        str | None, typer.Option(help="Learn from a corpus: voxceleb1, voxceleb1-d, mav-celeb, folder, csv, protocol.")
+    ] = None,
+    root: Annotated[Path | None, typer.Option(help="With --corpus: where it lies.")] = None,
+    faces: Annotated[Path | None, typer.Option(help="With --corpus: where its faces lie, if elsewhere.")] = None,
+    lists: Annotated[Path | None, typer.Option(help="With --corpus: where its lists lie, if elsewhere.")] = None,
+    allow_missing: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Share of listed files and people that may be absent. 0.05")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Train an encoder of faces and voices, publish it, and measure it on people it has never seen."""
@@ -40,8 +55,12 @@ def train(
         method = load_recipe(recipe)
     except UnknownRecipe as error:
         raise UsageError(str(error)) from error
-    if not population:
-        raise UsageError("say whom to learn from: --population (people that are invented)")
+    if population + (corpus is not None) != 1:
+        raise UsageError(
+            "say whom to learn from: --population (people that are invented) or --corpus NAME --root DIR (a corpus)"
+        )
+    if (corpus is None) != (root is None) or (corpus is None and (faces or lists or allow_missing is not None)):
+        raise UsageError("--corpus and --root go together; --faces, --lists and --allow-missing go with them")
     with errors_translated(), training_errors_translated("training"):
         from deploy.models import serving_folder
         from deploy.training import order_population, train_population
@@ -49,11 +68,14 @@ def train(
         from training.population.splits import TrainingSpec
 
         with installation() as opened, Stages() as stages:
-            try:
-                order = order_population(opened, method, TrainingSpec(people, samples, seed), epochs=epochs)
-            except ValueError as error:
-                raise UsageError(str(error)) from error
-            outcome = train_population(opened, order, stages.told)
+            if corpus is not None and root is not None:
+                outcome = _on_corpus(opened, method, corpus, (root, faces, lists, allow_missing), epochs, stages)
+            else:
+                try:
+                    order = order_population(opened, method, TrainingSpec(people, samples, seed), epochs=epochs)
+                except ValueError as error:
+                    raise UsageError(str(error)) from error
+                outcome = train_population(opened, order, stages.told)
             serving = serving_folder(opened.settings)
             serves = serving is not None and serving.resolve() == outcome.encoder.resolve()
 
@@ -63,13 +85,47 @@ def train(
     def show() -> None:
         from search.report import as_table
 
-        console.print(as_table(outcome.report))
+        if outcome.report:
+            console.print(as_table(outcome.report))
+        else:
+            console.print(f"not measured: {outcome.unmeasured}")
         console.print(f"published: {outcome.encoder}")
         if not serves:
             console.print(f"it does not serve yet: visavox models use {outcome.encoder.name}")
 
-    document = {"encoder": str(outcome.encoder), "report": outcome.report, "seconds": round(outcome.seconds, 3)}
+    document: dict[str, Any] = {
+        "encoder": str(outcome.encoder),
+        "report": outcome.report or None,
+        "seconds": round(outcome.seconds, 3),
+    }
+    if not outcome.report:
+        document["note"] = outcome.unmeasured
     answer(document, json, show)
+
+
+def _on_corpus(
+    opened: Installation,
+    method: Recipe,
+    corpus: str,
+    places: tuple[Path, Path | None, Path | None, float | None],
+    epochs: int | None,
+    stages: Stages,
+) -> Outcome:
+    """Train on a corpus that lies at these places: root, faces, lists, and the share that may be absent."""
+    from deploy.corpus_training import order_corpus, train_corpus
+    from training.corpora import CORPORA, MOST_MISSING, CorpusError, Source, layouts_told
+
+    if corpus not in CORPORA:
+        raise UsageError(f"there is no corpus {corpus!r}; there are {layouts_told()}")
+    root, faces, lists, share = places
+    source = Source(root, faces, lists, most_missing=MOST_MISSING if share is None else share)
+    try:
+        order = order_corpus(opened, method, corpus, source, epochs)
+    except CorpusError:
+        raise
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return train_corpus(opened, order, stages.told)
 
 
 @contextmanager

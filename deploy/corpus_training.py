@@ -1,0 +1,172 @@
+"""A training on a corpus of one's own: people of the disk → samples → run → folder → report.
+
+As :mod:`deploy.training` does with invented people, and beside it in the home::
+
+    prepared/<digest>/              the corpus's samples as networks take them
+    trials/<corpus>-<digest>/       lists over its test people, and links to their files
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from deploy.models import ENCODERS
+from deploy.reading import FACE_DETECTOR
+from deploy.training import (
+    MOST_THREADS,
+    MOST_WORKERS,
+    PREPARED,
+    PUBLISHED_FILE,
+    RUNS,
+    Outcome,
+    Told,
+    counted,
+    golden_samples,
+    measure,
+    published_folder,
+    tell_prepared,
+    tell_training,
+)
+from deploy.wiring import Installation, processors
+from encoders.encoder import Encoder
+from training.checkpoint import write_json
+from training.corpora import CorpusError, Manifest, NobodyForSplit, Source, Split, media_digest, read_corpus
+from training.corpora.trials import write_trials
+from training.loop import RunSettings, TrainingData, train
+from training.prepared import prepare
+from training.publish import Origin, publish, read_report, record_report
+from training.reading import Preparation
+from training.recipe import Recipe, recipe_name
+from training.runs import describe
+
+TRIALS = "trials"
+NO_TEST = "the corpus has no test people, so nothing was measured: visavox evaluate measures on others"
+
+
+@dataclass(frozen=True)
+class CorpusOrder:
+    """What is to be trained on whom.
+
+    Args:
+        recipe: the method.
+        settings: its numbers.
+        training: whom it learns from.
+        validation: whom it is judged on while it learns.
+        test: whom it is measured on; None where the corpus has no test people.
+        run: seed, device and the like.
+    """
+
+    recipe: Recipe
+    settings: Any
+    training: Manifest
+    validation: Manifest
+    test: Manifest | None
+    run: RunSettings
+
+    @property
+    def key(self) -> str:
+        """16 hex digits of everything that decides the weights."""
+        decides = describe(self.recipe, self.settings, self.run) | {
+            "learned": media_digest(self.training),
+            "validated": media_digest(self.validation),
+            "preparation": repr(Preparation(detector=FACE_DETECTOR)),
+        }
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def order_corpus(
+    opened: Installation, recipe: Recipe, corpus: str, source: Source, epochs: int | None = None
+) -> CorpusOrder:
+    """An order for this installation's device and processors.
+
+    Raises:
+        CorpusError: the corpus is not as its layout says, or somebody is on two sides.
+        ValueError: a number that the recipe does not take.
+    """
+    try:
+        test: Manifest | None = read_corpus(corpus, source, Split.TEST)
+    except NobodyForSplit:
+        test = None
+    apart = replace(source, test={*source.test, *(test.identities if test else ())})
+    training, validation = (read_corpus(corpus, apart, split) for split in (Split.TRAIN, Split.VALIDATION))
+    settings = recipe.Settings() if epochs is None else recipe.Settings(epochs=epochs)
+    run = RunSettings(device=opened.settings.device, threads=min(MOST_THREADS, processors()))
+    return CorpusOrder(recipe, settings.fitting(len(training.identities)), training, validation, test, run)
+
+
+def train_corpus(opened: Installation, order: CorpusOrder, told: Told, workers: int | None = None) -> Outcome:
+    """Do whatever is not done yet of an order; an interrupted call leaves what the next one goes on with.
+
+    Args:
+        opened: where everything is kept, and through whose index it is measured.
+        order: what to do.
+        told: see :data:`deploy.training.Told`.
+        workers: processes that read samples; 0: this one; None: as many as processors.
+
+    Raises:
+        CorpusError, PreparationError, TrainingError, CheckpointError, PublishError, ProtocolError, EncoderError,
+        StoreError, OSError: a stage cannot be done; the message says why.
+    """
+    began = time.monotonic()
+    home = opened.settings.home
+    run_folder = home / RUNS / f"{recipe_name(order.recipe)}-{order.key}"
+    trials, unmeasured = _trials(home, order.test)  # before hours of learning, as it says what cannot be measured
+    encoder = published_folder(run_folder, home / ENCODERS)
+    if encoder is not None and (report := read_report(encoder)) is not None:
+        return Outcome(encoder, report, time.monotonic() - began, before=True)
+    if encoder is None:
+        workers = min(MOST_WORKERS, processors()) if workers is None else workers
+        encoder = _learn(home, order, run_folder, told, workers)
+    if trials is None:
+        return Outcome(encoder, {}, time.monotonic() - began, before=False, unmeasured=unmeasured)
+    report, _ = measure(opened, Encoder.load(encoder, device=opened.settings.device), trials, told)
+    record_report(encoder, report)
+    return Outcome(encoder, report, time.monotonic() - began, before=False)
+
+
+def _learn(home: Path, order: CorpusOrder, run_folder: Path, told: Told, workers: int) -> Path:
+    """Prepare, train and publish."""
+    preparation = Preparation(detector=FACE_DETECTOR)
+    training, validating = (
+        prepare(
+            manifest,
+            home / PREPARED,
+            preparation,
+            workers=workers,
+            on_progress=partial(tell_prepared, told, manifest.split),
+        )
+        for manifest in (order.training, order.validation)
+    )
+    whom = f"people of {order.training.domain}"
+    origin = Origin(
+        domain=order.training.domain,
+        trained_on=f"{counted(training, whom)} ({order.training.name})",
+        validated_on=counted(validating, f"other {whom}"),
+        preparation=preparation,
+        golden=golden_samples(order.validation),
+    )
+    data = TrainingData(training, validating)
+    trained = train(order.recipe, order.settings, data, run_folder, order.run, partial(tell_training, told))
+    told("publishing", 0, 1, "")
+    encoder = publish(order.recipe, order.settings, data, trained, origin, home / ENCODERS)
+    write_json(run_folder / PUBLISHED_FILE, {"encoder": encoder.name})
+    return encoder
+
+
+def _trials(home: Path, test: Manifest | None) -> tuple[Path | None, str]:
+    """The protocol folder of the test people, or why there is none."""
+    if test is None:
+        return None, NO_TEST
+    (home / TRIALS).mkdir(parents=True, exist_ok=True)
+    folder = home / TRIALS / f"{re.sub('[^A-Za-z0-9]+', '-', test.name)}-{media_digest(test)[:12]}"
+    try:
+        return write_trials(test, folder), ""
+    except CorpusError as error:
+        return None, str(error)

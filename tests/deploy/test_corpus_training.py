@@ -1,0 +1,132 @@
+"""``train --corpus``: from files on the disk to a measured model, through every real part."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deploy.corpus_training import CorpusOrder, order_corpus, train_corpus
+from deploy.settings import load_settings
+from deploy.training import Outcome
+from deploy.wiring import Installation
+from encoders.encoder import Encoder
+from encoders.space import Modality
+from search.points import SeenInTraining, refuse_seen
+from search.protocols import read_protocol
+from tests.deploy.drawings import run
+from tests.training.feature_corpus import tone
+from training.corpora import CorpusError, Source, Split, read_corpus
+from training.population.faces import draw_view, render_face
+from training.population.folder import write_photo, write_wav
+from training.population.people import invent_people
+from training.recipe import load_recipe
+
+SPLITS = ("train", "validation", "test")
+
+
+def write_people(root: Path, sexes: bool = True) -> Path:
+    """Four people for each split, with a photo and a sound each."""
+    rows = ["VoxCeleb1 ID\tVGGFace1 ID\tGender\tNationality\tSet"]
+    for number, person in enumerate(invent_people(12, 0)):
+        name, random = f"Person_{number:02d}", np.random.default_rng(person.seed)
+        folder = root / SPLITS[number // 4] / name / "video"
+        folder.mkdir(parents=True)
+        write_photo(folder / "face.png", render_face(person, draw_view(random), 160, seed=1))
+        write_wav(folder / "voice.wav", tone(150 + 20 * number))
+        rows.append(f"{name}\t{name}\t{'fm'[number % 2]}\tinvented\tdev")
+    if sexes:
+        (root / "meta.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory):
+    home = tmp_path_factory.mktemp("home")
+    installation = Installation(load_settings({"VISAVOX_HOME": str(home), "VISAVOX_DEVICE": "cpu"}))
+    yield installation
+    installation.close()
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    return write_people(tmp_path_factory.mktemp("people") / "mine")
+
+
+def small_order(opened: Installation, root: Path) -> CorpusOrder:
+    recipe = load_recipe("bi_quintuple")
+    settings = recipe.Settings(epochs=1, people_per_batch=4, samples_per_person=1, frames=40, hidden=8)
+    return replace(order_corpus(opened, recipe, "folder", Source(root)), settings=settings)
+
+
+@pytest.fixture(scope="module")
+def outcome(opened, root) -> Outcome:
+    return train_corpus(opened, small_order(opened, root), lambda *_: None, workers=0)
+
+
+@pytest.mark.long
+def test_it_ends_in_a_measured_encoder_folder_of_the_corpus_s_domain(opened, outcome) -> None:
+    encoder = Encoder.load(outcome.encoder)
+    assert encoder.domain == "mine" and encoder.trained_on.startswith("4 people of mine, 4 photos and 4 utterances")
+    assert encoder.identities == {f"Person_{number:02d}" for number in range(4)}
+    retrieval = outcome.report["retrieval"]["voice_to_face"]
+    assert 3 <= retrieval["probes"] <= 4 and outcome.unmeasured == ""  # a photo may show too little of its face
+
+
+@pytest.mark.long
+def test_the_same_order_again_is_answered_at_once(opened, root, outcome) -> None:
+    again = train_corpus(opened, small_order(opened, root), lambda *_: None, workers=0)
+    assert again.before and again.encoder == outcome.encoder
+
+
+@pytest.mark.long
+def test_the_model_is_not_measured_on_whom_it_was_trained_on(opened, root, outcome) -> None:
+    (trials,) = (opened.settings.home / "trials").iterdir()
+    protocol = read_protocol(trials)
+    refuse_seen(protocol, Encoder.load(outcome.encoder).identities)
+    with pytest.raises(SeenInTraining):
+        refuse_seen(protocol, read_corpus("folder", Source(root), Split.TEST).identities)
+
+
+@pytest.mark.long
+def test_without_sexes_it_trains_and_says_why_it_is_not_measured(opened, root, tmp_path, outcome) -> None:
+    bare = tmp_path / "mine"
+    bare.mkdir()
+    for split in SPLITS:
+        (bare / split).symlink_to(root / split)
+    unmeasured = train_corpus(opened, small_order(opened, bare), lambda *_: None, workers=0)
+    assert unmeasured.report == {} and "nobody says whether Person_08 is f or m" in unmeasured.unmeasured
+    assert Encoder.load(unmeasured.encoder).modalities == set(Modality)
+
+
+def test_a_test_person_who_is_in_training_stops_it(opened, root, tmp_path) -> None:
+    (tmp_path / "train").symlink_to(root / "train")
+    (tmp_path / "validation").symlink_to(root / "validation")
+    (tmp_path / "test").symlink_to(root / "train")
+    with pytest.raises(CorpusError, match="Person_00 is in test and in train"):
+        small_order(opened, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ((), "say whom to learn from: --population"),
+        (("--population", "--corpus", "csv", "--root", "."), "say whom to learn from"),
+        (("--corpus", "csv"), "--corpus and --root go together"),
+        (("--population", "--root", "."), "--corpus and --root go together"),
+        (("--population", "--faces", "."), "go with them"),
+        (("--corpus", "voxceleb9", "--root", "."), "no corpus 'voxceleb9'"),
+    ],
+)
+def test_wrong_usage_exits_2(capsys, tmp_path, monkeypatch, more, told) -> None:
+    monkeypatch.setenv("VISAVOX_HOME", str(tmp_path))
+    code, document = run(capsys, "train", "bi_quintuple", *more)
+    assert code == 2 and told in document["error"]["message"]
+
+
+def test_a_corpus_that_is_not_there_exits_3(capsys, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("VISAVOX_HOME", str(tmp_path))
+    code, document = run(capsys, "train", "bi_quintuple", "--corpus", "csv", "--root", str(tmp_path / "nowhere"))
+    assert code == 3 and document["error"]["type"] == "training" and "is not there" in document["error"]["message"]
