@@ -20,7 +20,7 @@ from encoders.space import Modality
 from search.points import PointsError
 from search.scores import Similarity
 from search.trial_lists import VALIDATION, ListedPathError, Rows, TrialLists, canonical_path
-from search.two_way import Side
+from search.two_way import Ranked, Side, rank_both_ways
 
 MODALITY_OF_SUFFIX = {
     **dict.fromkeys(("wav", "flac", "m4a", "mp3", "ogg", "opus", "aac"), Modality.VOICE),
@@ -77,9 +77,14 @@ class SampleVectors:
                 scores[part] = np.einsum("nd,nd->n", one, other)
         return np.round(scores, _DECIMALS)
 
-    def sides(self, lists: TrialLists) -> tuple[Side, Side]:
-        """Voices and faces of the retrieval lists; their dot products rank as their scores do."""
-        return self._side(lists, Modality.VOICE), self._side(lists, Modality.FACE)
+    def both_ways(self, lists: TrialLists) -> Mapping[Modality, Ranked]:
+        """What each sample of the retrieval lists gets as a probe, by modality."""
+        if not all(len(rows) for rows in lists.retrieval.values()):
+            nothing = {one: np.zeros(len(rows), dtype=np.int64) for one, rows in lists.retrieval.items()}
+            empty = {one: np.full(len(rows), np.nan) for one, rows in lists.retrieval.items()}
+            return {one: Ranked(empty[one], empty[one], *(nothing[one],) * 4, 0) for one in Modality}
+        voices, faces = rank_both_ways(self._side(lists, Modality.VOICE), self._side(lists, Modality.FACE))
+        return {Modality.VOICE: voices, Modality.FACE: faces}
 
     def _side(self, lists: TrialLists, modality: Modality) -> Side:
         rows, catalogue = lists.retrieval[modality], lists.catalogues[modality]
