@@ -195,7 +195,7 @@ def _gather(home: Path, order: Order, population: Path, told: Told, workers: int
         trained_on=f"{_counted(training, validation.domain)} (population seed {order.learned.seed})",
         validated_on=_counted(validating, f"other {validation.domain}"),
         preparation=preparation,
-        golden={modality: _golden(validation, modality, _readers()) for modality in Modality},
+        golden={modality: _golden(validation, modality, sample_readers()) for modality in Modality},
     )
     return TrainingData(training, validating), origin
 
@@ -219,7 +219,7 @@ def measure(opened: Installation, encoder: Encoder, population: Path, told: Told
         SeenInTraining: it was trained on some of them. ProtocolError, StoreError: see there.
     """
     protocol = read_protocol(population)
-    points = embed_protocol(protocol, encoder, _readers(), partial(_tell_measured, told))
+    points = embed_protocol(protocol, encoder, sample_readers(), partial(_tell_measured, told))
     told("searching and scoring", 0, 1, "")
     with opened.scratch_store() as store:
         report = evaluate_protocol(protocol, points, store, model=encoder, depth=DEPTH)
@@ -227,7 +227,8 @@ def measure(opened: Installation, encoder: Encoder, population: Path, told: Told
     return report, points
 
 
-def _readers() -> Readers:
+def sample_readers() -> Readers:
+    """How a photo and a sound become what an encoder takes."""
     return {Modality.FACE: partial(read_face, detector=load_face_detector(FACE_DETECTOR)), Modality.VOICE: read_voice}
 
 

@@ -15,9 +15,8 @@ import numpy as np
 
 from encoders.space import Modality
 from search.breakdown import breakdown
-from search.evaluation import BOOTSTRAP_DRAWS, BOOTSTRAP_SEED, NothingToMeasure, Unusable
+from search.measurement import BOOTSTRAP_DRAWS, BOOTSTRAP_SEED, Model, NothingToMeasure, SeenInTraining, Unusable
 from search.oracles import ORACLES, oracle
-from search.points import Model, SeenInTraining
 from search.protocol_outcome import Outcome, Resampling, differences, figures, outcome
 from search.sample_vectors import SampleVectors
 from search.trial_lists import TEST, TRAIN, VALIDATION, TrialLists

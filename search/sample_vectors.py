@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.space import Modality
-from search.points import PointsError
+from search.measurement import PointsError
 from search.scores import Similarity
 from search.trial_lists import VALIDATION, ListedPathError, Rows, TrialLists, canonical_path
 from search.two_way import Ranked, Side, rank_both_ways
@@ -56,6 +56,12 @@ class SampleVectors:
     validation: Mapping[Modality, tuple[Rows, Rows]] = field(default_factory=dict, repr=False)
     similarity: Similarity = Similarity.COSINE
 
+    @classmethod
+    def nothing(cls, lists: TrialLists, dimension: int) -> SampleVectors:
+        """No vector for any sample."""
+        rows = {one: np.full(len(lists.catalogues[one].paths), -1, dtype=np.int32) for one in Modality}
+        return cls(np.zeros((0, dimension), dtype=np.float32), rows)
+
     @property
     def present(self) -> dict[Modality, NDArray[np.bool_]]:
         """By modality (samples of the catalogue,) whether each has a vector."""
@@ -83,8 +89,13 @@ class SampleVectors:
             nothing = {one: np.zeros(len(rows), dtype=np.int64) for one, rows in lists.retrieval.items()}
             empty = {one: np.full(len(rows), np.nan) for one, rows in lists.retrieval.items()}
             return {one: Ranked(empty[one], empty[one], *(nothing[one],) * 4, 0) for one in Modality}
-        voices, faces = rank_both_ways(self._side(lists, Modality.VOICE), self._side(lists, Modality.FACE))
+        sides = self.sides(lists)
+        voices, faces = rank_both_ways(sides[Modality.VOICE], sides[Modality.FACE])
         return {Modality.VOICE: voices, Modality.FACE: faces}
+
+    def sides(self, lists: TrialLists) -> dict[Modality, Side]:
+        """The samples of the retrieval lists; dot products of the two sides rank as the scores do."""
+        return {modality: self._side(lists, modality) for modality in Modality}
 
     def _side(self, lists: TrialLists, modality: Modality) -> Side:
         rows, catalogue = lists.retrieval[modality], lists.catalogues[modality]
