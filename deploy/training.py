@@ -30,7 +30,9 @@ from ingest.content import MediaError
 from ingest.samples import NoSample, read_face, read_voice
 from search.crossmodal import evaluate_protocol
 from search.points import Points, embed_protocol
+from search.protocol_report import with_all_lists
 from search.protocols import read_protocol
+from search.published_lists import read_trial_lists
 from training.checkpoint import write_json
 from training.corpora import Manifest, Split, read_manifest
 from training.loop import Progress, RunSettings, TrainingData, train
@@ -223,6 +225,7 @@ def measure(opened: Installation, encoder: Encoder, population: Path, told: Told
     told("searching and scoring", 0, 1, "")
     with opened.scratch_store() as store:
         report = evaluate_protocol(protocol, points, store, model=encoder, depth=DEPTH)
+    report = with_all_lists(report, read_trial_lists(population), points)
     told("searching and scoring", 1, 1, "")
     return report, points
 

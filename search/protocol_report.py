@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from search.protocol_outcome import Outcome, Resampling, differences, figures, o
 from search.sample_vectors import SampleVectors
 from search.trial_lists import TEST, TRAIN, VALIDATION, TrialLists
 from search.validation_threshold import fit_threshold
+
+if TYPE_CHECKING:
+    from search.points import Points  # which loads what encodes
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +118,37 @@ def report_on(
     if other is not None:
         report["comparison"] = _comparison(found, outcome(trials, other.vectors), other, seen[1], resampling)
     return report
+
+
+def with_all_lists(
+    report: dict[str, Any], lists: TrialLists, points: Points, *, intervals: bool = True
+) -> dict[str, Any]:
+    """A report of :func:`search.crossmodal.evaluate_protocol`, completed by the names that published lists have.
+
+    ``verification.unseen_unheard.{U,G}``, ``matching``, ``matching_1_to_n.{direction}.{U,G}``, further figures of
+    ``retrieval`` and ``oracles`` come beside what is there; nothing that is there changes.
+
+    Args:
+        report: of the same points on the same lists.
+        lists: as :func:`search.published_lists.read_trial_lists` reads them.
+        points: by the names of the lists.
+        intervals: whether people are resampled.
+    """
+    vectors = SampleVectors.of_points(points, lists)
+    trials = lists.usable(vectors.present)
+    resampling: Resampling = {"draws": BOOTSTRAP_DRAWS, "seed": BOOTSTRAP_SEED} if intervals else None
+    tree = figures(outcome(trials, vectors), resampling)
+    oracles = {name: figures(outcome(trials, oracle(trials, name)), resampling) for name in ORACLES}
+    return _beside(report, tree | {"oracles": oracles})
+
+
+def _beside(told: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Both trees in one; what ``told`` has already stays."""
+    joined = dict(more) | dict(told)
+    for name in told.keys() & more.keys():
+        if isinstance(told[name], Mapping) and isinstance(more[name], Mapping):
+            joined[name] = _beside(told[name], more[name])
+    return joined
 
 
 def _comparison(

@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from search.measurement import PointsError
 from search.scores import Similarity
 from search.trial_lists import VALIDATION, ListedPathError, Rows, TrialLists, canonical_path
 from search.two_way import Ranked, Side, rank_both_ways
+
+if TYPE_CHECKING:
+    from search.points import Points  # which loads what encodes
 
 MODALITY_OF_SUFFIX = {
     **dict.fromkeys(("wav", "flac", "m4a", "mp3", "ogg", "opus", "aac"), Modality.VOICE),
@@ -61,6 +64,20 @@ class SampleVectors:
         """No vector for any sample."""
         rows = {one: np.full(len(lists.catalogues[one].paths), -1, dtype=np.int32) for one in Modality}
         return cls(np.zeros((0, dimension), dtype=np.float32), rows)
+
+    @classmethod
+    def of_points(cls, points: Points, lists: TrialLists) -> SampleVectors:
+        """The vectors of points that are called as the lists call them; others are left out."""
+        rows, start = {}, 0
+        for one in Modality:
+            place = {
+                canonical_path(one, path, lists.people)[0]: start + row for row, path in enumerate(points.paths[one])
+            }
+            rows[one] = np.array([place.get(path, -1) for path in lists.catalogues[one].paths], dtype=np.int32)
+            start += len(place)
+        vectors = np.concatenate([points.vectors[one] for one in Modality])
+        names = [path for one in Modality for path in points.paths[one]]
+        return cls(vectors, rows, _digest(names, vectors), points.space.name, points.space.digest)
 
     @property
     def present(self) -> dict[Modality, NDArray[np.bool_]]:
