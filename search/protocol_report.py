@@ -105,7 +105,7 @@ def report_on(
         raise NothingToMeasure(f"no sample of the lists of {lists.name} has a vector")
     resampling: Resampling = {"draws": draws, "seed": seed} if intervals else None
     found = outcome(trials, measured.vectors)
-    threshold, note = fit_threshold(measured.vectors, found, seed)
+    threshold, note = fit_threshold(measured.vectors, found, seed, measured.identities)
     report: dict[str, Any] = {
         "protocol": _about_lists(lists, trials), "model": _about(measured), "seen": seen[0],
         **figures(found, resampling),

@@ -185,7 +185,7 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
     if not path.is_file():
         raise PointsError(f"{path}: there is no such file")
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             held = {name: np.asarray(stored[name]) for name in stored.files}
     except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
         raise PointsError(f"{path}: is no npz file without objects ({error})") from error

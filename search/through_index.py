@@ -20,7 +20,7 @@ from search.trial_lists import DIRECTIONS
 from search.two_way import Side
 
 DEPTH = 1000
-PROBES = 1000
+PROBES = 500
 _ROWS_AT_ONCE = 5_000
 _ROUNDING = 1e-6  # an index computes in single precision
 

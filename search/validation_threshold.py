@@ -6,6 +6,7 @@ said of a threshold is said by people it was not fitted on. Nobody of the test i
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -25,13 +26,16 @@ NO_VALIDATION = (
 )
 
 
-def fit_threshold(vectors: SampleVectors, found: Outcome, seed: int) -> tuple[dict[str, Any] | None, str | None]:
+def fit_threshold(
+    vectors: SampleVectors, found: Outcome, seed: int, known: Collection[str] = ()
+) -> tuple[dict[str, Any] | None, str | None]:
     """Fit a threshold on the vectors of validation people.
 
     Args:
         vectors: which also hold those of validation people, or not.
         found: what the same vectors got on the test lists, which the threshold is then applied to.
         seed: of the folds and of the pairs that are drawn.
+        known: people whom the model was trained on, by either name: a threshold of theirs would be too high.
 
     Returns:
         The threshold and how it does, ready for JSON, or None and a note that says why not.
@@ -39,9 +43,13 @@ def fit_threshold(vectors: SampleVectors, found: Outcome, seed: int) -> tuple[di
     sides = vectors.validation
     nothing = np.zeros(0, dtype=np.int32)
     voices, faces = (sides.get(one, (nothing, nothing)) for one in (Modality.VOICE, Modality.FACE))
-    people = np.intersect1d(voices[1], faces[1])
+    given = np.intersect1d(voices[1], faces[1])
+    number = found.lists.people.number
+    people = np.setdiff1d(given, [number[name] for name in known if name in number])
     if len(people) < LEAST_PEOPLE:
-        return None, NO_VALIDATION.format(least=LEAST_PEOPLE, people=len(people))
+        note = NO_VALIDATION.format(least=LEAST_PEOPLE, people=len(people))
+        left = len(given) - len(people)
+        return None, f"{note}; {left} more were left out, the model was trained on them" if left else note
     random = np.random.default_rng(seed)
     fold = random.permutation(len(people)) % FOLDS
     parts = [_pairs(vectors, voices, faces, people[fold == one], random) for one in range(FOLDS)]
