@@ -11,16 +11,12 @@ from deploy.training import Told, invite_measured, measure
 from deploy.wiring import Installation
 from ingest.walk import walk_media
 from search.evaluation import NothingToMeasure, Samples, collect, enrolled_samples, evaluate_people
-from search.measurement import ENROLLED, ON, PEOPLE, POPULATION, Measurement
+from search.measurement import ENROLLED, ON, PEOPLE, POPULATION, Measurement, NoModel
 
 NO_MODEL = (
     "no shared-space encoder serves: train one with `visavox train bi_quintuple --population`, choose it with "
     "`visavox models use`, or name one with --model"
 )
-
-
-class NoModel(LookupError):
-    """There is no shared-space encoder to measure."""
 
 
 def take(opened: Installation, asked: Measurement, told: Told = lambda *_: None) -> dict[str, Any]:

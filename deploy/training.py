@@ -30,7 +30,9 @@ from ingest.content import MediaError
 from ingest.samples import NoSample, read_face, read_voice
 from search.crossmodal import evaluate_protocol
 from search.points import Points, embed_protocol
+from search.protocol_report import with_all_lists
 from search.protocols import read_protocol
+from search.published_lists import read_trial_lists
 from training.checkpoint import write_json
 from training.corpora import Manifest, Split, read_manifest
 from training.loop import Progress, RunSettings, TrainingData, train
@@ -221,21 +223,23 @@ def measure(opened: Installation, encoder: Encoder, population: Path, told: Told
         SeenInTraining: it was trained on some of them. ProtocolError, StoreError: see there.
     """
     protocol = read_protocol(population)
-    points = embed_protocol(protocol, encoder, _readers(), partial(_tell_measured, told))
+    points = embed_protocol(protocol, encoder, sample_readers(), partial(_tell_measured, told))
     told("searching and scoring", 0, 1, "")
     with opened.scratch_store() as store:
         report = evaluate_protocol(protocol, points, store, model=encoder, depth=DEPTH)
+    report = with_all_lists(report, read_trial_lists(population), points)
     told("searching and scoring", 1, 1, "")
     return report, points
 
 
-def _readers() -> Readers:
+def sample_readers() -> Readers:
+    """How a photo and a sound become what an encoder takes."""
     return {Modality.FACE: partial(read_face, detector=load_face_detector(FACE_DETECTOR)), Modality.VOICE: read_voice}
 
 
 def golden_samples(manifest: Manifest) -> dict[Modality, list[Sample]]:
     """Of each modality the first samples that can be read, of different people."""
-    readers = _readers()
+    readers = sample_readers()
 
     def readable(modality: Modality) -> Any:  # noqa: ANN401
         seen = set()

@@ -21,19 +21,17 @@ from ingest.track import media_id
 from search import metrics
 from search.archive import NO_SPAN
 from search.intervals import bootstrap_interval
+from search.measurement import BOOTSTRAP_DRAWS as BOOTSTRAP_DRAWS
+from search.measurement import BOOTSTRAP_SEED as BOOTSTRAP_SEED
+from search.measurement import NothingToMeasure as NothingToMeasure
+from search.measurement import Unusable as Unusable
 from search.probes import Prober, ProbeUnusable
 from search.ranking import RECALL_AT, judge
 from search.scores import similarity_matrix
 from search.store import MOST_HITS, Filter, Row, Store, row_key
 
-BOOTSTRAP_DRAWS = 1000
-BOOTSTRAP_SEED = 20
 # Probes are asked in blocks, so that the answers held at once stay few.
 PROBES_AT_ONCE = 200
-
-
-class NothingToMeasure(ValueError):
-    """Fewer than two people have samples, or nobody has two: no ranking can be judged."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,15 +42,6 @@ class Sample:
     person: str
     media: str
     embedding: Embedding
-
-
-@dataclass(frozen=True)
-class Unusable:
-    """A file that gave no sample: unreadable, or with neither face nor speech."""
-
-    path: str
-    reason: str
-    readable: bool
 
 
 @dataclass

@@ -1,17 +1,68 @@
-"""What a measurement is of: one small value, so that a command, a request and a worker's task name it alike."""
+"""What a measurement is of, so that a command, a request and a worker's task name it alike; and what it may refuse."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
+from encoders.space import Space
 from ingest.tasks import NewJob, NewTask, Queue
 
 EVALUATE = "evaluate"
 """The kind of jobs that measure, and of their only task."""
 POPULATION, PEOPLE, ENROLLED = "population", "people", "enrolled"
 ON = (POPULATION, PEOPLE, ENROLLED)
+
+
+BOOTSTRAP_DRAWS = 1000
+BOOTSTRAP_SEED = 20
+"""Of the identity bootstrap, unless somebody says otherwise."""
+
+
+class NothingToMeasure(ValueError):
+    """Fewer than two people have samples, or nobody has two: no ranking can be judged."""
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """A file that gave no sample: unreadable, or with neither face nor speech."""
+
+    path: str
+    reason: str
+    readable: bool
+
+
+class NoModel(LookupError):
+    """There is no shared-space encoder to measure."""
+
+
+class SeenInTraining(ValueError):
+    """An encoder was trained on people that it would be tested on: every figure would be too good."""
+
+
+class PointsError(ValueError):
+    """A file of embeddings cannot be used; the message says why."""
+
+
+class Model(Protocol):
+    """What made the points, as far as a report speaks about it; an encoder is one."""
+
+    @property
+    def space(self) -> Space:
+        """What its vectors live in."""
+
+    @property
+    def domain(self) -> str:
+        """Whom it is for."""
+
+    @property
+    def trained_on(self) -> str:
+        """What and whom it was trained on, in words."""
+
+    @property
+    def identities(self) -> frozenset[str]:
+        """The people it was trained on, by name."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import typing
 import zipfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,41 +18,15 @@ from encoders.encoder import Unusable as NotEncoded
 from encoders.space import UNIT_TOLERANCE, Embedding, Modality, Space
 from ingest.media import MediaError
 from ingest.samples import NoSample
-from search.evaluation import Unusable
+from search.measurement import Model, Unusable
+from search.measurement import PointsError as PointsError
+from search.measurement import SeenInTraining as SeenInTraining
 from search.protocols import Protocol
 
 Readers = Mapping[Modality, Callable[[Path], Any]]
 """How a file of each modality becomes what an encoder takes; may raise MediaError or NoSample."""
 # Samples read before they are encoded together; crops and sounds of so many are held at once.
 BATCH = 64
-
-
-class SeenInTraining(ValueError):
-    """An encoder was trained on people that it would be tested on: every figure would be too good."""
-
-
-class PointsError(ValueError):
-    """A file of embeddings cannot be used; the message says why."""
-
-
-class Model(typing.Protocol):
-    """What made the points, as far as a report speaks about it; an encoder is one."""
-
-    @property
-    def space(self) -> Space:
-        """What its vectors live in."""
-
-    @property
-    def domain(self) -> str:
-        """Whom it is for."""
-
-    @property
-    def trained_on(self) -> str:
-        """What and whom it was trained on, in words."""
-
-    @property
-    def identities(self) -> frozenset[str]:
-        """The people it was trained on, by name."""
 
 
 class CrossModalEncoder(Model, typing.Protocol):
@@ -151,10 +126,39 @@ def embed_protocol(
         SeenInTraining: the encoder was trained on a test identity.
     """
     refuse_seen(protocol, encoder.identities)
-    work = _Work(protocol, encoder, readers, on_sample)
+    files = {one: {path: protocol.media / path for path in protocol.samples(one).paths} for one in Modality}
+    found, unusable = embed_files(files, encoder, readers, on_sample)
+    nothing = np.zeros((0, encoder.space.dimension), dtype=np.float32)
+    return Points(
+        encoder.space,
+        {modality: tuple(some) for modality, some in found.items()},
+        {modality: np.stack(list(some.values())) if some else nothing for modality, some in found.items()},
+        unusable,
+        {modality: tuple(map(protocol.person_of, some)) for modality, some in found.items()},
+    )
+
+
+def embed_files(
+    files: Mapping[Modality, Mapping[str, Path]],
+    encoder: CrossModalEncoder,
+    readers: Readers,
+    on_sample: Callable[[int, int, int], None] = lambda seen, total, unusable: None,
+) -> tuple[dict[Modality, dict[str, NDArray[np.float32]]], tuple[Unusable, ...]]:
+    """Read files, each once, and encode them.
+
+    Args:
+        files: by modality, where each sample lies, by what it is called.
+        encoder: gives the points.
+        readers: open the files.
+        on_sample: see :func:`embed_protocol`.
+
+    Returns:
+        Vectors by modality and name, and what could not be read or encoded.
+    """
+    work = _Work(files, encoder, readers, on_sample)
     for modality in Modality:
         work.embed(modality)
-    return work.points()
+    return work.found, tuple(work.unusable)
 
 
 def read_points(path: Path) -> Points:
@@ -208,50 +212,37 @@ def _unit_vectors(path: Path, held: Mapping[str, NDArray[Any]]) -> NDArray[np.fl
 
 
 class _Work:
-    """The samples of a protocol on their way to points."""
+    """Samples on their way to points."""
 
     def __init__(
         self,
-        protocol: Protocol,
+        files: Mapping[Modality, Mapping[str, Path]],
         encoder: CrossModalEncoder,
         readers: Readers,
         on_sample: Callable[[int, int, int], None],
     ) -> None:
-        self._protocol, self._encoder, self._readers, self._on_sample = protocol, encoder, readers, on_sample
-        self._samples = {modality: protocol.samples(modality) for modality in Modality}
-        self._total = sum(len(samples.paths) for samples in self._samples.values())
+        self._files, self._encoder, self._readers, self._on_sample = files, encoder, readers, on_sample
+        self._total = sum(map(len, files.values()))
         self._seen = 0
-        self._found: dict[Modality, dict[str, NDArray[np.float32]]] = {modality: {} for modality in Modality}
-        self._unusable: list[Unusable] = []
+        self.found: dict[Modality, dict[str, NDArray[np.float32]]] = {modality: {} for modality in Modality}
+        self.unusable: list[Unusable] = []
 
     def embed(self, modality: Modality) -> None:
         """Read and encode the samples of one modality, a batch at a time."""
-        paths = self._samples[modality].paths
-        for start in range(0, len(paths), BATCH):
+        waiting = iter(self._files[modality].items())
+        while batch := list(islice(waiting, BATCH)):
             read: dict[str, Any] = {}
-            for path in paths[start : start + BATCH]:
+            for name, path in batch:
                 try:
-                    read[path] = self._readers[modality](self._protocol.media / path)
+                    read[name] = self._readers[modality](path)
                 except (MediaError, NoSample, OSError) as error:
                     reason = getattr(error, "reason", str(error))
-                    self._unusable.append(Unusable(path, reason, readable=isinstance(error, NoSample)))
+                    self.unusable.append(Unusable(name, reason, readable=isinstance(error, NoSample)))
                 self._seen += 1
-                self._on_sample(self._seen, self._total, len(self._unusable))
-            for path, point in zip(read, self._encoder.encode(modality, list(read.values())), strict=True):
+                self._on_sample(self._seen, self._total, len(self.unusable))
+            for name, point in zip(read, self._encoder.encode(modality, list(read.values())), strict=True):
                 if isinstance(point, Embedding):
-                    self._found[modality][path] = point.vector
+                    self.found[modality][name] = point.vector
                 else:
-                    self._unusable.append(Unusable(path, point.detail, readable=True))
-            self._on_sample(self._seen, self._total, len(self._unusable))
-
-    def points(self) -> Points:
-        """What was found, in the order of the lists."""
-        space = self._encoder.space
-        nothing = np.zeros((0, space.dimension), dtype=np.float32)
-        return Points(
-            space,
-            {modality: tuple(found) for modality, found in self._found.items()},
-            {modality: np.stack(list(found.values())) if found else nothing for modality, found in self._found.items()},
-            tuple(self._unusable),
-            {modality: tuple(map(self._protocol.person_of, found)) for modality, found in self._found.items()},
-        )
+                    self.unusable.append(Unusable(name, point.detail, readable=True))
+            self._on_sample(self._seen, self._total, len(self.unusable))

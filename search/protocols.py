@@ -7,10 +7,9 @@ the identity it shows, by either of the two names that the meta file gives it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zipfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.space import Modality
+from search.list_folder import ListFolder, cells
+from search.list_folder import ProtocolError as ProtocolError
 
 FORMAT = 1
 SPLITS = "Splits/identity_splits.txt"
@@ -31,24 +32,8 @@ RETRIEVAL = {
 CRITERIA = {"random": "U", "G": "G", "N": "N", "A": "A", "GNA": "GNA"}
 """What the pairs of a verification list have in common, as its name says it and as it is called here."""
 _TEST, _TRAIN, _VALIDATION = "4", "1", "2"
-_META_HEADER = ("VoxCeleb1 ID", "VGGFace1 ID", "Gender", "Nationality", "Set")
-_TRIALS_HEADER = ("id", "voice-speaker-id", "face-speaker-id", "label", "voice-path", "face-path")
-
-
-class ProtocolError(ValueError):
-    """A protocol folder cannot be used; the message names the file, the line and what is wrong.
-
-    Args:
-        path: the file or folder.
-        reason: what is wrong and what to do, a sentence for people.
-        line: counted from 1; None where it is not about a line.
-    """
-
-    def __init__(self, path: Path, reason: str, line: int | None = None) -> None:
-        super().__init__(f"{path}{'' if line is None else f', line {line}'}: {reason}")
-        self.path = path
-        self.reason = reason
-        self.line = line
+META_HEADER = ("VoxCeleb1 ID", "VGGFace1 ID", "Gender", "Nationality", "Set")
+TRIALS_HEADER = ("id", "voice-speaker-id", "face-speaker-id", "label", "voice-path", "face-path")
 
 
 @dataclass(frozen=True)
@@ -172,12 +157,11 @@ def read_protocol(folder: Path, media: Path | None = None) -> Protocol:
     return _Reader(folder).read(media)
 
 
-class _Reader:
-    """Reads the files of one folder and remembers their bytes for the digest."""
+class _Reader(ListFolder):
+    """Reads the files of one folder."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._hashes: list[str] = []
+        super().__init__(folder)
         self._identities: frozenset[str] = frozenset()
         self._also_called: dict[str, str] = {}
 
@@ -189,13 +173,13 @@ class _Reader:
         retrieval = {modality: self._retrieval(modality) for modality in Modality}
         verification = dict(self._verification())
         matching = dict(self._matching())
-        lists_digest = hashlib.sha256("\n".join(self._hashes).encode()).hexdigest()
+        lists_digest = self.digest
         protocol = Protocol(
-            name=about.get("name", self._folder.name),
+            name=about.get("name", self.folder.name),
             domain=about.get("domain", "not stated"),
             digest=about.get("digest", lists_digest),
             lists_digest=lists_digest,
-            media=media or self._folder / about.get("media", "media"),
+            media=media or self.folder / about.get("media", "media"),
             identities=self._identities,
             training=frozenset(name for name, code in splits.items() if code == _TRAIN),
             validation=frozenset(name for name, code in splits.items() if code == _VALIDATION),
@@ -207,7 +191,7 @@ class _Reader:
 
     def _about(self) -> dict[str, str]:
         """``protocol.json``, or nothing: the published lists have none."""
-        path = self._folder / "protocol.json"
+        path = self.folder / "protocol.json"
         if not path.is_file():
             return {}
         try:
@@ -226,9 +210,9 @@ class _Reader:
 
     def _splits(self) -> dict[str, str]:
         splits: dict[str, str] = {}
-        path = self._folder / SPLITS
-        for number, line in self._lines(path):
-            name, code = self._cells(path, number, line, " ", 2)
+        path = self.folder / SPLITS
+        for number, line in self.lines(path):
+            name, code = cells(path, number, line, " ", 2)
             if code not in ("1", "2", "3", "4"):
                 raise ProtocolError(path, f"the code of {name} is 1, 2, 3 or 4, got {code!r}", number)
             if name in splits:
@@ -240,9 +224,9 @@ class _Reader:
 
     def _meta(self, splits: Mapping[str, str]) -> dict[str, str]:
         """Sex by identity; fills in the other names."""
-        path = self._one_of(META)
+        path = self.one_of(META)
         sex: dict[str, str] = {}
-        for number, (first, identity, gender, _country, _set) in self._table(path, "\t", [_META_HEADER]):
+        for number, (first, identity, gender, _country, _set) in self.table(path, "\t", [META_HEADER]):
             if gender not in ("f", "m"):
                 raise ProtocolError(path, f"the gender of {identity} is f or m, got {gender!r}", number)
             if identity in sex:
@@ -255,10 +239,10 @@ class _Reader:
         return {name: gender for name, gender in sex.items() if name in splits}
 
     def _retrieval(self, modality: Modality) -> Samples:
-        path = self._one_of(RETRIEVAL[modality])
+        path = self.one_of(RETRIEVAL[modality])
         kind = "wav" if modality is Modality.VOICE else "jpg"
         people: dict[str, str] = {}
-        for number, (person, sample) in self._table(path, "\t", [("person", kind), ("VoxCeleb1 ID", kind)]):
+        for number, (person, sample) in self.table(path, "\t", [("person", kind), ("VoxCeleb1 ID", kind)]):
             shown = self._person(path, number, sample)
             if self._also_called.get(person, person) != shown:
                 raise ProtocolError(
@@ -273,13 +257,13 @@ class _Reader:
 
     def _verification(self) -> Iterator[tuple[str, Trials]]:
         for written, criterion in CRITERIA.items():
-            path = self._folder / "veriflist" / f"veriflist_test_{written}_unseenunheard.txt"
+            path = self.folder / "veriflist" / f"veriflist_test_{written}_unseenunheard.txt"
             if criterion in ("U", "G") or path.is_file():
                 yield criterion, self._trials(path)
 
     def _trials(self, path: Path) -> Trials:
         rows: list[tuple[str, str, bool]] = []
-        for number, (_id, _voice_id, _face_id, label, voice, face) in self._table(path, ",", [_TRIALS_HEADER]):
+        for number, (_id, _voice_id, _face_id, label, voice, face) in self.table(path, ",", [TRIALS_HEADER]):
             if label not in ("0", "1"):
                 raise ProtocolError(path, f"a label is 0 or 1, got {label!r}", number)
             same = self._person(path, number, voice) == self._person(path, number, face)
@@ -295,13 +279,13 @@ class _Reader:
     def _matching(self) -> Iterator[tuple[tuple[Modality, str], Lists]]:
         for direction, probe in (("v2f", Modality.VOICE), ("f2v", Modality.FACE)):
             for criterion in ("U", "G", "N", "GN"):
-                path = self._folder / "matching" / f"matching_{direction}_{criterion}.csv"
+                path = self.folder / "matching" / f"matching_{direction}_{criterion}.csv"
                 if criterion in ("U", "G") or path.is_file():
                     yield (probe, criterion), self._lists(path)
 
     def _lists(self, path: Path) -> Lists:
         rows: list[list[str]] = []
-        for number, line in self._lines(path):
+        for number, line in self.lines(path):
             row = line.split()
             if len(row) < 3 or (rows and len(row) != len(rows[0])):
                 wanted = len(rows[0]) if rows else "a probe and at least 2 candidates,"
@@ -319,7 +303,7 @@ class _Reader:
         return Lists(tuple(row[0] for row in rows), tuple(tuple(row[1:]) for row in rows))
 
     def _ceiling(self) -> dict[str, NDArray[np.float64]] | None:
-        path = self._folder / "ceiling.npz"
+        path = self.folder / "ceiling.npz"
         if not path.is_file():
             return None
         try:
@@ -338,51 +322,8 @@ class _Reader:
             for path in protocol.samples(modality).paths if protocol.ceiling is not None else ():
                 if path not in (protocol.ceiling or {}):
                     raise ProtocolError(
-                        self._folder / "ceiling.npz", f"has no vector for {path}: write the protocol again"
+                        self.folder / "ceiling.npz", f"has no vector for {path}: write the protocol again"
                     )
-
-    # Lines and cells
-
-    def _one_of(self, names: Sequence[str]) -> Path:
-        for name in names:
-            if (self._folder / name).is_file():
-                return self._folder / name
-        raise ProtocolError(self._folder, f"holds neither {' nor '.join(names)}: it is no protocol folder")
-
-    def _lines(self, path: Path) -> Iterator[tuple[int, str]]:
-        """Lines with their numbers, without empty ones."""
-        try:
-            content = path.read_bytes()
-            text = content.decode("utf-8-sig")
-        except OSError as error:
-            raise ProtocolError(path, f"cannot be read ({error.strerror}): the protocol is incomplete") from error
-        except UnicodeDecodeError as error:
-            raise ProtocolError(path, f"is not text in UTF-8 ({error})") from error
-        self._hashes.append(hashlib.sha256(content).hexdigest())
-        for number, line in enumerate(text.splitlines(), start=1):
-            if line.strip():
-                yield number, line.strip(" ")
-
-    def _table(
-        self, path: Path, separator: str, headers: Sequence[tuple[str, ...]]
-    ) -> Iterator[tuple[int, tuple[str, ...]]]:
-        """Rows below a header that must be one of ``headers``."""
-        lines = self._lines(path)
-        number, line = next(lines, (1, ""))
-        header = tuple(cell.strip() for cell in line.split(separator))
-        if header not in headers:
-            known = " or ".join(repr(separator.join(one)) for one in headers)
-            raise ProtocolError(path, f"begins with {line!r} instead of the header {known}", number)
-        for number, line in lines:
-            yield number, self._cells(path, number, line, separator, len(header))
-
-    @staticmethod
-    def _cells(path: Path, number: int, line: str, separator: str, count: int) -> tuple[str, ...]:
-        cells = tuple(cell.strip() for cell in line.split(separator))
-        if len(cells) != count or not all(cells):
-            name = {" ": "space", "\t": "tab", ",": "comma"}[separator]
-            raise ProtocolError(path, f"needs {count} cells separated by {name}, got {line!r}", number)
-        return cells
 
     def _person(self, path: Path, number: int, sample: str) -> str:
         """The test identity that a sample's path begins with."""

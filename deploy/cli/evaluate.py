@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +13,7 @@ import typer
 from deploy.cli.output import DONE, WITH_FAILURES, Json, NothingDone, UsageError, answer, console, errors_translated
 
 if TYPE_CHECKING:
+    from deploy.protocols import Asked
     from deploy.wiring import Installation
     from search.measurement import Measurement
 
@@ -30,28 +33,70 @@ def evaluate(
     enrolled: Annotated[
         bool, typer.Option("--enrolled", help="Measure the encoders on the people who are enrolled.")
     ] = False,
-    model: Annotated[
-        str | None, typer.Option(help="With --population: an encoder folder; by default the one that serves.")
+    protocol: Annotated[
+        Path | None, typer.Option(help="Measure on the lists in this folder, with --media or --embeddings.")
     ] = None,
+    media: Annotated[Path | None, typer.Option(help="With --protocol: the folder of the files it names.")] = None,
+    embeddings: Annotated[
+        Path | None, typer.Option(help="With --protocol: an .npz file that holds `path` and `vector`.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="With --population or --protocol: an encoder folder; by default the one that serves."),
+    ] = None,
+    compare: Annotated[
+        str | None, typer.Option(help="With --protocol: another .npz file, or with --media another encoder folder.")
+    ] = None,
+    similarity: Annotated[str, typer.Option(help="With --protocol: cosine, euclidean or correlation.")] = "cosine",
+    through: Annotated[
+        str | None, typer.Option(help="With --protocol: `milvus` also asks the index, at the size of the gallery.")
+    ] = None,
+    intervals: Annotated[
+        bool, typer.Option("--intervals/--no-intervals", help="With --protocol: whether people are resampled.")
+    ] = True,
+    allow_seen: Annotated[
+        bool, typer.Option("--allow-seen", help="With --protocol: measure also a model that knows test people.")
+    ] = False,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="With --protocol: leave out trials whose samples are not there.")
+    ] = False,
     export: Annotated[Path | None, typer.Option(help="Write what was scored to this .npz file.")] = None,
     json: Json = False,
 ) -> None:
     """Measure retrieval, verification and matching, exact and through the index, against chance.
 
-    With workers one of them does it, and `visavox jobs` keeps the report.
+    With workers one of them does it, and `visavox jobs` keeps the report; a protocol is measured here.
     """
-    if population + enrolled + (people is not None) != 1:
+    if population + enrolled + (people is not None) + (protocol is not None) != 1:
         raise UsageError(
-            "say whom to measure on: --population (invented people), --people DIR (one's own) or --enrolled"
+            "say whom to measure on: --population (invented people), --people DIR (one's own), --enrolled or "
+            "--protocol DIR (published lists)"
         )
-    if model is not None and not population:
-        raise UsageError("--model goes with --population; the others measure the encoders that serve")
+    if model is not None and not (population or protocol):
+        raise UsageError("--model goes with --population or --protocol; the others measure the encoders that serve")
+    if protocol is None and (media or embeddings or compare or through or allow_seen or allow_missing):
+        raise UsageError(
+            "--media, --embeddings, --compare, --through, --allow-seen and --allow-missing go with --protocol"
+        )
+    if protocol is None and (similarity != "cosine" or not intervals):
+        raise UsageError("--similarity and --no-intervals go with --protocol")
     if export is not None and (export.suffix != ".npz" or export.is_dir()):
         raise UsageError(f"--export names a file that ends in .npz, not {export}")
     if people is not None and not people.is_dir():
         raise NothingDone("not_found", f"{people}: there is no such folder")
     if export is not None and not (export.absolute().parent.is_dir() and os.access(export.absolute().parent, os.W_OK)):
         raise NothingDone("not_found", f"{export}: its folder is not there or cannot be written to")
+    if protocol is not None:
+        _must_fit(media, embeddings, compare, similarity, through)
+        from deploy.protocols import Asked
+        from search.scores import Similarity
+
+        asked_of_lists = Asked(
+            protocol, media, embeddings, model, compare, Similarity(similarity), through is not None, intervals,
+            allow_seen, allow_missing, export.absolute() if export is not None else None,
+        )  # fmt: skip
+        _on_protocol(asked_of_lists, json)
+        return
     with errors_translated():
         from deploy.wiring import installation
         from search.measurement import ENROLLED, PEOPLE, POPULATION, Measurement
@@ -68,9 +113,61 @@ def evaluate(
     answer(report, json, lambda: console.print(as_table(report)), code=WITH_FAILURES if unreadable else DONE)
 
 
+def _must_fit(
+    media: Path | None, embeddings: Path | None, compare: str | None, similarity: str, through: str | None
+) -> None:
+    """See that the options of ``--protocol`` go together. Raises UsageError."""
+    if (media is None) == (embeddings is None):
+        raise UsageError("--protocol needs either --media DIR (files to encode) or --embeddings FILE.npz (vectors)")
+    if similarity not in ("cosine", "euclidean", "correlation"):
+        raise UsageError(f"--similarity is cosine, euclidean or correlation, not {similarity!r}")
+    if through not in (None, "milvus"):
+        raise UsageError(f"--through is milvus, not {through!r}")
+    if through is not None and similarity != "cosine":
+        raise UsageError(f"--through asks an index of cosines: it does not go with --similarity {similarity}")
+    if compare is not None and embeddings is not None and Path(compare).suffix != ".npz":
+        raise UsageError(f"--compare with --embeddings names another .npz file, not {compare!r}")
+
+
+def _on_protocol(asked: Asked, json: bool) -> None:
+    """Measure on a protocol's lists in this process, and answer."""
+    from deploy.cli.train import Stages
+    from deploy.protocols import measure_protocol
+    from search.list_folder import ProtocolError
+    from search.measurement import NoModel, NothingToMeasure, PointsError, SeenInTraining
+    from search.protocol_table import as_protocol_table
+
+    kinds = {
+        ProtocolError: "protocol", PointsError: "embeddings", SeenInTraining: "seen_in_training",
+        NothingToMeasure: "nothing_to_measure", NoModel: "no_model",
+    }  # fmt: skip
+    heavy = asked.media is not None or asked.model is not None or asked.through_index
+    try:
+        with errors_translated() if heavy else _light_errors_translated(), Stages() as stages:
+            report = measure_protocol(asked, stages.told)
+    except tuple(kinds) as error:
+        raise NothingDone(kinds[type(error)], str(error)) from error
+    unreadable = [one for one in report["unusable"] if not one["readable"]]
+    answer(report, json, lambda: console.print(as_protocol_table(report)), code=WITH_FAILURES if unreadable else DONE)
+
+
+@contextmanager
+def _light_errors_translated() -> Iterator[None]:
+    """What can go wrong without networks, index and records, whose rooms are not loaded for their errors' sake."""
+    from deploy.settings import SettingsError
+
+    try:
+        yield
+    except SettingsError as error:
+        raise UsageError(str(error)) from error
+    except OSError as error:
+        raise NothingDone("file_system", f"{error.filename or ''}: {error.strerror or error}".lstrip(": ")) from error
+
+
 def _here(opened: Installation, asked: Measurement) -> dict[str, Any]:
     from deploy.cli.train import Stages, training_errors_translated
-    from deploy.measuring import NoModel, take
+    from deploy.measuring import take
+    from search.measurement import NoModel
 
     kind = "evaluation" if asked.on == "population" else "nothing_to_measure"
     try:

@@ -1,0 +1,197 @@
+"""Measures a model on a protocol's lists: from a file of embeddings, or from media by an encoder.
+
+From a file nothing heavy is loaded: neither a network nor the index, unless ``--through`` asks for it. What was drawn
+and which vectors were measured is kept in the home::
+
+    protocols/<digest>/            lists that were drawn, by their digest
+    protocols/evaluations.json     digests of the vectors that were measured, in order, by digest of the lists
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deploy.settings import load_settings
+from encoders.space import SpaceMismatch
+from search.generated_lists import keep_drawn, with_drawn
+from search.measurement import Model, NoModel
+from search.protocol_report import Measured, check_seen, report_on
+from search.published_lists import read_trial_lists
+from search.sample_vectors import SampleVectors, read_sample_vectors
+from search.scores import Similarity
+from search.trial_lists import TrialLists
+
+PROTOCOLS = "protocols"
+EVALUATIONS = "evaluations.json"
+
+Told = Callable[[str, int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be measured, and how.
+
+    Args:
+        protocol: folder of the lists.
+        media: folder of the files that they name; None: the vectors come from a file.
+        embeddings: that file.
+        model: an encoder folder or its name in the home; None: with media the one that serves.
+        compare: another npz file, or with media another encoder folder.
+        similarity: how vectors are compared.
+        through_index: whether the index is asked too.
+        intervals: whether people are resampled.
+        allow_seen: measure also what was trained on people of the test.
+        allow_missing: leave out trials of samples that are not there.
+        export: a file for the vectors.
+    """
+
+    protocol: Path
+    media: Path | None = None
+    embeddings: Path | None = None
+    model: str | None = None
+    compare: str | None = None
+    similarity: Similarity = Similarity.COSINE
+    through_index: bool = False
+    intervals: bool = True
+    allow_seen: bool = False
+    allow_missing: bool = False
+    export: Path | None = None
+
+
+def measure_protocol(asked: Asked, told: Told = lambda *_: None) -> dict[str, Any]:
+    """Measure, and give the report.
+
+    Raises:
+        NoModel: media are given and no model. ProtocolError, PointsError, SeenInTraining, NothingToMeasure,
+        SpaceMismatch, EncoderError, StoreError, OSError: see there.
+    """
+    told("reading the lists", 0, 1, "")
+    lists = with_drawn(read_trial_lists(asked.protocol))
+    home = load_settings().home
+    measured = _measured(asked, lists, asked.model, told)
+    other = None
+    if asked.compare is not None:
+        other = _compared(asked, lists, asked.compare, told)
+    told("scoring", 0, 1, "")
+    report = report_on(lists, measured, other=other, intervals=asked.intervals, allow_seen=asked.allow_seen)
+    if asked.through_index:
+        told("asking the index", 0, 1, "")
+        _through_index(lists, measured.vectors, report)
+    place = keep_drawn(lists, home / PROTOCOLS)
+    report["protocol"]["drawn_in"] = str(place.relative_to(home)) if place else None
+    report["test_evaluations"] = _counted(home / PROTOCOLS, lists, measured)
+    if asked.export is not None:
+        from search.protocol_media import export_vectors
+
+        export_vectors(asked.export, measured.vectors, lists)
+    told("scoring", 1, 1, "")
+    return report
+
+
+def _measured(asked: Asked, lists: TrialLists, model: str | None, told: Told) -> Measured:
+    if asked.embeddings is None:
+        return _encoded(asked, lists, model, told)
+    vectors = read_sample_vectors(asked.embeddings, lists, asked.similarity, allow_missing=asked.allow_missing)
+    if model is None:
+        return Measured(vectors)
+    stated = _stated(model)
+    _require_space(asked.embeddings, vectors, stated)
+    return Measured(vectors, stated)
+
+
+def _compared(asked: Asked, lists: TrialLists, other: str, told: Told) -> Measured:
+    if Path(other).suffix == ".npz":
+        vectors = read_sample_vectors(Path(other), lists, asked.similarity, allow_missing=asked.allow_missing)
+        return Measured(vectors)
+    return _encoded(asked, lists, other, told)
+
+
+@dataclass(frozen=True)
+class _Stated:
+    """What an encoder folder says of itself, without its networks."""
+
+    space: Any
+    domain: str
+    trained_on: str
+    identities: frozenset[str]
+
+
+def _stated(model: str) -> Model:
+    from deploy.models import find_folder
+    from encoders.folder import read_description, read_identities
+
+    folder = find_folder(model, load_settings().home)
+    description = read_description(folder)
+    identities = read_identities(folder, description)
+    return _Stated(description.make_space(), description.domain, description.trained_on, identities)
+
+
+def _require_space(path: Path, vectors: SampleVectors, model: Model) -> None:
+    unlike = vectors.space_digest and vectors.space_digest != model.space.digest
+    if unlike or vectors.vectors.shape[1] != model.space.dimension:
+        raise SpaceMismatch(
+            f"{path}: holds vectors of {vectors.vectors.shape[1]} components of the space "
+            f"{vectors.space_digest[:12] or 'not stated'}, and the model makes {model.space.dimension} of "
+            f"{model.space.digest[:12]}: they are not of this model"
+        )
+
+
+def _encoded(asked: Asked, lists: TrialLists, model: str | None, told: Told) -> Measured:
+    from deploy.models import check_model, find_folder, serving_folder
+    from deploy.training import sample_readers
+    from search.protocol_media import embed_lists, find_files
+
+    settings = load_settings()
+    folder = find_folder(model, settings.home) if model is not None else serving_folder(settings)
+    if folder is None:
+        raise NoModel("no shared-space encoder serves: name one with --model, or give vectors with --embeddings")
+    if asked.media is None:
+        raise NoModel(f"{folder} is an encoder and needs --media to encode: compare with an .npz file instead")
+    encoder = check_model(folder, settings.device)
+    check_seen(
+        lists, Measured(SampleVectors.nothing(lists, encoder.space.dimension), encoder), allowed=asked.allow_seen
+    )
+    files = find_files(lists, asked.media, allow_missing=asked.allow_missing)
+
+    def seen(done: int, total: int, unusable: int) -> None:
+        told(f"encoding by {folder.name}", done, total, f"{unusable} unusable" if unusable else "")
+
+    vectors, unusable = embed_lists(lists, files, encoder, sample_readers(), asked.similarity, seen)
+    return Measured(vectors, encoder, unusable)
+
+
+def _through_index(lists: TrialLists, vectors: SampleVectors, report: dict[str, Any]) -> None:
+    from deploy.wiring import installation
+    from search.through_index import through_index
+
+    sides = vectors.sides(lists.usable(vectors.present))
+    with installation() as opened, opened.scratch_store() as store:
+        for way, figures in through_index(sides, store, space_digest=vectors.space_digest).items():
+            report["retrieval"][way] |= figures
+        report["index"] = type(store).__name__
+
+
+def _counted(folder: Path, lists: TrialLists, measured: Measured) -> dict[str, int]:
+    """The how-manieth set of vectors this is that this installation has measured on these lists.
+
+    The same vectors compared in the same way keep their number, so that they give the same report again.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / EVALUATIONS
+    known: dict[str, list[str]] = {}
+    with suppress(OSError, ValueError):
+        known = json.loads(path.read_text(encoding="utf-8"))
+    name = f"{measured.vectors.digest} {measured.vectors.similarity}"
+    before = known.setdefault(lists.digest, [])
+    if name not in before:
+        before.append(name)
+        unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+        unfinished.write_text(json.dumps(known, indent=1), encoding="utf-8")
+        unfinished.replace(path)
+    return {"number": before.index(name) + 1}

@@ -1,0 +1,107 @@
+"""Folders of lists as files: lines, cells and tables, read once, checked, and remembered for their digest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+
+class ProtocolError(ValueError):
+    """A protocol folder cannot be used; the message names the file, the line and what is wrong.
+
+    Args:
+        path: the file or folder.
+        reason: what is wrong and what to do, a sentence for people.
+        line: counted from 1; None where it is not about a line.
+    """
+
+    def __init__(self, path: Path, reason: str, line: int | None = None) -> None:
+        super().__init__(f"{path}{'' if line is None else f', line {line}'}: {reason}")
+        self.path = path
+        self.reason = reason
+        self.line = line
+
+
+class ListFolder:
+    """A folder of lists; remembers the bytes of what was read.
+
+    Args:
+        folder: where the lists are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._hashes: list[str] = []
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the SHA-256 of every list read so far, in the order in which they were read."""
+        return hashlib.sha256("\n".join(self._hashes).encode()).hexdigest()
+
+    def one_of(self, names: Sequence[str]) -> Path:
+        """The first of these files that is there. Raises ProtocolError."""
+        for name in names:
+            if (self.folder / name).is_file():
+                return self.folder / name
+        raise ProtocolError(self.folder, f"holds neither {' nor '.join(names)}: it is no protocol folder")
+
+    def text(self, path: Path) -> str:
+        """A list's content. Raises ProtocolError where it cannot be read."""
+        try:
+            content = path.read_bytes()
+            text = content.decode("utf-8-sig")
+        except OSError as error:
+            raise ProtocolError(path, f"cannot be read ({error.strerror}): the protocol is incomplete") from error
+        except UnicodeDecodeError as error:
+            raise ProtocolError(path, f"is not text in UTF-8 ({error})") from error
+        self._hashes.append(hashlib.sha256(content).hexdigest())
+        return text
+
+    def lines(self, path: Path) -> Iterator[tuple[int, str]]:
+        """Lines with their numbers, without empty ones."""
+        return _numbered(self.text(path))
+
+    def columns(self, path: Path, separator: str, headers: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+        """The columns of a table, row i of each on line i + 2: as :meth:`table`, several times as fast."""
+        text = self.text(path)
+        first, *body = text.splitlines() or [""]
+        rows = [line.split(separator) for line in body]
+        header = tuple(first.split(separator))
+        plain = header in headers and set(map(len, rows)) == {len(header)} and (separator == " " or " " not in text)
+        if not plain or any("" in row for row in rows):
+            rows = [list(cells) for _, cells in _rows(path, _numbered(text), separator, headers)]
+        return list(zip(*rows, strict=True))
+
+    def table(
+        self, path: Path, separator: str, headers: Sequence[tuple[str, ...]]
+    ) -> Iterator[tuple[int, tuple[str, ...]]]:
+        """Rows below a header that must be one of ``headers``. Raises ProtocolError."""
+        return _rows(path, self.lines(path), separator, headers)
+
+
+def cells(path: Path, number: int, line: str, separator: str, count: int) -> tuple[str, ...]:
+    """The cells of a line, all of them filled. Raises ProtocolError."""
+    found = tuple(cell.strip() for cell in line.split(separator))
+    if len(found) != count or not all(found):
+        name = {" ": "space", "\t": "tab", ",": "comma"}[separator]
+        raise ProtocolError(path, f"needs {count} cells separated by {name}, got {line!r}", number)
+    return found
+
+
+def _numbered(text: str) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip():
+            yield number, line.strip(" ")
+
+
+def _rows(
+    path: Path, lines: Iterator[tuple[int, str]], separator: str, headers: Sequence[tuple[str, ...]]
+) -> Iterator[tuple[int, tuple[str, ...]]]:
+    number, line = next(lines, (1, ""))
+    header = tuple(cell.strip() for cell in line.split(separator))
+    if header not in headers:
+        known = " or ".join(repr(separator.join(one)) for one in headers)
+        raise ProtocolError(path, f"begins with {line!r} instead of the header {known}", number)
+    for number, line in lines:
+        yield number, cells(path, number, line, separator, len(header))

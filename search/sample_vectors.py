@@ -1,0 +1,270 @@
+"""Vectors of a protocol's samples: read from a file or made here, checked, and scored as asked.
+
+Scores are computed in double precision from the vectors as they were given: a cosine divides by lengths in double
+precision too, so that no rounding of a unit vector moves one score past another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoders.space import Modality
+from search.measurement import PointsError
+from search.scores import Similarity
+from search.trial_lists import VALIDATION, ListedPathError, Rows, TrialLists, canonical_path
+from search.two_way import Ranked, Side, rank_both_ways
+
+if TYPE_CHECKING:
+    from search.points import Points  # which loads what encodes
+
+MODALITY_OF_SUFFIX = {
+    **dict.fromkeys(("wav", "flac", "m4a", "mp3", "ogg", "opus", "aac"), Modality.VOICE),
+    **dict.fromkeys(("jpg", "jpeg", "png", "bmp", "webp", "pgm", "tif"), Modality.FACE),
+}
+_ARRAYS = {"path", "vector", "person", "modality", "dimension", "space", "space_digest", "identities"}
+_ROWS_AT_ONCE = 8192
+# Scores nearer than this are one score: sums of the same numbers in another order differ by less.
+_DECIMALS = 13
+
+
+@dataclass(frozen=True, eq=False)
+class SampleVectors:
+    """A vector for each sample of a protocol that has one.
+
+    Args:
+        vectors: (n, dimension) as given; finite, none of length zero.
+        rows: by modality (samples of the catalogue,) row of ``vectors``; −1: none.
+        digest: SHA-256 of the vectors and their paths.
+        space: name of their space, or empty.
+        space_digest: of their space, or empty where nobody said.
+        identities: whom the model was trained on, where that was said.
+        validation: by modality, rows of ``vectors`` and people of samples of validation people.
+        similarity: how two of them are compared.
+    """
+
+    vectors: NDArray[np.floating] = field(repr=False)
+    rows: Mapping[Modality, Rows] = field(repr=False)
+    digest: str = ""
+    space: str = ""
+    space_digest: str = ""
+    identities: frozenset[str] = frozenset()
+    validation: Mapping[Modality, tuple[Rows, Rows]] = field(default_factory=dict, repr=False)
+    similarity: Similarity = Similarity.COSINE
+
+    @classmethod
+    def nothing(cls, lists: TrialLists, dimension: int) -> SampleVectors:
+        """No vector for any sample."""
+        rows = {one: np.full(len(lists.catalogues[one].paths), -1, dtype=np.int32) for one in Modality}
+        return cls(np.zeros((0, dimension), dtype=np.float32), rows)
+
+    @classmethod
+    def of_points(cls, points: Points, lists: TrialLists) -> SampleVectors:
+        """The vectors of points that are called as the lists call them; others are left out."""
+        rows, start = {}, 0
+        for one in Modality:
+            place = {
+                canonical_path(one, path, lists.people)[0]: start + row for row, path in enumerate(points.paths[one])
+            }
+            rows[one] = np.array([place.get(path, -1) for path in lists.catalogues[one].paths], dtype=np.int32)
+            start += len(place)
+        vectors = np.concatenate([points.vectors[one] for one in Modality])
+        names = [path for one in Modality for path in points.paths[one]]
+        return cls(vectors, rows, _digest(names, vectors), points.space.name, points.space.digest)
+
+    @property
+    def present(self) -> dict[Modality, NDArray[np.bool_]]:
+        """By modality (samples of the catalogue,) whether each has a vector."""
+        return {modality: rows >= 0 for modality, rows in self.rows.items()}
+
+    def pairs(self, voices: Rows, faces: Rows) -> NDArray[np.float64]:
+        """(n,) scores of rows of the catalogues, higher for nearer."""
+        return self.compared(self.rows[Modality.VOICE][voices], self.rows[Modality.FACE][faces])
+
+    def compared(self, first: Rows, second: Rows) -> NDArray[np.float64]:
+        """(n,) scores of rows of ``vectors``."""
+        scores = np.empty(len(first))
+        for start in range(0, len(first), _ROWS_AT_ONCE):
+            part = slice(start, start + _ROWS_AT_ONCE)
+            one, other = self._prepared(first[part]), self._prepared(second[part])
+            if self.similarity is Similarity.EUCLIDEAN:
+                scores[part] = -np.sqrt(np.einsum("nd,nd->n", one - other, one - other))
+            else:
+                scores[part] = np.einsum("nd,nd->n", one, other)
+        return np.round(scores, _DECIMALS)
+
+    def both_ways(self, lists: TrialLists) -> Mapping[Modality, Ranked]:
+        """What each sample of the retrieval lists gets as a probe, by modality."""
+        if not all(len(rows) for rows in lists.retrieval.values()):
+            nothing = {one: np.zeros(len(rows), dtype=np.int64) for one, rows in lists.retrieval.items()}
+            empty = {one: np.full(len(rows), np.nan) for one, rows in lists.retrieval.items()}
+            return {one: Ranked(empty[one], empty[one], *(nothing[one],) * 4, 0) for one in Modality}
+        sides = self.sides(lists)
+        voices, faces = rank_both_ways(sides[Modality.VOICE], sides[Modality.FACE])
+        return {Modality.VOICE: voices, Modality.FACE: faces}
+
+    def sides(self, lists: TrialLists) -> dict[Modality, Side]:
+        """The samples of the retrieval lists; dot products of the two sides rank as the scores do."""
+        return {modality: self._side(lists, modality) for modality in Modality}
+
+    def _side(self, lists: TrialLists, modality: Modality) -> Side:
+        rows, catalogue = lists.retrieval[modality], lists.catalogues[modality]
+        prepared = self._prepared(self.rows[modality][rows])
+        if self.similarity is Similarity.EUCLIDEAN:
+            prepared = self._as_products(prepared, modality)
+        return Side(prepared, catalogue.person[rows], catalogue.recording[rows])
+
+    def _as_products(self, vectors: NDArray[np.float64], modality: Modality) -> NDArray[np.float64]:
+        """−‖a − b‖² = 2 a·b − ‖a‖² − ‖b‖², scaled to lie within −1 and 0."""
+        squares = np.einsum("nd,nd->n", vectors, vectors)
+        largest = 2.0 * float(np.sqrt(np.einsum("nd,nd->n", self.vectors, self.vectors, dtype=np.float64).max()))
+        ones = np.ones(len(vectors))
+        tail = (-squares, ones) if modality is Modality.VOICE else (ones, -squares)
+        return np.column_stack([np.sqrt(2.0) * vectors, *tail]) / largest
+
+    def _prepared(self, rows: Rows) -> NDArray[np.float64]:
+        vectors = self.vectors[rows].astype(np.float64)
+        if self.similarity is Similarity.EUCLIDEAN:
+            return vectors
+        if self.similarity is Similarity.CORRELATION:
+            vectors -= vectors.mean(axis=1, keepdims=True)
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(float).tiny)
+
+
+def read_sample_vectors(
+    path: Path, lists: TrialLists, similarity: Similarity = Similarity.COSINE, *, allow_missing: bool = False
+) -> SampleVectors:
+    """Read an npz file that holds ``path`` and ``vector``: of every sample that a list names, and perhaps of others.
+
+    Args:
+        path: the file; also one that ``visavox evaluate --export`` wrote.
+        lists: which samples are needed.
+        similarity: how vectors are compared.
+        allow_missing: leave out samples without a vector instead of refusing the file.
+
+    Raises:
+        PointsError: it is no such file, lacks samples, names people whom the protocol does not know, or holds a
+            vector that is no point; the message is one sentence.
+    """
+    held = _load(path)
+    vectors, paths = held["vector"], held["path"].astype(str)
+    _check(path, vectors, paths, held)
+    names = paths.tolist()
+    kinds = held["modality"].astype(str).tolist() if "modality" in held else [""] * len(names)
+    rows = {one: np.full(len(lists.catalogues[one].paths), -1, dtype=np.int32) for one in Modality}
+    catalogue = {one: lists.catalogues[one].row for one in Modality}
+    aside: dict[Modality, list[tuple[int, int]]] = {one: [] for one in Modality}
+    for number, (name, kind) in enumerate(zip(names, kinds, strict=True)):
+        modality = _modality(path, name, kind)
+        place = catalogue[modality].get(name)
+        if place is None:
+            canonical, person = _known(path, modality, name, lists)
+            place = catalogue[modality].get(canonical)
+            if place is None:
+                if lists.people.split[person] == VALIDATION:
+                    aside[modality].append((number, person))
+                continue
+        if rows[modality][place] >= 0:
+            raise PointsError(f"{path}: {name} comes twice")
+        rows[modality][place] = number
+    _refuse_missing(path, rows, lists, allow_missing)
+    return SampleVectors(
+        vectors, rows, _digest(names, vectors), *_stated(path, held), _identities(held),
+        {one: _columns(aside[one]) for one in Modality}, similarity,
+    )  # fmt: skip
+
+
+def _load(path: Path) -> dict[str, NDArray[Any]]:
+    if not path.is_file():
+        raise PointsError(f"{path}: there is no such file")
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+            held = {name: np.asarray(stored[name]) for name in stored.files}
+    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise PointsError(f"{path}: is no npz file without objects ({error})") from error
+    if unknown := sorted(set(held) - _ARRAYS):
+        raise PointsError(f"{path}: holds the unknown array {unknown[0]!r}; it may hold {', '.join(sorted(_ARRAYS))}")
+    if missing := sorted({"path", "vector"} - set(held)):
+        raise PointsError(f"{path}: lacks the array {missing[0]!r}; it holds {', '.join(sorted(held)) or 'nothing'}")
+    return held
+
+
+def _check(path: Path, vectors: NDArray[Any], paths: NDArray[Any], held: Mapping[str, NDArray[Any]]) -> None:
+    if vectors.ndim != 2 or not vectors.size or vectors.dtype.kind != "f" or paths.shape != vectors.shape[:1]:
+        raise PointsError(
+            f"{path}: needs a vector (n, dimension) of floats for each path (n,), got {vectors.dtype} {vectors.shape} "
+            f"for {paths.shape}"
+        )
+    if "modality" in held and held["modality"].shape != paths.shape:
+        raise PointsError(f"{path}: needs a modality for each path, got {held['modality'].shape} for {paths.shape}")
+    if "dimension" in held and (held["dimension"] != vectors.shape[1]).any():
+        raise PointsError(f"{path}: holds vectors of spaces of unlike dimension; faces and voices must share one space")
+    for start in range(0, len(vectors), _ROWS_AT_ONCE):
+        part = vectors[start : start + _ROWS_AT_ONCE]
+        lengths = np.einsum("nd,nd->n", part, part, dtype=np.float64)
+        for wrong in np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))[:1]:
+            what = "is not finite" if not np.isfinite(lengths[wrong]) else "has length 0, so no direction"
+            raise PointsError(f"{path}: the vector of {paths[start + wrong]} {what}")
+
+
+def _modality(path: Path, name: str, kind: str) -> Modality:
+    modality = MODALITY_OF_SUFFIX.get(name.rpartition(".")[2].lower()) if not kind else None
+    if kind:
+        if kind not in set(Modality):
+            raise PointsError(f"{path}: a modality is face or voice, got {kind!r}")
+        modality = Modality(kind)
+    if modality is None:
+        raise PointsError(f"{path}: {name!r} is neither a voice (.wav, …) nor a face (.jpg, …) by its name")
+    return modality
+
+
+def _known(path: Path, modality: Modality, name: str, lists: TrialLists) -> tuple[str, int]:
+    try:
+        canonical, person, _ = canonical_path(modality, name, lists.people)
+    except ListedPathError as error:
+        raise PointsError(f"{path}: {error}") from error
+    return canonical, person
+
+
+def _refuse_missing(path: Path, rows: Mapping[Modality, Rows], lists: TrialLists, allow_missing: bool) -> None:
+    lacking = {one: np.flatnonzero(rows[one] < 0) for one in Modality}
+    count = sum(map(len, lacking.values()))
+    if count and not allow_missing:
+        total = sum(map(len, rows.values()))
+        first = next(lists.catalogues[one].paths[lacking[one][0]] for one in Modality if len(lacking[one]))
+        raise PointsError(
+            f"{path}: has no vector for {count} of the {total} samples that the lists of {lists.name} name, such as "
+            f"{first}: give them, or leave their trials out with --allow-missing"
+        )
+
+
+def _stated(path: Path, held: Mapping[str, NDArray[Any]]) -> tuple[str, str]:
+    told = []
+    for name in ("space", "space_digest"):
+        values = sorted(set(np.atleast_1d(held[name]).astype(str).tolist())) if name in held else [""]
+        if len(values) != 1:
+            raise PointsError(f"{path}: holds vectors of {len(values)} spaces ({name}: {', '.join(values[:3])})")
+        told.append(values[0])
+    return told[0], told[1]
+
+
+def _identities(held: Mapping[str, NDArray[Any]]) -> frozenset[str]:
+    return frozenset(np.atleast_1d(held["identities"]).astype(str).tolist()) if "identities" in held else frozenset()
+
+
+def _columns(pairs: list[tuple[int, int]]) -> tuple[Rows, Rows]:
+    table = np.array(pairs, dtype=np.int32).reshape(-1, 2)
+    return table[:, 0], table[:, 1]
+
+
+def _digest(names: list[str], vectors: NDArray[Any]) -> str:
+    told = hashlib.sha256("\n".join(names).encode())
+    told.update(np.ascontiguousarray(vectors).data)
+    return told.hexdigest()
