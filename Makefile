@@ -50,6 +50,7 @@ benchmark: $(READY)
 	$(BIN)/python -m tests.benchmarks.training_speed
 	$(BIN)/python -m tests.benchmarks.query_throughput
 	$(BIN)/python -m tests.benchmarks.search_latency
+	$(BIN)/python -m tests.benchmarks.worker_speed
 
 clean:
 	rm -rf .venv visavox-data

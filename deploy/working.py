@@ -8,7 +8,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from deploy import reading
 from deploy.measuring import NoModel, take
 from deploy.settings import Settings, load_settings
 from deploy.wiring import OUTAGE_SECONDS, WORKER_PATIENCE_SECONDS, Installation, Outage
+from encoders.devices import count_devices, device_of
 from encoders.encoder import EncoderError
 from ingest.book import Book
 from ingest.flow import Intake, Ways, ingest_work
@@ -26,7 +27,7 @@ from ingest.queues import ALL_QUEUES, InProcessQueue, JobQueue
 from ingest.runner import LEASE_SECONDS, Held, Runner, Work
 from ingest.shards import SHARD_SECONDS, plan
 from ingest.tasks import NewJob, NewTask, Outcome, Queue, TaskState
-from ingest.worker import CeleryQueue, Making
+from ingest.worker import CeleryQueue, Making, child_number
 from search.answers import EnrolAnswer, Refusal
 from search.archive import Archive
 from search.evaluation import NothingToMeasure
@@ -86,6 +87,11 @@ def worker_making(queues: tuple[Queue, ...] = ALL_QUEUES) -> Making:
     return Making(make_book, make_runner, queues)
 
 
+def children_of(settings: Settings) -> int:
+    """How many children a worker has unless somebody says: one for each GPU, or one."""
+    return 1 if settings.embedded else count_devices(settings.device)
+
+
 def make_book() -> Book:
     """The book of work. Raises RecordsError."""
     settings = load_settings()
@@ -100,7 +106,8 @@ def make_runner(lease: float = LEASE_SECONDS, shard_seconds: float = SHARD_SECON
         lease: for which a task is nobody else's after this child was last heard of, seconds.
         shard_seconds: longest piece of a film that is one task.
     """
-    hands = _Hands(load_settings(), shard_seconds)
+    settings = load_settings()
+    hands = _Hands(replace(settings, device=device_of(settings.device, child_number())), shard_seconds)
     book = Book(hands.opened.database)
     work = {kind: hands.at_work(what) for kind, what in hands.work().items()}
     return Runner(book, work, OUTAGES, lease, on_idle=hands.rest, on_stall=lambda: os._exit(HANGS))

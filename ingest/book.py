@@ -338,15 +338,6 @@ class Book:
             return int(connection.scalar(sql.select(sql.func.count()).select_from(TASKS).where(ready)) or 0)
 
 
-def check_held(connection: Connection, claim: Claim) -> None:
-    """See, within another transaction, that a task is still held, and keep it so until that ends.
-
-    Raises:
-        LeaseLost: it is not.
-    """
-    _held(connection, claim)
-
-
 def _job(connection: Connection, job: str) -> sql.Row[Any]:
     """A job, which nobody else changes until the transaction ends. Raises UnknownJob."""
     row = _alone_with(connection, job)

@@ -222,7 +222,7 @@ def _piece(ways: Ways, held: Held, place: Any, work: Callable[[Path], Seen | Hea
             held.confirm()
             place.write(part)
     except MediaError as error:
-        return _ended(ways.desk.refuse(path, _media(held), held.claim.archive, error))
+        return _refused(ways, held, error)
     return Outcome()
 
 
@@ -244,10 +244,17 @@ def _join(ways: Ways, held: Held) -> Outcome:
         parts.remove(media, settings)
         return Outcome(next=[_in_pieces(held, media, plan)])
     except MediaError as error:
-        return _ended(ways.desk.refuse(path, media, archive, error))
+        return _refused(ways, held, error)
     report = ways.intake().enter(path, archive, extraction, held.confirm)
     parts.remove(media, settings)
+    parts.remove_stale()
     return _ended(report)
+
+
+def _refused(ways: Ways, held: Held, error: MediaError) -> Outcome:
+    """A film that cannot be read: what other pieces found of its people goes too."""
+    ways.parts.remove(_media(held), ways.desk.settings)
+    return _ended(ways.desk.refuse(_path(held), _media(held), held.claim.archive, error))
 
 
 def _path(held: Held) -> Path:

@@ -467,7 +467,7 @@ class _SoundClock:
     def finish(self, warnings: list[str]) -> NDArray[np.float32]:
         """(samples,) float32, everything added from the beginning on that is kept, finite and within [-1, 1]."""
         self._flush()
-        return self._waveform.finish(1, warnings)
+        return self._waveform.finish(warnings)
 
     def _flush(self) -> None:
         if self._resampler is not None:

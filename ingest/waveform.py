@@ -47,11 +47,10 @@ class Waveform:
             start = self._grow(count - self._count)
             self._room[start : self._count] = 0.0
 
-    def finish(self, channels: int, warnings: list[str]) -> NDArray[np.float32]:
+    def finish(self, warnings: list[str]) -> NDArray[np.float32]:
         """Everything added, finite and within [-1, 1]; it can be called once, as the last.
 
         Args:
-            channels: number of channels that were mixed.
             warnings: sentences about what was odd are added here.
 
         Returns:
@@ -68,10 +67,7 @@ class Waveform:
             for start in range(0, len(whole), _BLOCK):
                 np.nan_to_num(whole[start : start + _BLOCK], copy=False, nan=0.0, posinf=0.0, neginf=0.0)
             low, high = _range(whole)
-        peak = max(-low, high)
-        if peak > 1.0 and channels > 2:
-            whole /= np.float32(peak)  # the mix of many channels is louder than each: no clipping
-        elif peak > 1.0:
+        if low < -1.0 or high > 1.0:
             np.clip(whole, -1.0, 1.0, out=whole)
         return whole
 

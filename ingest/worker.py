@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from billiard import current_process
 from celery import Celery, bootsteps, signals
 from celery.worker import state as worker_state
 from kombu.exceptions import OperationalError
@@ -220,6 +221,11 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
+def child_number() -> int:
+    """Which of its worker's children this process is, from 0; one that takes a dead one's place has its number."""
+    return int(getattr(current_process(), "index", 0))
+
+
 class _Watch(bootsteps.StartStopStep):  # type: ignore[misc]
     """Looks, in a worker's main process, after leases that ran out and tasks that nobody was woken up for."""
 
@@ -242,12 +248,12 @@ class _Watch(bootsteps.StartStopStep):  # type: ignore[misc]
 
     @staticmethod
     def _look(app: Any, consumer: Any, making: Making) -> None:  # noqa: ANN401
-        book: Book = app.book()
         with suppress(RecordsError):  # away for a moment, like everything
+            book: Book = app.book()
             book.take_back()
-        idle = consumer.pool.num_processes - len(worker_state.reserved_requests)
-        if idle > 0:
-            ring_for_all(app, book, making.queues, idle)
+            idle = consumer.pool.num_processes - len(worker_state.reserved_requests)
+            if idle > 0:
+                ring_for_all(app, book, making.queues, idle)
 
 
 def _died(app: Any) -> Callable[..., None]:  # noqa: ANN401
@@ -354,7 +360,7 @@ def run_worker(app: Celery, concurrency: int = 1) -> int:
 
     Args:
         app: from :func:`make_app`, with making.
-        concurrency: child processes. Each loads its own models; an embedded index allows one.
+        concurrency: child processes, one for each GPU. Each loads its own models; an embedded index allows one.
     """
     making: Making = app.made_of[1]
     signals.task_failure.connect(_died(app), weak=False)

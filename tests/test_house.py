@@ -28,6 +28,8 @@ DOORS = {
     "dlib": {"encoders/"},
     "torch": {"encoders/", "training/"},
     "typer": {"deploy/cli/"},
+    "matplotlib": {"search/plots.py"},
+    "sklearn": {"search/figures.py"},
 }
 
 

@@ -92,7 +92,9 @@ def _need_key(host: str) -> None:
 
 def worker(
     queues: Annotated[str, typer.Option(help="Queues to work on, separated by commas; all by default.")] = "",
-    concurrency: Annotated[int, typer.Option(min=1, help="Child processes; 1 with an embedded index.")] = 1,
+    concurrency: Annotated[
+        int, typer.Option(min=0, help="Child processes; 0: one for each GPU, or one. 1 with an embedded index.")
+    ] = 0,
 ) -> None:
     """Do what others ask for through the broker.
 
@@ -109,12 +111,12 @@ def worker(
         if settings.embedded and concurrency > 1:
             raise UsageError("the embedded index has one owner: use --concurrency 1, or set VISAVOX_MILVUS_URI")
         from deploy.beside import beside_for_who_waits
-        from deploy.working import worker_making
+        from deploy.working import children_of, worker_making
         from ingest.worker import make_app, run_worker
 
         app = make_app(settings.broker_url, worker_making(chosen))
         with nullcontext() if queues or settings.embedded else beside_for_who_waits():
-            code = run_worker(app, concurrency)
+            code = run_worker(app, concurrency or children_of(settings))
         raise typer.Exit(code)
 
 

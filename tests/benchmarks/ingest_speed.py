@@ -1,5 +1,7 @@
 """Ingest in × real time, beside its own networks on ready arrays: ``python -m tests.benchmarks.ingest_speed``.
 
+``--device cuda`` measures the encoders on a GPU; the detectors run on the processor all the same.
+
 The reference is measured in the same run: every call of the detector, the speech detector and the encoders is
 remembered with its arguments, and repeated without anything between. Their time is what ingest would take if
 decoding, following, pairing and writing cost nothing. One thread a network, so that what overlaps is the product's
@@ -8,6 +10,7 @@ own doing. Films are made here, or given as arguments.
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import sys
@@ -71,8 +74,8 @@ class Watched:
 class Bench:
     """An installation whose networks can be watched."""
 
-    def __init__(self, home: Path) -> None:
-        self.opened = Installation(load_settings({"VISAVOX_HOME": str(home), "VISAVOX_DEVICE": "cpu"}))
+    def __init__(self, home: Path, device: str) -> None:
+        self.opened = Installation(load_settings({"VISAVOX_HOME": str(home), "VISAVOX_DEVICE": device}))
         self._detector, self._listener = load_face_detector(), load_speech_detector()
 
     def ingest(self, films: list[Path], reading: str, calls: Calls | None = None) -> tuple[float, float]:
@@ -99,9 +102,9 @@ class Bench:
         return wall, sum(report.seconds_of_media for report in reports)
 
 
-def measure(films: list[Path], home: Path) -> dict[str, Any]:
+def measure(films: list[Path], home: Path, device: str) -> dict[str, Any]:
     """Ingest films and repeat their networks' calls in turn; medians of the rounds, seconds."""
-    bench, calls = Bench(home), Calls()
+    bench, calls = Bench(home, device), Calls()
     bench.ingest(films, "0" * 64, calls)  # warms up, and remembers
     walls, networks = [], []
     seconds = 0.0
@@ -113,6 +116,7 @@ def measure(films: list[Path], home: Path) -> dict[str, Any]:
     alone = [sum(spent.values()) for spent in networks]
     wall = statistics.median(walls)
     return {
+        "device": device,
         "films": len(films),
         "seconds_of_media": round(seconds, 1),
         "seconds": round(wall, 2),
@@ -132,12 +136,16 @@ def make_films(folder: Path) -> list[Path]:
     return [film.path for film in made.films]
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Measure the given films, or a few made for it."""
-    with TemporaryDirectory() as folder:
-        films = [Path(argument) for argument in arguments] or make_films(Path(folder) / "media")
-        sys.stdout.write(json.dumps(measure(films, Path(folder) / "home"), indent=1) + "\n")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("films", nargs="*", type=Path)
+    parser.add_argument("--device", default="cpu")
+    asked = parser.parse_args()
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # the index may still write
+        films = asked.films or make_films(Path(folder) / "media")
+        sys.stdout.write(json.dumps(measure(films, Path(folder) / "home", asked.device), indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -43,7 +43,9 @@ def test_shipped_thresholds_rise_with_the_gallery_and_hold_on_people_who_did_not
         if row["level"] == OPERATING_LEVEL:
             assert shipped.among(row["people"]).threshold == pytest.approx(row["threshold"], abs=1e-3)
         if row["strangers_named"] is not None:
-            assert row["strangers_named"] <= 2 * row["level"] and row["missed"] <= 0.2
+            assert row["strangers_named"] <= 2 * row["level"]
+            # naming ten times fewer strangers costs some of those who are known
+            assert row["missed"] <= (0.2 if row["level"] == OPERATING_LEVEL else 0.3)
 
 
 def test_the_law_holds_on_many_more_people(shared_media: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -11,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,11 @@ from deploy.wiring import Installation
 from deploy.working import queue_of
 from ingest.flow import ingest_job
 from ingest.jobpage import JobPage, JobPages
+from ingest.ledger import RecordsError
 from tests.deploy import chaos_worker
 from tests.deploy.test_topologies import clean
 from tests.ingest.conftest import StoppableRedis
+from tests.real_postgres import real_postgres
 from tests.search.held import assert_nothing_is_left_over, held
 from tests.search.real_milvus import RealMilvus
 from training.population.folder import MediaSize, write_demo_media
@@ -103,11 +106,13 @@ def as_it_ended(environment: dict[str, str]) -> dict[str, Any]:
     home = Path(environment["VISAVOX_HOME"])
     with installed(environment) as opened:
         status = opened.archive.status()
-    kept = held(home)
+        kept = held(home, opened.database if "VISAVOX_DATABASE_URL" in environment else None)
     assert_nothing_is_left_over(kept)
     assert not list((home / "parts").glob("*/*"))
-    return {"spaces": status.spaces, "media": status.media, "failed": status.failed} | {
-        name: kept[name] for name in ("media", "tracks", "on disk")
+    # PostgreSQL gives JSON as what it stands for, SQLite as it is written
+    media = [tuple(json.dumps(one) if isinstance(one, list) else one for one in row) for row in kept["media"]]
+    return {"spaces": status.spaces, "counts": (status.media, status.failed), "media": media} | {
+        name: kept[name] for name in ("tracks", "on disk")
     }
 
 
@@ -148,15 +153,18 @@ def wild_run(
     striker.start()
     try:
         deadline = time.monotonic() + 60 * len(media) + 120 * len(blows)
-        while pages.page(job).finished is None:
+        ended = False
+        while not ended:
             assert time.monotonic() < deadline, pages.page(job)
             time.sleep(0.2)
+            with suppress(RecordsError):  # its server may have been struck
+                ended = pages.page(job).finished is not None
+        return pages.page(job)
     finally:
         over.set()
         striker.join()
         fleet.dismiss()
         opened.close()
-    return pages.page(job)
 
 
 @pytest.mark.timeout(600)
@@ -201,3 +209,32 @@ def test_forty_films_survive_every_kind_of_blow(tmp_path: Path) -> None:
     finally:
         redis.stop()
         milvus.stop()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_records_on_postgresql_survive_what_befalls_their_server(
+    tmp_path: Path, stoppable_redis: StoppableRedis, milvus_server: str
+) -> None:
+    media = write_media(tmp_path, films=12, seconds=8.0)
+    expected = quiet_run(tmp_path / "quiet", media)
+    with real_postgres() as postgres, postgres.database() as url:
+
+        def cut(_chance: random.Random) -> None:
+            postgres.end_connections()
+
+        def crash(chance: random.Random) -> None:
+            postgres.crash()
+            time.sleep(chance.uniform(0.5, 6.0))
+            postgres.start()
+
+        server = {
+            "VISAVOX_HOME": str(tmp_path / "home"), "VISAVOX_DEVICE": "cpu", "VISAVOX_MILVUS_URI": milvus_server,
+            "VISAVOX_DATABASE_URL": url, "VISAVOX_BROKER_URL": stoppable_redis.url,
+        }  # fmt: skip
+        fleet = Fleet(server, tmp_path / "log", stoppable_redis)
+        page = wild_run(fleet, media, 3, [cut, fleet.kill_child, crash, fleet.kill_worker, cut, crash, cut], 6.0)
+        print(fleet.log.read_text()[-20000:])
+        assert {Path(one.path).name for one in page.first_errors} == {"torn.mp4", "text.mp4"}
+        assert page.counts["failed"] == 2 and page.files == len(media)
+        assert as_it_ended(server) == expected

@@ -26,6 +26,7 @@ from search.people import UnknownPerson
 from tests.encoders.shared_encoder import make_shared_encoder
 
 IDENTITY = ("face_identity", "voice_identity")
+DEVICE = "cpu"
 SOME = ("av/grid/grid_s1/bbaf2n.mpg", "voices/librispeech/1688", "faces/lfw/Ariel_Sharon", "edge/no_audio_stream/x")
 
 
@@ -67,8 +68,8 @@ def vectors(environment: dict[str, str]) -> dict[str, np.ndarray]:
 
 
 def assert_same_rows(tmp_path: Path, redis_url: str, milvus_server: str | None, media: list[Path]) -> None:
-    laptop = {"VISAVOX_HOME": str(tmp_path / "laptop"), "VISAVOX_DEVICE": "cpu"}
-    server = {"VISAVOX_HOME": str(tmp_path / "server"), "VISAVOX_DEVICE": "cpu", "VISAVOX_BROKER_URL": redis_url}
+    laptop = {"VISAVOX_HOME": str(tmp_path / "laptop"), "VISAVOX_DEVICE": DEVICE}
+    server = {"VISAVOX_HOME": str(tmp_path / "server"), "VISAVOX_DEVICE": DEVICE, "VISAVOX_BROKER_URL": redis_url}
     if milvus_server:
         server["VISAVOX_MILVUS_URI"] = milvus_server
     paths = [str(path) for path in media]

@@ -1,7 +1,7 @@
 """A worker that does what a file's own text says: ``count``, ``raise``, ``die``, ``hang`` or ``sleep SECONDS``.
 
-Run as ``python -m tests.ingest.counting_worker BROKER_URL DATABASE_URL LEASE [QUEUES]``. Every run of a file adds a
-line to ``<file>.runs``.
+Run as ``python -m tests.ingest.counting_worker BROKER_URL DATABASE_URL LEASE CHILDREN [QUEUES]``. Every run of a file
+adds a line to ``<file>.runs``, every child one with its number to the file that ``COUNTING_WORKER_LOADS`` names.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ingest.jobs import FileReport
 from ingest.ledger import open_database
 from ingest.runner import Runner
 from ingest.tasks import Queue
-from ingest.worker import Limits, Making, make_app, run_worker
+from ingest.worker import Limits, Making, child_number, make_app, run_worker
 from tests.ingest.small_jobs import Reader, work_of
 
 
@@ -48,7 +48,7 @@ def book_at(database_url: str) -> Book:
 
 def runner_at(database_url: str, lease: float) -> Runner:
     with Path(os.environ["COUNTING_WORKER_LOADS"]).open("a") as loads:
-        loads.write(f"{os.getpid()}\n")
+        loads.write(f"{os.getpid()} {child_number()}\n")
     return Runner(book_at(database_url), work_of(Counting()), (ConnectionError,), lease)
 
 
@@ -63,6 +63,6 @@ def making(database_url: str, lease: float, queues: tuple[Queue, ...] = tuple(Qu
 
 
 if __name__ == "__main__":
-    broker, database, lease_seconds, *wanted = sys.argv[1:]
+    broker, database, lease_seconds, children, *wanted = sys.argv[1:]
     taken = tuple(Queue(one) for one in wanted) or tuple(Queue)
-    sys.exit(run_worker(make_app(broker, making(database, float(lease_seconds), taken)), concurrency=1))
+    sys.exit(run_worker(make_app(broker, making(database, float(lease_seconds), taken)), int(children)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -224,6 +225,34 @@ def test_a_walk_finds_the_files_of_its_job(house: House, tmp_path: Path) -> None
     page = JobPages(house.book.database).page(job)
     assert page.counts["done"] == 1 and page.result is not None and page.result["ignored"] == 1
     assert page.result["failed"] == [{"path": str(tmp_path / "none"), "reason": "there is no such file or folder"}]
+
+
+def test_pieces_of_a_film_that_ends_in_the_report_go(house: House, film: Path) -> None:
+    job = house.book.open_job(ingest_job([film], "films"))
+    house.do(pieces=3)
+    assert len(house.pieces()) == 3
+    film.write_bytes(film.read_bytes() + b"more")
+    house.do()
+    assert house.file(job).state == "failed" and house.pieces() == []
+
+
+def test_pieces_that_a_cancelled_job_left_go_with_the_next_film(house: House, film: Path, tmp_path: Path) -> None:
+    cancelled = house.book.open_job(ingest_job([film], "films"))
+    house.do(pieces=2)
+    house.book.cancel(cancelled)
+    (left,) = house.parts.glob("*")
+    other = tmp_path / "other.mp4"
+    write_film(other, (scene(number) for number in range(80)), 25, None)
+    house.book.open_job(ingest_job([other], "films"))
+    house.do()
+    assert len(house.pieces()) == 2
+    for path in (left, *left.iterdir()):
+        os.utime(path, (time.time() - 4 * 24 * 3600, time.time() - 4 * 24 * 3600))
+    third = tmp_path / "third.mp4"
+    write_film(third, (scene(number) for number in range(90)), 25, None)
+    house.book.open_job(ingest_job([third], "films"))
+    house.do()
+    assert house.pieces() == [] and not left.exists()
 
 
 def test_pieces_without_news_are_removed(house: House, film: Path) -> None:

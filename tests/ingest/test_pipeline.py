@@ -17,6 +17,7 @@ from ingest.pairing import PairingSettings
 from ingest.pipeline import ExtractionSettings, Extractor, every
 from ingest.track import Speaking, media_id
 from ingest.voices import VoiceSettings
+from tests.ingest.coloured_faces import LoudnessDetector
 from tests.ingest.drawn_faces import FixedFaces, draw_face
 
 
@@ -31,16 +32,6 @@ class BrightSquare:
         eyes = np.float32([[20, -10], [10, -10], [-20, -10], [-10, -10], [0, 10]])
         box = (width / 2 - 30, height / 2 - 30, width / 2 + 30, height / 2 + 30)
         return [DetectedFace(box, 2.0, eyes + middle)]
-
-
-class LoudnessDetector:
-    """What is loud is speech."""
-
-    frame_seconds = 0.01
-
-    def probabilities(self, waveform):
-        frames = waveform[: len(waveform) // 160 * 160].reshape(-1, 160)
-        return (np.abs(frames).mean(axis=1) > 0.01).astype(np.float32)
 
 
 def tone(seconds):

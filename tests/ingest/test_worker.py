@@ -46,7 +46,7 @@ class House:
     def queue(self) -> CeleryQueue:
         return CeleryQueue(self.broker, self.book, self.said.append)
 
-    def start(self, *queues: Queue) -> subprocess.Popen[bytes]:
+    def start(self, *queues: Queue, children: int = 1) -> subprocess.Popen[bytes]:
         command = [
             sys.executable,
             "-m",
@@ -54,6 +54,7 @@ class House:
             self.broker,
             self.database,
             str(LEASE),
+            str(children),
             *queues,
         ]
         environment = os.environ | {"COUNTING_WORKER_LOADS": str(self.folder / "loads")}
@@ -87,6 +88,11 @@ class House:
     def child(self, name: str) -> int:
         """Process id of the one that ran a file last."""
         return int(self.path(name).with_suffix(".runs").read_text().splitlines()[-1].split()[0])
+
+    def loads(self) -> list[tuple[int, int]]:
+        """Process id and number of each child that was made."""
+        lines = (self.folder / "loads").read_text().splitlines()
+        return [(int(child), int(number)) for child, number in map(str.split, lines)]
 
     def files(self, job: str) -> dict[str, FileStanding]:
         return {Path(one.path).stem: one for one in JobPages(self.book.database).files(job)}
@@ -125,7 +131,7 @@ def test_a_worker_reads_good_bad_and_deadly_files_and_loads_once_per_process(hou
     assert files["bad"].reason == "ZeroDivisionError: no division"
     assert "ended the process" in (files["deadly"].reason or "")
     assert [house.runs(name) for name in files] == [1, MOST_ATTEMPTS, MOST_ATTEMPTS, 1]
-    children = (house.folder / "loads").read_text().split()
+    children = [child for child, _ in house.loads()]
     assert len(children) == len(set(children)) and house.path("good").with_suffix(".runs").read_text().endswith(
         "films\n"
     )
@@ -158,6 +164,17 @@ def test_two_workers_share_the_files_of_a_job(house: House) -> None:
     wait_for(lambda: len((house.folder / "worker.log").read_text().split("ready.")) == 3)
     assert house.finished(house.submit(**{f"film{n}": "sleep 0.5" for n in range(8)})).counts["done"] == 8
     assert len({house.child(f"film{n}") for n in range(8)}) == 2
+
+
+def test_a_worker_numbers_its_children_and_a_dead_ones_successor_takes_its_number_over(house: House) -> None:
+    house.start(children=2)
+    house.finished(house.submit(a="sleep 3", b="sleep 3"))
+    first = house.loads()
+    assert sorted(number for _, number in first) == [0, 1]
+    dead, number = first[0]
+    os.kill(dead, signal.SIGKILL)
+    house.finished(house.submit(c="sleep 3", d="sleep 3"))
+    assert [number for _, number in house.loads()[2:]] == [number]
 
 
 def test_bells_that_are_lost_with_redis_are_rung_again(house: House) -> None:
