@@ -49,6 +49,8 @@ class Asked:
         allow_seen: measure also what was trained on people of the test.
         allow_missing: leave out trials of samples that are not there.
         export: a file for the vectors.
+        html: a file for the report as a page.
+        markdown: a file for it as Markdown.
     """
 
     protocol: Path
@@ -62,6 +64,8 @@ class Asked:
     allow_seen: bool = False
     allow_missing: bool = False
     export: Path | None = None
+    html: Path | None = None
+    markdown: Path | None = None
 
 
 def measure_protocol(asked: Asked, told: Told = lambda *_: None) -> dict[str, Any]:
@@ -91,7 +95,29 @@ def measure_protocol(asked: Asked, told: Told = lambda *_: None) -> dict[str, An
 
         export_vectors(asked.export, measured.vectors, lists)
     told("scoring", 1, 1, "")
+    if asked.html is not None or asked.markdown is not None:
+        told("drawing the report", 0, 1, "")
+        _write_pages(asked, lists, report, measured.vectors, other.vectors if other else None)
+        told("drawing the report", 1, 1, "")
     return report
+
+
+def _write_pages(
+    asked: Asked, lists: TrialLists, report: dict[str, Any], vectors: SampleVectors, other: SampleVectors | None
+) -> None:
+    from search.report_page import as_html, as_markdown, nothing_to_see
+    from search.report_pictures import examples, pictures
+
+    if asked.markdown is not None:
+        asked.markdown.write_text(as_markdown(report), encoding="utf-8")
+    if asked.html is not None:
+        drawn, searches = pictures(report, lists, vectors, other), examples(lists, vectors)
+        seen: Callable[[str], bytes | None] = nothing_to_see
+        if asked.media is not None:
+            from search.thumbnails import thumbnails
+
+            seen = thumbnails(lists, asked.media)
+        asked.html.write_text(as_html(report, drawn, searches, seen), encoding="utf-8")
 
 
 def _measured(asked: Asked, lists: TrialLists, model: str | None, told: Told) -> Measured:

@@ -23,7 +23,8 @@ SIZE = (5.2, 4.0)
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F", "#5B3A9E")
 _STYLES = ("-", "--", ":", "-.")
 _MARKS = {Modality.FACE: "o", Modality.VOICE: "^"}
-_RATES = (0.001, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9)
+_RATES = (0.001, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95)
+_SHOWN_RATES = (0.0004, 0.99)
 # Ids of the same drawing are the same; letters are lines, so that no font is needed.
 _SETTINGS: Any = {"svg.hashsalt": "visavox", "svg.fonttype": "path"}
 
@@ -44,6 +45,7 @@ def det_picture(curves: Mapping[str, Curve], title: str) -> str:
     ticks = _deviation(np.array(_RATES))
     axes.plot(ticks, ticks, color="black", linewidth=0.8, linestyle=":", label="equal errors")
     _lines(axes, drawn)
+    axes.set(xlim=tuple(_deviation(np.array(_SHOWN_RATES))), ylim=tuple(_deviation(np.array(_SHOWN_RATES))))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks(ticks.tolist(), [f"{rate:g}" for rate in _RATES])
     return _svg(figure, axes)

@@ -60,6 +60,10 @@ def evaluate(
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="With --protocol: leave out trials whose samples are not there.")
     ] = False,
+    html: Annotated[
+        Path | None, typer.Option(help="With --protocol: write the report with its pictures to this page.")
+    ] = None,
+    markdown: Annotated[Path | None, typer.Option(help="With --protocol: write the report to this text.")] = None,
     export: Annotated[Path | None, typer.Option(help="Write what was scored to this .npz file.")] = None,
     json: Json = False,
 ) -> None:
@@ -78,14 +82,18 @@ def evaluate(
         raise UsageError(
             "--media, --embeddings, --compare, --through, --allow-seen and --allow-missing go with --protocol"
         )
-    if protocol is None and (similarity != "cosine" or not intervals):
-        raise UsageError("--similarity and --no-intervals go with --protocol")
+    if protocol is None and (similarity != "cosine" or not intervals or html or markdown):
+        raise UsageError("--similarity, --no-intervals, --html and --markdown go with --protocol")
     if export is not None and (export.suffix != ".npz" or export.is_dir()):
         raise UsageError(f"--export names a file that ends in .npz, not {export}")
     if people is not None and not people.is_dir():
         raise NothingDone("not_found", f"{people}: there is no such folder")
-    if export is not None and not (export.absolute().parent.is_dir() and os.access(export.absolute().parent, os.W_OK)):
-        raise NothingDone("not_found", f"{export}: its folder is not there or cannot be written to")
+    for written in (export, html, markdown):
+        folder = written.absolute().parent if written is not None else None
+        if folder is not None and not (folder.is_dir() and os.access(folder, os.W_OK)):
+            raise NothingDone("not_found", f"{written}: its folder is not there or cannot be written to")
+        if written is not None and written.is_dir():
+            raise UsageError(f"{written} is a folder: name a file")
     if protocol is not None:
         _must_fit(media, embeddings, compare, similarity, through)
         from deploy.protocols import Asked
@@ -93,7 +101,7 @@ def evaluate(
 
         asked_of_lists = Asked(
             protocol, media, embeddings, model, compare, Similarity(similarity), through is not None, intervals,
-            allow_seen, allow_missing, export.absolute() if export is not None else None,
+            allow_seen, allow_missing, export.absolute() if export is not None else None, html, markdown,
         )  # fmt: skip
         _on_protocol(asked_of_lists, json)
         return

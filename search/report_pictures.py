@@ -1,0 +1,194 @@
+"""The pictures of a protocol's report, and examples of what its searches found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoders.space import Modality
+from search import plots
+from search.figures import Curve, chosen_people, det, map_embeddings, roc, score_histogram
+from search.report_tables import GROUPS, ORACLES, SPLITS, WAYS
+from search.sample_vectors import SampleVectors
+from search.trial_lists import DIRECTIONS, UNSEEN, PairList, TrialLists
+
+MAP_PEOPLE = 8
+MAP_SAMPLES = 40
+"""Of each person and modality in a map, as bi_quintuple's authors drew it (Table and figure of eight people)."""
+EXAMPLES = 6
+HITS_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawing for a page.
+
+    Args:
+        title: what it shows.
+        svg: an svg element.
+        note: how to read it, a sentence, or empty.
+    """
+
+    title: str
+    svg: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Found:
+    """One answer of a search: its path, and whether it is right."""
+
+    path: str
+    right: bool
+
+
+@dataclass(frozen=True)
+class Example:
+    """A search and its first answers.
+
+    Args:
+        way: ``voice_to_face`` or ``face_to_voice``.
+        probe: path of what was asked with.
+        person: whom it shows.
+        found: the first answers, best first.
+    """
+
+    way: str
+    probe: str
+    person: str
+    found: tuple[Found, ...]
+
+
+def pictures(
+    report: Mapping[str, Any], lists: TrialLists, vectors: SampleVectors, before: SampleVectors | None = None
+) -> list[Picture]:
+    """All pictures of a report, in the order in which they are looked at.
+
+    Args:
+        report: of :func:`search.protocol_report.report_on`.
+        lists: its lists.
+        vectors: that were measured.
+        before: another model's, to draw both maps: what training changed.
+    """
+    trials = lists.usable(vectors.present)
+    drawn = [*_verification(trials, vectors), *_retrieval(report), *_matching(report)]
+    chosen = _people_of_maps(trials)
+    drawn += _maps(trials, vectors, chosen, "People")
+    if before is not None:
+        drawn += _maps(lists.usable(before.present), before, chosen, "The same people in the other model")
+    return drawn
+
+
+def _verification(trials: TrialLists, vectors: SampleVectors) -> Iterator[Picture]:
+    for split, groups in trials.verification.items():
+        scored = {name: (vectors.pairs(pairs.voices, pairs.faces), pairs.genuine) for name, pairs in groups.items()
+                  if _both_kinds(pairs)}  # fmt: skip
+        if not scored:
+            continue
+        words = SPLITS[split]
+        curves = {GROUPS.get(name, name).partition(",")[0]: roc(*one) for name, one in scored.items()}
+        yield Picture(f"ROC, {words}", plots.roc_picture(curves, f"ROC, {words}"))
+        curves = {name: det(*one) for name, one in scored.items()}
+        title = f"DET, {words}"
+        yield Picture(title, plots.det_picture(curves, title), "Nearer to the lower left corner is better.")
+        for name in ("U", "G"):
+            if split == UNSEEN and name in scored:
+                title = f"Scores of pairs, {GROUPS[name]}"
+                note = "The less the two overlap, the better they are told apart."
+                yield Picture(title, plots.histogram_picture(score_histogram(*scored[name]), title), note)
+
+
+def _both_kinds(pairs: PairList) -> bool:
+    return bool(pairs.genuine.any() and not pairs.genuine.all())
+
+
+def _retrieval(report: Mapping[str, Any]) -> Iterator[Picture]:
+    curves = {}
+    for way, figures in report["retrieval"].items():
+        trees = {"model": figures} | {words: report["oracles"][one]["retrieval"][way] for one, words in ORACLES.items()}
+        for name, tree in trees.items():
+            if tree["cmc"]:
+                places = np.arange(1, len(tree["cmc"]) + 1, dtype=np.float64)
+                curves[f"{WAYS[way]}, {name}"] = Curve(places, np.array(tree["cmc"], dtype=np.float64))
+    if curves:
+        yield Picture("Cumulative match", plots.cmc_picture(curves, "Cumulative match"))
+
+
+def _matching(report: Mapping[str, Any]) -> Iterator[Picture]:
+    for way, groups in report["matching_1_to_n"].items():
+        curves = {}
+        for group, sizes in groups.items():
+            known = {int(number): one["accuracy"] for number, one in sizes.items() if one["accuracy"] is not None}
+            if known:
+                numbers = sorted(known)
+                curves[group] = Curve(np.array(numbers, dtype=np.float64), np.array([known[one] for one in numbers]))
+        if curves:
+            title = f"Matching 1:N, {WAYS[way]}"
+            yield Picture(title, plots.matching_picture(curves, title))
+
+
+def _people_of_maps(trials: TrialLists) -> tuple[str, ...]:
+    people = {
+        modality: [trials.people.names[one] for one in trials.catalogues[modality].person[rows].tolist()]
+        for modality, rows in trials.retrieval.items()
+    }
+    return chosen_people(people, MAP_PEOPLE)
+
+
+def _maps(trials: TrialLists, vectors: SampleVectors, chosen: Sequence[str], title: str) -> Iterator[Picture]:
+    note = "A colour is a person, circles are faces, triangles voices; distances between groups mean little in t-SNE."
+    places, people = {}, {}
+    for modality, rows in trials.retrieval.items():
+        of_whom = trials.catalogues[modality].person[rows]
+        wanted = np.isin(of_whom, [trials.people.number[name] for name in chosen])
+        places[modality] = _unit(vectors.vectors[vectors.rows[modality][rows[wanted]]])
+        people[modality] = [trials.people.names[one] for one in of_whom[wanted].tolist()]
+    for method in ("PCA", "t-SNE"):
+        try:
+            drawn = map_embeddings(places, people, chosen, each=MAP_SAMPLES, method=method)
+        except ValueError:  # too few to draw
+            return
+        yield Picture(f"{title} ({method})", plots.map_picture(drawn, title), note)
+
+
+def _unit(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
+    known = vectors.astype(np.float64)
+    return np.asarray(known / np.maximum(np.linalg.norm(known, axis=1, keepdims=True), np.finfo(float).tiny))
+
+
+def examples(
+    lists: TrialLists, vectors: SampleVectors, *, count: int = EXAMPLES, shown: int = HITS_SHOWN, seed: int = 0
+) -> list[Example]:
+    """A few searches in each direction with their first answers; the probes are drawn by a seed, not chosen.
+
+    Args:
+        lists: of the protocol.
+        vectors: that were measured.
+        count: searches in each direction.
+        shown: answers of each.
+        seed: of the draw.
+    """
+    trials = lists.usable(vectors.present)
+    if not all(len(rows) for rows in trials.retrieval.values()):
+        return []
+    sides, told = vectors.sides(trials), []
+    for probe, way in DIRECTIONS.items():
+        asking, answering = sides[probe], sides[probe.other]
+        mine, theirs = (_paths(trials, modality) for modality in (probe, probe.other))
+        drawn = np.random.default_rng(seed).permutation(len(mine))[:count]
+        for row in sorted(drawn.tolist()):
+            scores = answering.vectors @ asking.vectors[row]
+            best = np.argsort(-scores, kind="stable")[:shown].tolist()
+            person = int(asking.person[row])
+            found = tuple(Found(theirs[one], bool(answering.person[one] == person)) for one in best)
+            told.append(Example(way, mine[row], trials.people.names[person], found))
+    return told
+
+
+def _paths(trials: TrialLists, modality: Modality) -> list[str]:
+    paths = trials.catalogues[modality].paths
+    return [paths[row] for row in trials.retrieval[modality].tolist()]
