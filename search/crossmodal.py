@@ -21,9 +21,9 @@ from search import metrics
 from search.archive import NO_SPAN
 from search.evaluation import BOOTSTRAP_DRAWS, BOOTSTRAP_SEED, PROBES_AT_ONCE, NothingToMeasure
 from search.intervals import Interval, Pairs, bootstrap_interval, percentiles, verification_draws
+from search.measurement import Model
 from search.points import (
     CrossModalEncoder,
-    Model,
     Points,
     PointsError,
     Readers,

@@ -58,8 +58,8 @@ def _figures(report: Mapping[str, Any]) -> Iterator[str]:
     ]  # fmt: skip
     for way, figures in report["retrieval"].items():
         yield f"Retrieval, {_TITLES[way]}: {figures['probes']} probes in {figures['gallery']}"
-        for name, interval, chance in rows:
-            yield _row(f"  {name.replace('_', ' ')}", report, ("retrieval", way), name, interval, chance)
+        for figure, bounds, guessed in rows:
+            yield _row(f"  {figure.replace('_', ' ')}", report, ("retrieval", way), figure, bounds, guessed)
         if "index_recall" in figures:
             yield (
                 f"  first {figures['index_depth']} by the index: mAP {_percent(figures['map_at_1000'])}, exactly "

@@ -89,8 +89,8 @@ def evaluate(
     if people is not None and not people.is_dir():
         raise NothingDone("not_found", f"{people}: there is no such folder")
     for written in (export, html, markdown):
-        folder = written.absolute().parent if written is not None else None
-        if folder is not None and not (folder.is_dir() and os.access(folder, os.W_OK)):
+        place = written.absolute().parent if written is not None else None
+        if place is not None and not (place.is_dir() and os.access(place, os.W_OK)):
             raise NothingDone("not_found", f"{written}: its folder is not there or cannot be written to")
         if written is not None and written.is_dir():
             raise UsageError(f"{written} is a folder: name a file")
@@ -145,7 +145,7 @@ def _on_protocol(asked: Asked, json: bool) -> None:
     from search.measurement import NoModel, NothingToMeasure, PointsError, SeenInTraining
     from search.protocol_table import as_protocol_table
 
-    kinds = {
+    kinds: dict[type[Exception], str] = {
         ProtocolError: "protocol", PointsError: "embeddings", SeenInTraining: "seen_in_training",
         NothingToMeasure: "nothing_to_measure", NoModel: "no_model",
     }  # fmt: skip
