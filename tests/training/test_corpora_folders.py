@@ -81,6 +81,11 @@ def test_people_without_voice_are_left_out_within_the_allowed_share(tmp_path) ->
     assert read(tmp_path, most_missing=0.5).identities == ("Ada",)
 
 
+def test_a_folder_that_is_called_like_a_sound_is_none(tmp_path) -> None:
+    make(tmp_path, [*person("train/Ada"), "train/Ada/talk.wav/inner.jpg"])
+    assert {one.path for one in read(tmp_path).samples if one.path.endswith("wav")} == {"train/Ada/voice.wav"}
+
+
 def test_a_face_root_is_refused_for_a_folder_of_people(tmp_path) -> None:
     with pytest.raises(CorpusError, match="holds their faces too"):
         read(tmp_path, faces=tmp_path)

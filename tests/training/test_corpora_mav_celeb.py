@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.corpus_trees import make_mav_celeb
+from tests.training.corpus_trees import make, make_mav_celeb
 from training.corpora import CorpusError, Manifest, NobodyForSplit, Source, Split, read_corpus
 
 
@@ -63,9 +63,11 @@ def test_a_wrong_row_of_the_meta_file_is_named_by_its_line(root, rows, told) -> 
         read(root)
 
 
-def test_anonymous_test_files_are_nobody_s(root) -> None:
+def test_files_outside_of_the_layout_such_as_anonymous_test_files_are_nobody_s(root) -> None:
     everybody = [one for split in Split for one in read(root, split, least_people=1).samples]
     assert len(everybody) == 4 * 2 * 3
+    make(root, ["voices/id0001/loose.wav", "faces/id0001/English/loose.jpg", "voices/id0001/English/v/cover.jpg"])
+    assert len(read(root).samples) == 2 * 2 * 3
     assert not [one for one in everybody if one.path in ("voices/English/00000.wav", "faces/English/00000.jpg")]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import shutil
@@ -198,12 +199,29 @@ def test_a_content_that_is_there_twice_is_encoded_once_and_told(corpus, encoder,
     assert np.array_equal(ada[0], ada[1])
 
 
-def test_a_file_that_moved_keeps_its_vector_though_it_cannot_be_decoded_now(made, corpus, encoder, tmp_path) -> None:
+def test_a_file_that_may_not_be_opened_is_tried_again_though_it_has_not_changed(made, encoder, tmp_path) -> None:
+    wanted = order(made, encoder, tmp_path / "features")
+    open_file = Item.key
+
+    def refused(item: Item) -> str:
+        if item.path == "train/Ada/may/voice.wav":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return open_file(item)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Item, "key", refused)
+        assert run(wanted).unusable == [("train/Ada/may/voice.wav", "cannot be read (Permission denied)")]
+    assert run(wanted).unusable == []
+
+
+def test_a_file_that_moved_keeps_its_vector_and_is_not_encoded_again(corpus, encoder, tmp_path, monkeypatch) -> None:
     wanted = order(corpus, encoder, tmp_path / "features")
     run(wanted)
+    encode, encoded = Encoder.encode, []
+    monkeypatch.setattr(Encoder, "encode", lambda self, *what: encoded.extend(what[1]) or encode(self, *what))
     (corpus / "train/Ada/may").rename(corpus / "train/Ada/july")
     moved = run(order(corpus, encoder, wanted.folder))
-    assert moved.unchanged == 10 and moved.unusable == []
+    assert moved.unchanged == 10 and moved.unusable == [] and encoded == []
     assert set(Features.open(wanted.folder)[Modality.FACE].videos("Ada")) == {"july", "june"}
 
 

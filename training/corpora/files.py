@@ -21,7 +21,7 @@ _HEAD_BYTES = 64 * 1024
 
 def media_files(folder: Path) -> Iterator[tuple[Path, Modality]]:
     """Photos and sounds at any depth below a folder, in the order of their paths."""
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(Path(parent, name) for parent, _, names in os.walk(folder) for name in names):
         modality = modality_of(path.name)
         if modality is not None:
             yield path, modality
