@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save
@@ -17,10 +18,11 @@ from encoders import face, folder, pulling
 from encoders.backbones.inception_resnet_v1 import InceptionResnetV1
 from encoders.backbones.small_face import SmallFacePreparation
 from encoders.encoder import Encoder, packaged_encoders
-from encoders.folder import read_description
+from encoders.folder import GOLDEN_FILE, read_description
+from encoders.golden import load_golden, save_golden
 from encoders.packaging import drawn_face
 from encoders.space import Modality
-from encoders.weights import HubFile, NetworkRow, UrlFile
+from encoders.weights import HubFile, NetworkRow, UrlFile, sha256_of
 from tests.deploy.drawings import run
 from tests.encoders.seeded import seed_network
 from tests.encoders.shared_encoder import random_networks
@@ -205,6 +207,18 @@ def test_verify_names_a_damaged_file(home: Path, capsys: Any, damaged: str, kind
     assert (code, told["failed"]) == (1, 1)
     (bad,) = (one for one in told["verified"] if not one["ok"])
     assert bad["kind"] == kind and "SHA-256" in bad["problem"]
+
+
+def test_verify_finds_an_encoder_that_gives_other_vectors_than_it_must(home: Path, capsys: Any) -> None:
+    run(capsys, "models", "pull", "tiny")
+    made = home / "encoders" / "tiny"
+    samples, vectors = load_golden(made / GOLDEN_FILE, Modality.FACE)
+    save_golden(made / GOLDEN_FILE, {Modality.FACE: samples}, {Modality.FACE: np.roll(vectors, 1, axis=1)})
+    description = json.loads((made / "encoder.json").read_text())
+    description["files"][GOLDEN_FILE] = sha256_of(made / GOLDEN_FILE)
+    (made / "encoder.json").write_text(json.dumps(description))
+    code, told = run(capsys, "models", "verify", "tiny")
+    assert code == 1 and any("golden samples" in (one["problem"] or "") for one in told["verified"])
 
 
 def test_verify_says_of_a_network_that_it_was_not_pulled(home: Path, capsys: Any) -> None:

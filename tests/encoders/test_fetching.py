@@ -192,13 +192,24 @@ def test_offline_nothing_is_fetched_but_what_is_here_is_used(row, home, rules, s
     assert not fetch_row(row, home, replace(rules, offline=True))[0].fetched and len(server.asked) == seen
 
 
-@pytest.mark.parametrize("announced", [True, False])
-def test_a_file_larger_than_allowed_is_refused(row, home, rules, tmp_path, announced):
-    small = replace(rules, most_bytes=2_000_000)
+@pytest.mark.parametrize("way", ["announced", "unannounced", "local"])
+def test_a_file_larger_than_allowed_is_refused(row, home, rules, server, tmp_path, way):
     (tmp_path / "weights.pt").write_bytes(CONTENT)
+    server.lengths = way != "unannounced"
     with pytest.raises(WeightsError, match="at most 2000000 are taken"):
-        fetch_row(row, home, small, None if announced else str(tmp_path))
+        fetch_row(row, home, replace(rules, most_bytes=2_000_000), str(tmp_path) if way == "local" else None)
     assert fetched_paths(row, home) is None
+
+
+def test_a_file_of_unknown_length_is_fetched(row, home, rules, server):
+    server.lengths = False
+    assert fetch_row(row, home, rules)[0].path.read_bytes() == CONTENT
+
+
+def test_a_server_that_sends_a_range_piece_by_piece_is_asked_for_every_piece(row, home, rules, server):
+    server.breaks_after, server.most_at_once = [1_000_000], 800_000
+    assert fetch_row(row, home, rules)[0].path.read_bytes() == CONTENT
+    assert [asked for _, _, asked in server.asked][-1] == "bytes=2600000-"
 
 
 def test_a_full_disk_is_told(row, home, rules, tmp_path):
@@ -216,6 +227,12 @@ def test_weights_are_fetched_by_https_only_and_passwords_are_not_written_down(ur
     with pytest.raises(WeightsError) as caught:
         check_address(url)
     assert "secret" not in str(caught.value)
+
+
+def test_plain_http_is_for_this_machine_and_not_where_an_https_address_leads():
+    assert check_address("http://127.0.0.1:9/a").port == check_address("http://[::1]:9/a").port == 9
+    with pytest.raises(WeightsError, match="https only"):
+        check_address("http://127.0.0.1/a", local=False)
 
 
 @pytest.mark.parametrize("target", ["http://example.org/a.pt", "file:///etc/passwd", "ftp://127.0.0.1/a"])

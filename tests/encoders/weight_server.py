@@ -6,7 +6,7 @@ import hashlib
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -25,6 +25,9 @@ class WeightServer:
         ranges: whether it honours Range.
         statuses: which it answers the next requests with, instead of files.
         redirects: path to address.
+        encoding: what it says its bodies are packed with.
+        lengths: whether it says how long a body is.
+        most_at_once: bytes of a range that it sends in one answer.
         asked: the requests so far: method, path, Range.
     """
 
@@ -36,6 +39,8 @@ class WeightServer:
     statuses: list[int] = field(default_factory=list)
     redirects: dict[str, str] = field(default_factory=dict)
     encoding: str | None = None
+    lengths: bool = True
+    most_at_once: int | None = None
     asked: list[tuple[str, str, str | None]] = field(default_factory=list)
 
     def serve_hub(self, repository: str, file: str, content: bytes, *, large: bool = True) -> None:
@@ -65,6 +70,10 @@ def weight_server() -> Iterator[WeightServer]:
         def do_GET(self) -> None:
             self._answer(body=True)
 
+        def handle(self) -> None:
+            with suppress(ConnectionError):  # whoever has seen enough closes the connection
+                super().handle()
+
         def _answer(self, body: bool) -> None:
             path = self.path.partition("?")[0]
             offered.asked.append((self.command, path, self.headers.get("Range")))
@@ -82,7 +91,7 @@ def weight_server() -> Iterator[WeightServer]:
                 self._send(content, hub, body)
 
         def _send(self, content: bytes, headers: dict[str, str], body: bool) -> None:
-            begin, status = 0, 200
+            begin, end, status = 0, len(content), 200
             wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
             same = self.headers.get("If-Range") in (None, offered.tag)
             if wanted and offered.ranges and same:
@@ -90,13 +99,15 @@ def weight_server() -> Iterator[WeightServer]:
                 if begin >= len(content):
                     self._say(416, {"Content-Range": f"bytes */{len(content)}"})
                     return
-                headers = headers | {"Content-Range": f"bytes {begin}-{len(content) - 1}/{len(content)}"}
+                end = min(len(content), begin + (offered.most_at_once or len(content)))
+                headers = headers | {"Content-Range": f"bytes {begin}-{end - 1}/{len(content)}"}
             if offered.tag:
                 headers = headers | {"ETag": offered.tag}
             if offered.encoding:
                 headers = headers | {"Content-Encoding": offered.encoding}
-            part = content[begin:]
-            self._say(status, headers, len(part))
+            part = content[begin:end]
+            self._say(status, headers, len(part) if offered.lengths else None)
+            self.close_connection = self.close_connection or not offered.lengths
             if not body:
                 return
             if offered.breaks_after:
@@ -105,11 +116,12 @@ def weight_server() -> Iterator[WeightServer]:
                 return
             self.wfile.write(part)
 
-        def _say(self, status: int, headers: dict[str, str], length: int = 0) -> None:
+        def _say(self, status: int, headers: dict[str, str], length: int | None = 0) -> None:
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(length))
+            if length is not None:
+                self.send_header("Content-Length", str(length))
             self.end_headers()
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

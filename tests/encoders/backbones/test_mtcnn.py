@@ -86,6 +86,13 @@ def test_the_face_of_a_portrait_is_found_with_its_points(cascade, portrait):
     assert first[0] < nose[0] < second[0] and first[1] < nose[1] < mouth[0][1]
 
 
+def test_a_box_inside_another_is_not_a_second_face(cascade, shared_media):
+    """One of two boxes that the last network passes lies in the other; by union they would both stay."""
+    path = shared_media / "faces" / "faceapi" / "bernadette" / "bernadette2.png"
+    found = cascade.find(np.asarray(Image.open(path).convert("RGB")))
+    np.testing.assert_allclose(found.boxes, [[-37.3404, -62.8534, 129.1603, 150.0987]], atol=0.05)
+
+
 @pytest.mark.parametrize("angle", [0, 40])
 def test_the_detector_finds_turned_faces_where_the_default_one_does(portrait, angle):
     turn = cv2.getRotationMatrix2D((125, 125), angle, 1.0)
