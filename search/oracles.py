@@ -36,7 +36,7 @@ class Oracle:
         """(n,) 1 where both people are of one group, else 0."""
         catalogues = self.lists.catalogues
         shown = catalogues[Modality.VOICE].person[voices], catalogues[Modality.FACE].person[faces]
-        return (self.group[shown[0]] == self.group[shown[1]]).astype(np.float64)
+        return np.asarray(self.group[shown[0]] == self.group[shown[1]], dtype=np.float64)
 
     def both_ways(self, lists: TrialLists) -> Mapping[Modality, Ranked]:
         """What each probe gets in retrieval, by its modality."""

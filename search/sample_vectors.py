@@ -135,7 +135,8 @@ class SampleVectors:
             return vectors
         if self.similarity is Similarity.CORRELATION:
             vectors -= vectors.mean(axis=1, keepdims=True)
-        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(float).tiny)
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(float).tiny)
+        return vectors
 
 
 def read_sample_vectors(

@@ -226,8 +226,9 @@ def _ranked(own: Side, other: Side, groups: list[_Group], way: int, back: NDArra
         before[rows] = at_least[:, -1]
         tied[rows] = reached[:, 0] - at_least[:, -1]
         wanted[rows], relevant[rows] = upto[:, 0] + 1, scores.shape[1]
-    lines = (line[back] for line in (before, tied, wanted, relevant))
-    return Ranked(average[back], elsewhere[back], *lines, gallery=len(other.person))
+    return Ranked(
+        average[back], elsewhere[back], before[back], tied[back], wanted[back], relevant[back], len(other.person)
+    )  # fmt: skip
 
 
 def _last_tied(scores: Whole) -> NDArray[np.intp]:

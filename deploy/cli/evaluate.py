@@ -137,7 +137,7 @@ def _on_protocol(asked: Asked, json: bool) -> None:
     from search.measurement import NoModel, NothingToMeasure, PointsError, SeenInTraining
     from search.protocol_table import as_protocol_table
 
-    kinds = {
+    kinds: dict[type[Exception], str] = {
         ProtocolError: "protocol", PointsError: "embeddings", SeenInTraining: "seen_in_training",
         NothingToMeasure: "nothing_to_measure", NoModel: "no_model",
     }  # fmt: skip
