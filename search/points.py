@@ -18,9 +18,10 @@ from encoders.encoder import Unusable as NotEncoded
 from encoders.space import UNIT_TOLERANCE, Embedding, Modality, Space
 from ingest.media import MediaError
 from ingest.samples import NoSample
-from search.measurement import Model, Unusable
+from search.measurement import Model as Model
 from search.measurement import PointsError as PointsError
 from search.measurement import SeenInTraining as SeenInTraining
+from search.measurement import Unusable
 from search.protocols import Protocol
 
 Readers = Mapping[Modality, Callable[[Path], Any]]

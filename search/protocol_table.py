@@ -46,8 +46,8 @@ def _figures(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"1:2, {_TITLES[way]}"
         for group in groups:
             yield _row(f"  {group}", report, ("matching", way, group), "accuracy", "ci95", "chance")
-    for way, groups in report["matching_1_to_n"].items():
-        for group, sizes in groups.items():
+    for way, drawn in report["matching_1_to_n"].items():
+        for group, sizes in drawn.items():
             size = max(sizes, key=int)
             yield _row(f"1:{size}, {_TITLES[way]}, {group}", report, ("matching_1_to_n", way, group, size), "accuracy",
                        "ci95", "chance")  # fmt: skip

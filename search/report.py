@@ -72,8 +72,9 @@ def _of_protocol(report: Mapping[str, Any]) -> str:
     for way, figures in report["retrieval"].items():
         lines += ["", f"{_TITLES[way]} ({figures['probes']} searches in {figures['gallery']} samples{_depth(figures)})"]
         lines += _retrieval_rows(figures)
-        for kind, sizes in report["matching_1_to_n"][way].items():
-            lines += _matching_rows(sizes, _SHARED.get(kind, ""))
+        matching = report["matching_1_to_n"][way]
+        for kind in ("all", *_SHARED):
+            lines += _matching_rows(matching[kind], _SHARED.get(kind, "")) if kind in matching else []
     verification = report["verification"]
     lines += ["", "Is this the voice of this face?", *_verification_rows(verification, "any two people")]
     for kind, words in _SHARED.items():

@@ -135,8 +135,8 @@ class SampleVectors:
             return vectors
         if self.similarity is Similarity.CORRELATION:
             vectors -= vectors.mean(axis=1, keepdims=True)
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return np.asarray(vectors / np.maximum(lengths, np.finfo(float).tiny))
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(float).tiny)
+        return vectors
 
 
 def read_sample_vectors(

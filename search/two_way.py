@@ -228,7 +228,7 @@ def _ranked(own: Side, other: Side, groups: list[_Group], way: int, back: NDArra
         wanted[rows], relevant[rows] = upto[:, 0] + 1, scores.shape[1]
     return Ranked(
         average[back], elsewhere[back], before[back], tied[back], wanted[back], relevant[back], len(other.person)
-    )
+    )  # fmt: skip
 
 
 def _last_tied(scores: Whole) -> NDArray[np.intp]:
