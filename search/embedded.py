@@ -9,6 +9,7 @@ it ends, so a note left behind by a killed process misleads nobody.
 from __future__ import annotations
 
 import atexit
+import errno
 import fcntl
 import json
 import logging
@@ -27,8 +28,10 @@ import numpy as np
 from milvus_lite.adapter.grpc.server import start_server_in_thread
 from milvus_lite.exceptions import DataDirLockedError, MilvusLiteError
 
-from search.store import StoreError, StoreHeld
+from search.store import StoreError, StoreFull, StoreHeld
 
+NO_ROOM = os.strerror(errno.ENOSPC)
+"""What the embedded engine says of a full disk, among other words."""
 _POLL_SECONDS = 0.05
 _GRACE_SECONDS = 5.0
 _OUR_COLLECTION = re.compile(r".+_[0-9a-f]{12}_g\d+")
@@ -100,6 +103,8 @@ class EmbeddedIndex:
             raise StoreHeld(f"{path} is open in another program: stop it first") from error
         except (MilvusLiteError, OSError, ValueError) as error:
             self._claim.release()
+            if NO_ROOM in str(error):
+                raise StoreFull(f"{path}: cannot be opened ({error}): make room there and do the same again") from error
             raise StoreError(f"{path}: not an embedded index that can be opened ({error})") from error
         self.address = f"http://127.0.0.1:{port}"
         atexit.register(self._close)

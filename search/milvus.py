@@ -32,7 +32,7 @@ from encoders.space import Embedding, Modality, Space
 from ingest.outage import Outage
 from search import generations
 from search.capabilities import Capabilities, Kind, capabilities_of
-from search.embedded import EmbeddedIndex
+from search.embedded import NO_ROOM, EmbeddedIndex
 from search.generations import Holding, alias_named, alias_of, ensure, reach
 from search.link import BATCH_KEYS, BATCH_ROWS, NOT_FOUND, SLOW_SECONDS, Link, RecordIterator
 from search.records import FIELDS, is_id, quoted, to_expression, to_record, to_row
@@ -357,8 +357,9 @@ class MilvusStore:
             link.ready.clear()  # what is there is looked at again
         if code == NOT_FOUND and link:
             raise StoreError(f"{self._place}: a collection has just been removed, ask again ({text})") from error
-        if code in _FULL:
-            raise StoreFull(f"Milvus at {self._place} takes no more rows ({text}): make room there") from error
+        if code in _FULL or (self._embedded and NO_ROOM in text):
+            where = f"the index {self._place}" if self._embedded else f"Milvus at {self._place}"
+            raise StoreFull(f"{where} takes no more rows ({text}): make room there and do the same again") from error
         if not (lost or (not self._embedded and (link is None or code in _TRANSIENT))):
             raise StoreError(f"{self._place}: {text}") from error
         raise self._unavailable(text) from error
