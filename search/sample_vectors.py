@@ -10,6 +10,7 @@ import hashlib
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +94,11 @@ class SampleVectors:
         scores = np.empty(len(first))
         for start in range(0, len(first), _ROWS_AT_ONCE):
             part = slice(start, start + _ROWS_AT_ONCE)
+            if self.similarity is Similarity.COSINE:
+                one, other = self.vectors[first[part]], self.vectors[second[part]]
+                scores[part] = np.einsum("nd,nd->n", one, other, dtype=np.float64)
+                scores[part] /= self._lengths[first[part]] * self._lengths[second[part]]
+                continue
             one, other = self._prepared(first[part]), self._prepared(second[part])
             if self.similarity is Similarity.EUCLIDEAN:
                 scores[part] = -np.sqrt(np.einsum("nd,nd->n", one - other, one - other))
@@ -113,6 +119,12 @@ class SampleVectors:
     def sides(self, lists: TrialLists) -> dict[Modality, Side]:
         """The samples of the retrieval lists; dot products of the two sides rank as the scores do."""
         return {modality: self._side(lists, modality) for modality in Modality}
+
+    @cached_property
+    def _lengths(self) -> NDArray[np.float64]:
+        """(n,) length of each vector."""
+        squares: NDArray[np.float64] = np.einsum("nd,nd->n", self.vectors, self.vectors, dtype=np.float64)
+        return np.sqrt(squares)
 
     def _side(self, lists: TrialLists, modality: Modality) -> Side:
         rows, catalogue = lists.retrieval[modality], lists.catalogues[modality]
@@ -162,9 +174,15 @@ def read_sample_vectors(
     rows = {one: np.full(len(lists.catalogues[one].paths), -1, dtype=np.int32) for one in Modality}
     catalogue = {one: lists.catalogues[one].row for one in Modality}
     aside: dict[Modality, list[tuple[int, int]]] = {one: [] for one in Modality}
+    faces, voices = catalogue[Modality.FACE], catalogue[Modality.VOICE]
     for number, (name, kind) in enumerate(zip(names, kinds, strict=True)):
-        modality = _modality(path, name, kind)
-        place = catalogue[modality].get(name)
+        # nearly every name is canonical, and no voice is called as a face is
+        modality, place = Modality.FACE, faces.get(name)
+        if place is None:
+            modality, place = Modality.VOICE, voices.get(name)
+        if place is None or kind not in ("", modality):
+            modality = _modality(path, name, kind)
+            place = catalogue[modality].get(name)
         if place is None:
             canonical, person = _known(path, modality, name, lists)
             place = catalogue[modality].get(canonical)
