@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -170,29 +170,20 @@ def read_sample_vectors(
     vectors, paths = held["vector"], held["path"].astype(str)
     _check(path, vectors, paths, held)
     names = paths.tolist()
-    kinds = held["modality"].astype(str).tolist() if "modality" in held else [""] * len(names)
-    rows = {one: np.full(len(lists.catalogues[one].paths), -1, dtype=np.int32) for one in Modality}
-    catalogue = {one: lists.catalogues[one].row for one in Modality}
+    kinds = held["modality"].astype(str) if "modality" in held else None
+    # nearly every name is canonical, and no voice is called as a face is
+    place = {one: _places(names, lists.catalogues[one].row) for one in Modality}
+    if kinds is not None:
+        for one in Modality:
+            place[one][kinds != one] = -1
     aside: dict[Modality, list[tuple[int, int]]] = {one: [] for one in Modality}
-    faces, voices = catalogue[Modality.FACE], catalogue[Modality.VOICE]
-    for number, (name, kind) in enumerate(zip(names, kinds, strict=True)):
-        # nearly every name is canonical, and no voice is called as a face is
-        modality, place = Modality.FACE, faces.get(name)
-        if place is None:
-            modality, place = Modality.VOICE, voices.get(name)
-        if place is None or kind not in ("", modality):
-            modality = _modality(path, name, kind)
-            place = catalogue[modality].get(name)
-        if place is None:
-            canonical, person = _known(path, modality, name, lists)
-            place = catalogue[modality].get(canonical)
-            if place is None:
-                if lists.people.split[person] == VALIDATION:
-                    aside[modality].append((number, person))
-                continue
-        if rows[modality][place] >= 0:
-            raise PointsError(f"{path}: {name} comes twice")
-        rows[modality][place] = number
+    for number in np.flatnonzero((place[Modality.FACE] < 0) & (place[Modality.VOICE] < 0)).tolist():
+        modality = _modality(path, names[number], "" if kinds is None else str(kinds[number]))
+        canonical, person = _known(path, modality, names[number], lists)
+        place[modality][number] = lists.catalogues[modality].row.get(canonical, -1)
+        if place[modality][number] < 0 and lists.people.split[person] == VALIDATION:
+            aside[modality].append((number, person))
+    rows = {one: _rows(path, names, place[one], len(lists.catalogues[one].paths)) for one in Modality}
     _refuse_missing(path, rows, lists, allow_missing)
     return SampleVectors(
         vectors, rows, _digest(names, vectors), *_stated(path, held), _identities(held),
@@ -213,6 +204,21 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
     if missing := sorted({"path", "vector"} - set(held)):
         raise PointsError(f"{path}: lacks the array {missing[0]!r}; it holds {', '.join(sorted(held)) or 'nothing'}")
     return held
+
+
+def _places(names: Sequence[str], known: Mapping[str, int]) -> Rows:
+    """(n,) the row of each name, −1 where it has none."""
+    return np.fromiter((known.get(name, -1) for name in names), dtype=np.int32, count=len(names))
+
+
+def _rows(path: Path, names: Sequence[str], place: Rows, count: int) -> Rows:
+    """(count,) which name has each row, −1 where none has."""
+    given = np.flatnonzero(place >= 0)
+    rows = np.full(count, -1, dtype=np.int32)
+    rows[place[given]] = given
+    for again in given[rows[place[given]] != given][:1]:
+        raise PointsError(f"{path}: {names[again]} comes twice")
+    return rows
 
 
 def _check(path: Path, vectors: NDArray[Any], paths: NDArray[Any], held: Mapping[str, NDArray[Any]]) -> None:
