@@ -40,8 +40,9 @@ def _figures(report: Mapping[str, Any]) -> Iterator[str]:
     for split, groups in report["verification"].items():
         yield f"Verification, {_SPLITS[split]}"
         for group in groups:
-            for name, interval, chance in (("auc", "ci95", "chance"), ("eer", "eer_ci95", "chance_eer")):
-                yield _row(f"  {name.upper()} {group}", report, ("verification", split, group), name, interval, chance)
+            place = ("verification", split, group)
+            yield _row(f"  AUC {group}", report, place, "auc", "ci95", "chance")
+            yield _row(f"  EER {group}", report, place, "eer", "eer_ci95", "chance_eer")
     for way, groups in report["matching"].items():
         yield f"1:2, {_TITLES[way]}"
         for group in groups:

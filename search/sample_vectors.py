@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +94,11 @@ class SampleVectors:
         scores = np.empty(len(first))
         for start in range(0, len(first), _ROWS_AT_ONCE):
             part = slice(start, start + _ROWS_AT_ONCE)
+            if self.similarity is Similarity.COSINE:
+                one, other = self.vectors[first[part]], self.vectors[second[part]]
+                scores[part] = np.einsum("nd,nd->n", one, other, dtype=np.float64)
+                scores[part] /= self._lengths[first[part]] * self._lengths[second[part]]
+                continue
             one, other = self._prepared(first[part]), self._prepared(second[part])
             if self.similarity is Similarity.EUCLIDEAN:
                 scores[part] = -np.sqrt(np.einsum("nd,nd->n", one - other, one - other))
@@ -113,6 +119,12 @@ class SampleVectors:
     def sides(self, lists: TrialLists) -> dict[Modality, Side]:
         """The samples of the retrieval lists; dot products of the two sides rank as the scores do."""
         return {modality: self._side(lists, modality) for modality in Modality}
+
+    @cached_property
+    def _lengths(self) -> NDArray[np.float64]:
+        """(n,) length of each vector."""
+        squares: NDArray[np.float64] = np.einsum("nd,nd->n", self.vectors, self.vectors, dtype=np.float64)
+        return np.sqrt(squares)
 
     def _side(self, lists: TrialLists, modality: Modality) -> Side:
         rows, catalogue = lists.retrieval[modality], lists.catalogues[modality]
@@ -158,23 +170,20 @@ def read_sample_vectors(
     vectors, paths = held["vector"], held["path"].astype(str)
     _check(path, vectors, paths, held)
     names = paths.tolist()
-    kinds = held["modality"].astype(str).tolist() if "modality" in held else [""] * len(names)
-    rows = {one: np.full(len(lists.catalogues[one].paths), -1, dtype=np.int32) for one in Modality}
-    catalogue = {one: lists.catalogues[one].row for one in Modality}
+    kinds = held["modality"].astype(str) if "modality" in held else None
+    # nearly every name is canonical, and no voice is called as a face is
+    place = {one: _places(names, lists.catalogues[one].row) for one in Modality}
+    if kinds is not None:
+        for one in Modality:
+            place[one][kinds != one] = -1
     aside: dict[Modality, list[tuple[int, int]]] = {one: [] for one in Modality}
-    for number, (name, kind) in enumerate(zip(names, kinds, strict=True)):
-        modality = _modality(path, name, kind)
-        place = catalogue[modality].get(name)
-        if place is None:
-            canonical, person = _known(path, modality, name, lists)
-            place = catalogue[modality].get(canonical)
-            if place is None:
-                if lists.people.split[person] == VALIDATION:
-                    aside[modality].append((number, person))
-                continue
-        if rows[modality][place] >= 0:
-            raise PointsError(f"{path}: {name} comes twice")
-        rows[modality][place] = number
+    for number in np.flatnonzero((place[Modality.FACE] < 0) & (place[Modality.VOICE] < 0)).tolist():
+        modality = _modality(path, names[number], "" if kinds is None else str(kinds[number]))
+        canonical, person = _known(path, modality, names[number], lists)
+        place[modality][number] = lists.catalogues[modality].row.get(canonical, -1)
+        if place[modality][number] < 0 and lists.people.split[person] == VALIDATION:
+            aside[modality].append((number, person))
+    rows = {one: _rows(path, names, place[one], len(lists.catalogues[one].paths)) for one in Modality}
     _refuse_missing(path, rows, lists, allow_missing)
     return SampleVectors(
         vectors, rows, _digest(names, vectors), *_stated(path, held), _identities(held),
@@ -195,6 +204,21 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
     if missing := sorted({"path", "vector"} - set(held)):
         raise PointsError(f"{path}: lacks the array {missing[0]!r}; it holds {', '.join(sorted(held)) or 'nothing'}")
     return held
+
+
+def _places(names: Sequence[str], known: Mapping[str, int]) -> Rows:
+    """(n,) the row of each name, −1 where it has none."""
+    return np.fromiter((known.get(name, -1) for name in names), dtype=np.int32, count=len(names))
+
+
+def _rows(path: Path, names: Sequence[str], place: Rows, count: int) -> Rows:
+    """(count,) which name has each row, −1 where none has."""
+    given = np.flatnonzero(place >= 0)
+    rows = np.full(count, -1, dtype=np.int32)
+    rows[place[given]] = given
+    for again in given[rows[place[given]] != given][:1]:
+        raise PointsError(f"{path}: {names[again]} comes twice")
+    return rows
 
 
 def _check(path: Path, vectors: NDArray[Any], paths: NDArray[Any], held: Mapping[str, NDArray[Any]]) -> None:

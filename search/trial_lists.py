@@ -263,14 +263,9 @@ def canonical_path(modality: Modality, written: str, people: People) -> tuple[st
     if person is None:
         raise ListedPathError(written, f"is of {first!r}, whom the protocol does not know")
     if modality is Modality.VOICE:
-        if len(rest) == 1 and _is_numbered(rest[0], ".wav"):
+        if len(rest) == 1 and rest[0][-12:-11] == "_" and rest[0].endswith(".wav") and rest[0][-11:-4].isdigit():
             rest = [rest[0][:-12], rest[0][-9:]]
         return "/".join((people.ids[person], *rest)), person, rest[0] if len(rest) == 2 else None
     if len(rest) == 2 and len(rest[1]) == 11 and rest[1][:7].isdigit():
         rest = ["1.6", *rest]
     return "/".join((people.names[person], *rest)), person, rest[1] if len(rest) == 3 else None
-
-
-def _is_numbered(name: str, suffix: str) -> bool:
-    """Whether a name ends in ``_`` and seven digits."""
-    return len(name) > 12 and name.endswith(suffix) and name[-12] == "_" and name[-11:-4].isdigit()

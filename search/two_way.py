@@ -8,8 +8,12 @@ product was summed, and whole numbers sort many times as fast. NumPy only.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from queue import SimpleQueue
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +21,9 @@ from numpy.typing import NDArray
 from search.ranking import expected_reciprocal_rank
 
 _FINENESS = float(2**31 - 64)  # scores of −1 to 1 and a little beyond fit into 32 bits
-_PRODUCT_ROWS = 128  # of one matrix product: 20 MB against 20,000
+_PRODUCT_ROWS = 256  # of one matrix product: 41 MB against 20,000
 _MOST_HELD = 80_000_000  # scores of a chunk of rows, 320 MB
+_MOST_THREADS = 4
 
 Whole = NDArray[np.int32]
 Line = NDArray[np.float64]
@@ -165,20 +170,29 @@ def _whole(scores: NDArray[np.float64]) -> Whole:
 
 def _count(sides: tuple[Side, Side], groups: list[_Group]) -> None:
     """Fill in ``at_least`` of every group: a chunk of the first side's rows at a time against all of the second's."""
-    across = np.ascontiguousarray(sides[1].vectors.T)
-    height = max(1, min(len(sides[0].vectors), _MOST_HELD // across.shape[1]))
+    vectors, across = sides[0].vectors * _FINENESS, np.ascontiguousarray(sides[1].vectors.T)
+    height = max(1, min(len(vectors), _MOST_HELD // across.shape[1]))
     held = np.empty((height, across.shape[1]), dtype=np.int32)
-    product = np.empty((min(height, _PRODUCT_ROWS), across.shape[1]))
-    for start in range(0, len(sides[0].vectors), height):
-        chunk = held[: min(height, len(sides[0].vectors) - start)]
-        for row in range(0, len(chunk), len(product)):
-            lines = chunk[row : row + len(product)]
-            block = product[: len(lines)]
-            np.matmul(sides[0].vectors[start + row : start + row + len(lines)] * _FINENESS, across, out=block)
-            np.rint(block, out=block)
-            lines[:] = block
-            _count_rows(lines, start + row, groups)
-        _count_columns(chunk, groups)
+    threads = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
+    products: SimpleQueue[NDArray[np.float64]] = SimpleQueue()  # made once: fresh memory costs as much as sorting
+    for _ in range(threads):
+        products.put(np.empty((min(height, _PRODUCT_ROWS), across.shape[1])))
+
+    def rows(chunk: Whole, start: int, first: int) -> None:
+        lines, product = chunk[first : first + _PRODUCT_ROWS], products.get()
+        block = product[: len(lines)]
+        np.matmul(vectors[start + first : start + first + len(lines)], across, out=block)
+        np.rint(block, out=block)
+        lines[:] = block
+        products.put(product)
+        _count_rows(lines, start + first, groups)
+
+    # each task writes to counts of its own; products, rounding and sorting run side by side
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, len(vectors), height):
+            chunk = held[: min(height, len(vectors) - start)]
+            list(pool.map(partial(rows, chunk, start), range(0, len(chunk), _PRODUCT_ROWS)))
+            list(pool.map(partial(_count_columns, chunk), groups))
 
 
 def _count_rows(lines: Whole, start: int, groups: list[_Group]) -> None:
@@ -198,13 +212,13 @@ def _count_rows(lines: Whole, start: int, groups: list[_Group]) -> None:
             group.at_least[0][own] = width - ranked[row - start].searchsorted(group.asked[0][own])
 
 
-def _count_columns(chunk: Whole, groups: list[_Group]) -> None:
-    """A part of the first side's rows: count over it for each of the second side's samples."""
+def _count_columns(chunk: Whole, group: _Group) -> None:
+    """A part of the first side's rows: count over it for each of the second side's samples of a person."""
     height = len(chunk)
-    for group in groups:
-        ranked = np.sort(np.ascontiguousarray(chunk[:, group.spans[1]].T), axis=1)
-        for line, asked, at_least in zip(ranked, group.asked[1], group.at_least[1], strict=True):
-            at_least += height - line.searchsorted(asked)
+    ranked = np.ascontiguousarray(chunk[:, group.spans[1]].T)
+    ranked.sort(axis=1)
+    for line, asked, at_least in zip(ranked, group.asked[1], group.at_least[1], strict=True):
+        at_least += height - line.searchsorted(asked)
 
 
 def _ranked(own: Side, other: Side, groups: list[_Group], way: int, back: NDArray[np.intp]) -> Ranked:

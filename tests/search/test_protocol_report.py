@@ -330,6 +330,7 @@ def test_a_threshold_is_fitted_on_validation_people_and_said_of_others(folder: P
     told = report_on(lists, with_validation(folder, lists, noise=0.5), intervals=False)["threshold"]
     assert (told["people"], len(told["folds"])) == (12, 5)
     assert min(told["folds"]) - 0.05 < told["value"] < max(told["folds"]) + 0.05
+    assert len(set(told["folds"])) > 1  # each fold is left out of its own threshold
     assert told["held_out"]["accuracy"] > 0.85
     rates = told["on_test"][UNSEEN]["U"]
     assert rates["accuracy"] == pytest.approx(told["held_out"]["accuracy"], abs=0.1)
