@@ -78,8 +78,8 @@ def _title(report: Mapping[str, Any]) -> str:
 
 def _cell(words: str) -> str:
     """Words that do not end a cell of a Markdown table, nor become anything but words."""
-    plain = " ".join(words.split())
-    return "".join(f"\\{one}" if one in "|\\`*_<>[]#" else one for one in plain)
+    plain = escape(" ".join(words.split()), quote=False)
+    return "".join(f"\\{one}" if one in "|\\`*_[]#" else one for one in plain)
 
 
 def _markdown_rows(table: Table) -> Iterator[str]:
