@@ -6,14 +6,14 @@ waits for a film, and neither does who cancels it or stops the server.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from deploy.settings import CALM
+from deploy.settings import environment_of_readers
 from deploy.wiring import Installation
 from deploy.working import OUTAGES, Refused, enrol_by_workers, evaluating, ways_of
 from ingest.background import BackgroundQueue
@@ -57,7 +57,7 @@ def work_of(opened: Installation, stopping: Callable[[], bool]) -> Iterator[Work
     if settings.broker_url:
         yield Work(book, CeleryQueue(settings.broker_url, book), settings.media_roots)
         return
-    reader = ConfinedReader()
+    reader = ConfinedReader(environment=environment_of_readers(settings))
     hands = BackgroundQueue(book, lambda ending: _runner(opened, book, reader, ending), stopping, QUEUES)
     hands.start()
     try:
@@ -75,10 +75,14 @@ class ConfinedReader:
     Args:
         make_extractor: ``module:function`` of what makes the extractor in that process.
         limits: what one file may cost.
+        environment: the variables of that process.
     """
 
-    def __init__(self, make_extractor: str = MAKE_EXTRACTOR, limits: SandboxLimits = FILE_LIMITS) -> None:
-        self._make_extractor = make_extractor
+    def __init__(
+        self, make_extractor: str = MAKE_EXTRACTOR, limits: SandboxLimits = FILE_LIMITS,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        self._make_extractor, self._environment = make_extractor, environment
         self._limits = limits
         self._sandbox: Sandbox | None = None
         self._waiting = ThreadPoolExecutor(1, thread_name_prefix="reader")
@@ -91,8 +95,8 @@ class ConfinedReader:
             SandboxError: the process does not start.
         """
         if self._sandbox is None:
-            environment = CALM | {"OMP_NUM_THREADS": "1"}
-            self._sandbox = Sandbox(self._make_extractor, self._limits, media=MediaLimits(), environment=environment)
+            limits, media = self._limits, MediaLimits()
+            self._sandbox = Sandbox(self._make_extractor, limits, media=media, environment=self._environment)
         reading = self._waiting.submit(self._sandbox.extract, path)
         try:
             while True:

@@ -17,10 +17,13 @@ _KNOWN = {
     "VISAVOX_BROKER_URL",
     "VISAVOX_MODEL",
     "VISAVOX_DEVICE",
+    "VISAVOX_FACE_DETECTOR",
     "VISAVOX_MEDIA_ROOTS",
     "VISAVOX_OFFLINE",
     "VISAVOX_HUB_URL",
 }
+FACE_DETECTORS = ("dlib_hog", "dlib_cnn", "mtcnn")
+"""The detectors that can be chosen, by the names of their rows."""
 _TRUTHS = {"": False, "0": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
 
 
@@ -42,6 +45,11 @@ def calm_libraries() -> None:
         os.environ.setdefault(name, value)
 
 
+def environment_of_readers(settings: Settings) -> dict[str, str]:
+    """The variables of confined processes that read files, which see no others: one thread each, and what reads."""
+    return CALM | {"OMP_NUM_THREADS": "1", "VISAVOX_FACE_DETECTOR": settings.face_detector}
+
+
 class SettingsError(ValueError):
     """A setting has a value that cannot be used."""
 
@@ -57,6 +65,7 @@ class Settings:
         broker_url: Redis of the workers, or None: work is done in this process.
         model: folder of the shared-space encoder that serves, or None: then the one chosen by ``models use`` does.
         device: ``cpu``, ``cuda`` or ``auto``.
+        face_detector: one of ``FACE_DETECTORS``; what was read with another one is read again.
         media_roots: folders that paths arriving by HTTP must lie in.
         offline: whether weights must not be fetched from the network.
         hub_url: the model hub that weights are fetched from, or a mirror of it.
@@ -68,6 +77,7 @@ class Settings:
     broker_url: str | None = None
     model: Path | None = None
     device: str = "auto"
+    face_detector: str = "dlib_hog"
     media_roots: tuple[Path, ...] = ()
     offline: bool = False
     hub_url: str = "https://huggingface.co"
@@ -98,6 +108,9 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     device = given.get("VISAVOX_DEVICE") or "auto"
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise SettingsError(f"VISAVOX_DEVICE must be auto, cpu, cuda or cuda:N, got {device!r}")
+    detector = given.get("VISAVOX_FACE_DETECTOR") or Settings.face_detector
+    if detector not in FACE_DETECTORS:
+        raise SettingsError(f"VISAVOX_FACE_DETECTOR must be one of {', '.join(FACE_DETECTORS)}, got {detector!r}")
     broker = given.get("VISAVOX_BROKER_URL") or None
     if broker and not broker.startswith(("redis://", "rediss://", "redis+socket://")):
         raise SettingsError("VISAVOX_BROKER_URL must be the URL of a Redis, such as redis://127.0.0.1:6379/0")
@@ -118,6 +131,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         broker_url=broker,
         model=Path(given["VISAVOX_MODEL"]).expanduser().absolute() if given.get("VISAVOX_MODEL") else None,
         device=device,
+        face_detector=detector,
         media_roots=tuple(Path(root).expanduser().resolve() for root in roots.split(":") if root),
         offline=offline,
         hub_url=hub,

@@ -18,8 +18,8 @@ from uuid import uuid4
 from deploy import reading
 from deploy.choice import ModelLocks
 from deploy.models import kept_digests, load_serving, serving_folder
-from deploy.reading import FACE_DETECTOR, SPEECH_DETECTOR, make_extractor
-from deploy.settings import CALM, Settings, load_settings
+from deploy.reading import SPEECH_DETECTOR, make_extractor
+from deploy.settings import Settings, environment_of_readers, load_settings
 from encoders.batching import Batch, shared_by_threads
 from encoders.encoder import Encoder, packaged_encoders
 from encoders.folder import read_description
@@ -196,14 +196,14 @@ class Installation:
     @cached_property
     def extractor(self) -> Extractor:
         """Reads files into tracks, in this process: files that whoever named them is trusted with."""
-        return make_extractor(self.encoders)
+        return make_extractor(self.encoders, self.settings.face_detector, self.settings.device)
 
     @cached_property
     def sandbox(self) -> Sandbox:
         """Reads files that nobody trusts; its processes start when they are first needed."""
         limits = SandboxLimits(UPLOAD_SECONDS, UPLOAD_BYTES, min(MOST_READERS, processors()), UPLOAD_SECONDS_PER_SECOND)
         # one thread each: there are as many processes as processors
-        environment = CALM | {"OMP_NUM_THREADS": "1"}
+        environment = environment_of_readers(self.settings)
         return Sandbox("deploy.reading:sandboxed_extractor", limits, environment=environment)
 
     def extract(self, path: Path) -> Extraction:
@@ -283,7 +283,7 @@ class Installation:
         loaded to know it.
         """
         spaces = sorted(read_description(folder).digest() for folder in packaged_encoders().values())
-        parts = (reading.EXTRACTION.digest(), FACE_DETECTOR, SPEECH_DETECTOR, *spaces)
+        parts = (reading.EXTRACTION.digest(), self.settings.face_detector, SPEECH_DETECTOR, *spaces)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     @contextmanager

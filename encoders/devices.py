@@ -4,6 +4,25 @@ from __future__ import annotations
 
 import torch
 
+from encoders.folder import EncoderError
+
+
+def device_name(device: str) -> str:
+    """The name of a torch device that is there; ``auto`` is CUDA where there is one.
+
+    Raises:
+        EncoderError: it is no device, or none that is here.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise EncoderError(f"{device!r} is no torch device; use cpu, cuda, cuda:1 or auto") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise EncoderError(f"{device!r} was asked for, but there is no CUDA device here; use cpu or auto")
+    return device
+
 
 def count_devices(wanted: str) -> int:
     """On how many devices a machine's networks can run: as many children of a worker make sense.

@@ -24,6 +24,7 @@ from encoders.backbones.resnet34 import ResNet34Face, ResNet34Voice
 from encoders.backbones.small_face import SmallFace
 from encoders.backbones.small_voice import SmallVoice
 from encoders.backbones.speech_transformer import SpeechTransformer
+from encoders.devices import device_name
 from encoders.folder import (
     CALIBRATION_FILE,
     CARD_FILE,
@@ -272,7 +273,7 @@ def _load_networks(
     folder: Path, description: Description, device: str, precision: str
 ) -> tuple[dict[Modality, Backbone], Head | None]:
     """The network of each modality and the head, after every size was checked against the space's."""
-    device = _device_name(device)
+    device = device_name(device)
     head = None if description.head is None else _load_head(folder, description.head, device)
     expected = description.dimension if head is None else head.input_dimension
     if head is not None and head.output_dimension != description.dimension:
@@ -310,16 +311,3 @@ def _load_head(folder: Path, head: HeadDescription, device: str) -> Head:
         return Head(head.kind, head.parameters, path, device)
     except ValueError as error:
         raise EncoderError(f"{folder}: the head cannot be loaded: {error}") from error
-
-
-def _device_name(device: str) -> str:
-    """The name of a torch device that is there; ``auto`` is CUDA where there is one."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(device).type
-    except RuntimeError as error:
-        raise EncoderError(f"{device!r} is no torch device; use cpu, cuda, cuda:1 or auto") from error
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise EncoderError(f"{device!r} was asked for, but there is no CUDA device here; use cpu or auto")
-    return device

@@ -34,7 +34,7 @@ def test_every_command_named_exists(name: str) -> None:
 
 def test_every_option_named_exists() -> None:
     every = [one for command in COMMANDS.values() for one in (command, *getattr(command, "commands", {}).values())]
-    options = {option for command in every for one in command.params for option in one.opts}
+    options = {option for command in every for one in command.params for option in (*one.opts, *one.secondary_opts)}
     named = set(re.findall(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*", README)) - {"--strict"}  # mypy's
     assert named <= options
 

@@ -40,7 +40,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory, made: Path) -> tuple[Path, 
     shutil.copytree(made, home / "encoders")
     write_choice(home, home / "encoders/first")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wiring, "make_extractor", lambda _: Drawings())
+        patch.setattr(wiring, "make_extractor", lambda *_: Drawings())
         opened = Installation(load_settings({"VISAVOX_HOME": str(home), "VISAVOX_DEVICE": "cpu"}))
         for number, name in enumerate(("Ann", "Bob", "Cid")):
             (folder / name).write_text(f"face {number} voice {number + 5}")
@@ -56,7 +56,7 @@ def opened(
     """An installation on a copy of it."""
     home = tmp_path / "home"
     shutil.copytree(filled[0], home)
-    monkeypatch.setattr(wiring, "make_extractor", lambda _: Drawings())
+    monkeypatch.setattr(wiring, "make_extractor", lambda *_: Drawings())
     opened = Installation(load_settings({"VISAVOX_HOME": str(home), "VISAVOX_DEVICE": "cpu"}))
     vars(opened)["_identity_encoders"] = filled[1]
     yield opened

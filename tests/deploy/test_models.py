@@ -49,7 +49,7 @@ def home(tmp_path: Path, made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("VISAVOX_HOME", str(home))
     monkeypatch.setenv("VISAVOX_DEVICE", "cpu")
     monkeypatch.delenv("VISAVOX_MODEL", raising=False)
-    monkeypatch.setattr(wiring, "make_extractor", lambda _: Drawings())
+    monkeypatch.setattr(wiring, "make_extractor", lambda *_: Drawings())
     return home
 
 

@@ -42,7 +42,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory, made: Path) -> Path:
     shutil.copytree(made, home / "encoders")
     write_choice(home, home / "encoders/first")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wiring, "make_extractor", lambda _: Drawings())
+        patch.setattr(wiring, "make_extractor", lambda *_: Drawings())
         opened = Installation(load_settings({"VISAVOX_HOME": str(home), "VISAVOX_DEVICE": "cpu"}))
         for name, shown in {**PEOPLE, "film": "face 8 voice 9"}.items():
             (folder / name).write_text(shown)
@@ -62,7 +62,7 @@ def home(tmp_path: Path, filled: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("VISAVOX_HOME", str(home))
     monkeypatch.setenv("VISAVOX_DEVICE", "cpu")
     monkeypatch.delenv("VISAVOX_MODEL", raising=False)
-    monkeypatch.setattr(wiring, "make_extractor", lambda _: Drawings())
+    monkeypatch.setattr(wiring, "make_extractor", lambda *_: Drawings())
     return home
 
 

@@ -191,7 +191,7 @@ class Place:
 def place(tmp_path: Path, milvus_server: str, monkeypatch: pytest.MonkeyPatch) -> Place:
     place = Place(tmp_path, {"VISAVOX_MILVUS_URI": milvus_server})
     make_models(place.home / "encoders", "first", "second")
-    monkeypatch.setattr(wiring, "make_extractor", lambda _: Drawings())
+    monkeypatch.setattr(wiring, "make_extractor", lambda *_: Drawings())
     write_choice(place.home, place.home / "encoders/first")
     opened = place.open()
     opened.archive.mend()  # drops what other tests have left on this server

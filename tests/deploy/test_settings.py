@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.settings import SettingsError, load_settings
+from deploy.settings import FACE_DETECTORS, SettingsError, environment_of_readers, load_settings
+from encoders.face import DETECTORS
 
 
 def test_everything_lives_in_the_home_by_default(tmp_path: Path) -> None:
@@ -27,10 +28,18 @@ def test_an_unknown_setting_is_named(caplog: pytest.LogCaptureFixture) -> None:
     assert "VISAVOX_HOEM" in caplog.text and "VISAVOX_HOME" in caplog.text
 
 
-@pytest.mark.parametrize(("name", "value"), [("VISAVOX_DEVICE", "gpu"), ("VISAVOX_BROKER_URL", "amqp://x")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("VISAVOX_DEVICE", "gpu"), ("VISAVOX_BROKER_URL", "amqp://x"), ("VISAVOX_FACE_DETECTOR", "haar")],
+)
 def test_a_value_that_cannot_be_is_refused_by_name(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=name):
         load_settings({name: value})
+
+
+def test_the_detectors_that_can_be_chosen_are_those_of_the_table() -> None:
+    assert set(FACE_DETECTORS) == {row.name for row in DETECTORS}
+    assert environment_of_readers(load_settings({"VISAVOX_FACE_DETECTOR": "mtcnn"}))["VISAVOX_FACE_DETECTOR"] == "mtcnn"
 
 
 def test_passwords_are_not_shown() -> None:
