@@ -37,7 +37,7 @@ check: $(READY)
 	$(BIN)/lint-imports
 
 test: check
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder  # tests of workers mostly wait
 
 test-long: check
 	@$(BIN)/python -m pytest -m 'not benchmark'

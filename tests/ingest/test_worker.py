@@ -64,14 +64,11 @@ class House:
         return process
 
     def stop(self) -> None:
+        """End the workers at once, and with them their children: a quiet end takes ten seconds."""
         for process in self.started:
-            process.send_signal(signal.SIGQUIT)
+            process.kill()
         for process in self.started:
-            try:
-                process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            process.wait()
 
     def submit(self, **orders: str) -> str:
         for name, order in orders.items():
