@@ -88,7 +88,8 @@ class House:
 
     def loads(self) -> list[tuple[int, int]]:
         """Process id and number of each child that was made."""
-        lines = (self.folder / "loads").read_text().splitlines()
+        told = self.folder / "loads"
+        lines = told.read_text().splitlines() if told.exists() else []
         return [(int(child), int(number)) for child, number in map(str.split, lines)]
 
     def files(self, job: str) -> dict[str, FileStanding]:
