@@ -198,7 +198,10 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             held = {name: np.asarray(stored[name]) for name in stored.files}
     except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise PointsError(f"{path}: is no npz file without objects ({error})") from error
+        # the library's own words would say how to load what must not be loaded
+        raise PointsError(
+            f"{path}: is no npz file of plain arrays: write `path` and `vector` by numpy.savez"
+        ) from error
     if unknown := sorted(set(held) - _ARRAYS):
         raise PointsError(f"{path}: holds the unknown array {unknown[0]!r}; it may hold {', '.join(sorted(_ARRAYS))}")
     if missing := sorted({"path", "vector"} - set(held)):

@@ -46,7 +46,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         KeyError,
         BadZipFile,
     ) as error:
-        raise ValueError(f"{path} holds no weights that can be read safely: {error}") from error
+        # torch's own words would say how to load what must not be loaded
+        raise ValueError(
+            f"{path} holds no weights that can be read safely ({type(error).__name__}): give a safetensors file, or a "
+            "checkpoint of plain tensors"
+        ) from error
     for wrapper in _WRAPPERS:
         if isinstance(held, Mapping) and isinstance(held.get(wrapper), Mapping):
             held = held[wrapper]

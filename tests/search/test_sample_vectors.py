@@ -136,5 +136,5 @@ def test_a_file_of_another_kind_is_refused(lists: TrialLists, tmp_path: Path, co
 
 def test_objects_are_never_unpickled(lists: TrialLists, tmp_path: Path) -> None:
     np.savez(tmp_path / "wrong.npz", **broken(lists, path=np.array([{}], dtype=object)))
-    with pytest.raises(PointsError, match="is no npz file without objects"):
+    with pytest.raises(PointsError, match="is no npz file of plain arrays"):
         read_sample_vectors(tmp_path / "wrong.npz", lists)
