@@ -115,23 +115,6 @@ def det(scores: ArrayLike, same: ArrayLike) -> Curve:
     return thinned(Curve(false_acceptance[inside], false_rejection[inside]))
 
 
-def cumulative_match(found: ArrayLike, most: int = 100) -> Curve:
-    """Share of searches with a right answer among the first k, for k = 1 … ``most`` (CMC).
-
-    Args:
-        found: (n,) place of each search's first right answer, from 1; may be a mean over ties.
-        most: largest k.
-
-    Raises:
-        ValueError: no search, or a place below 1.
-    """
-    places = np.sort(np.asarray(found, dtype=np.float64))
-    if not places.size or places[0] < 1:
-        raise ValueError("a search's first right answer has a place from 1 on")
-    ranks = np.arange(1, most + 1, dtype=np.float64)
-    return Curve(ranks, np.searchsorted(places, ranks, side="right") / len(places))
-
-
 def score_histogram(scores: ArrayLike, same: ArrayLike, bins: int = 60) -> Histogram:
     """How the scores of both kinds of pairs are spread over common bins.
 

@@ -7,8 +7,9 @@ second, the box enlarged 1.6 times) or, in the lists of the D split, a still ``N
 
 from __future__ import annotations
 
+import re
 from array import array
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -23,6 +24,11 @@ TRAIN, VALIDATION, SEEN_HEARD, TEST, UNUSED = "train", "validation", "seen_heard
 """What a person is used for."""
 DIRECTIONS = {Modality.VOICE: "voice_to_face", Modality.FACE: "face_to_voice"}
 """What a question is called, by the modality of its probe."""
+
+CROPS = "1.6"
+"""The folder of VoxCeleb1's face crops: the box enlarged so many times."""
+_OLD_VOICE = re.compile(r"(?P<video>.+)_\d\d(?P<clip>\d{5}\.wav)")
+_CROP = re.compile(r"\d{7}\.jpg")
 
 Rows = NDArray[np.int32]
 
@@ -262,10 +268,20 @@ def canonical_path(modality: Modality, written: str, people: People) -> tuple[st
     person = people.number.get(first)
     if person is None:
         raise ListedPathError(written, f"is of {first!r}, whom the protocol does not know")
+    rest = below_identity(modality, rest)
     if modality is Modality.VOICE:
-        if len(rest) == 1 and rest[0][-12:-11] == "_" and rest[0].endswith(".wav") and rest[0][-11:-4].isdigit():
-            rest = [rest[0][:-12], rest[0][-9:]]
         return "/".join((people.ids[person], *rest)), person, rest[0] if len(rest) == 2 else None
-    if len(rest) == 2 and len(rest[1]) == 11 and rest[1][:7].isdigit():
-        rest = ["1.6", *rest]
     return "/".join((people.names[person], *rest)), person, rest[1] if len(rest) == 3 else None
+
+
+def below_identity(modality: Modality, rest: Sequence[str]) -> list[str]:
+    """What stands behind the identity in a canonical path, see :func:`canonical_path`.
+
+    Args:
+        modality: of the sample.
+        rest: the same as a list writes it, between slashes.
+    """
+    if modality is Modality.VOICE:
+        old = _OLD_VOICE.fullmatch(rest[0]) if len(rest) == 1 else None
+        return list(rest) if old is None else [old["video"], old["clip"]]
+    return [CROPS, *rest] if len(rest) == 2 and _CROP.fullmatch(rest[1]) else list(rest)

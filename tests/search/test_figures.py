@@ -11,7 +11,6 @@ from search.figures import (
     MOST_POINTS,
     Curve,
     chosen_people,
-    cumulative_match,
     det,
     error_rates,
     map_embeddings,
@@ -58,11 +57,6 @@ def test_a_det_curve_crosses_equal_errors_at_the_equal_error_rate() -> None:
 def test_a_list_without_errors_still_has_a_det_point() -> None:
     curve = det([2.0, 2.0, 0.0], [True, True, False])
     assert curve.x.tolist() == [0.5] and curve.y.tolist() == [0.25]
-
-
-def test_cumulative_match_counts_searches_answered_within_each_rank() -> None:
-    curve = cumulative_match([1, 3, 3, 7], most=4)
-    assert curve.x.tolist() == [1, 2, 3, 4] and curve.y.tolist() == [0.25, 0.25, 0.75, 0.75]
 
 
 def test_a_histogram_holds_every_pair_once() -> None:
@@ -120,8 +114,6 @@ NOBODY = ({one: np.zeros((1, 3)) for one in Modality}, {one: ["a"] for one in Mo
         (lambda: error_rates([1.0], [True]), "pairs of two people"),
         (lambda: error_rates([np.nan, 1.0], [True, False]), "finite"),
         (lambda: error_rates([1.0, 2.0, 3.0], [True, False]), "labels"),
-        (lambda: cumulative_match([]), "from 1 on"),
-        (lambda: cumulative_match([0.0]), "from 1 on"),
         (lambda: Curve(np.zeros(2), np.zeros(3)), "as many x as y"),
         (lambda: map_embeddings(*NOBODY, ["a"]), "at least"),
     ],

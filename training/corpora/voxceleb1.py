@@ -22,17 +22,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from encoders.space import Modality
+from search.trial_lists import CROPS, below_identity
 from training.corpora.files import complete, modality_of, refuse_absent, trees
 from training.corpora.lists import SEEN_HEARD, SPLITS_FILE, Person, listed_names, read_lines, read_meta, read_splits
 from training.corpora.manifest import CorpusError, Manifest, NobodyForSplit, Sample, Split, refuse_tested
 from training.corpora.source import Source
 
 DOMAIN = "VoxCeleb1"
-CROPS = "1.6"
 D_FILES = {Split.TRAIN: "vox1_train.csv", Split.VALIDATION: "vox1_val.csv", Split.TEST: "vox1_test.csv"}
 _D_HEADER = ("VoxCeleb1_ID", "VGGFace1_ID", "Gender", "Nationality", "Set")
 _NUMBER = re.compile(r"id1\d{4}")
-_OLD_VOICE = re.compile(r"(?P<video>.+)_\d\d(?P<number>\d{5})\.wav")
 _SUBSTITUTE = "faces are VoxCeleb1's own frames, which stand in for VGGFace stills"
 
 
@@ -87,13 +86,12 @@ def canonical_path(name: str, numbers: Mapping[str, str]) -> str:
         name: as a list writes it: ``<Name>/<video>_NNNNNNN.wav``, ``<Name>/<video>/NNNNNNN.jpg``, or canonical.
         numbers: VoxCeleb1 id by identity.
     """
-    parts = name.split("/")
-    old = _OLD_VOICE.fullmatch(parts[-1]) if len(parts) == 2 else None
-    if old is not None:
-        return f"{numbers.get(parts[0], parts[0])}/{old['video']}/{old['number']}.wav"
-    if len(parts) == 3 and modality_of(name) is Modality.FACE:
-        return f"{parts[0]}/{CROPS}/{parts[1]}/{parts[2]}"
-    return name
+    modality = modality_of(name)
+    identity, *rest = name.split("/")
+    if modality is None:
+        return name
+    first = numbers.get(identity, identity) if modality is Modality.VOICE else identity
+    return "/".join((first, *below_identity(modality, rest)))
 
 
 @dataclass(frozen=True)
