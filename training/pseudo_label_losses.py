@@ -15,10 +15,14 @@ from torch.nn.functional import cross_entropy, log_softmax, one_hot, softmax
 from training.pseudo_labels import PseudoLabels, scale_columns
 
 Reduction = Literal["sum", "mean"]
+ScoreScale = Literal["bounded", "mean", "sum"]
+_GREATEST_EXPONENT = 30.0
 
 
 def association_score(faces: Tensor, voices: Tensor, interaction: Tensor) -> Tensor:
     """S = aᵀ·exp(X·b), exp by component: Algorithm 1. Its gradient to X is (a ⊙ exp(X·b))·bᵀ.
+
+    Components of X·b above 30, whose exponential would soon be no finite number, count as 30.
 
     Args:
         faces: (n, d) float, a of each pair.
@@ -28,7 +32,7 @@ def association_score(faces: Tensor, voices: Tensor, interaction: Tensor) -> Ten
     Returns:
         (n,) float.
     """
-    return (faces * torch.exp(voices @ interaction.T)).sum(dim=1)
+    return (faces * torch.exp((voices @ interaction.T).clamp(max=_GREATEST_EXPONENT))).sum(dim=1)
 
 
 class LearnedAssociation(torch.nn.Module):
@@ -40,18 +44,20 @@ class LearnedAssociation(torch.nn.Module):
     Args:
         dimension: components of a face, and of a voice.
         clusters: how many labels there are.
-        reduction: ``sum`` is S as printed. ``mean`` divides it by the dimension: printed, S of wide features is
-            so large or so small from the outset that exp(−S) is 0 or overflows. The paper is silent on the scale.
+        scale: of S in equation 6, on which the paper is silent. ``sum`` is S as Algorithm 1 prints it, ``mean`` divides
+            it by the dimension; nothing bounds either, and one pair of a very negative S, which this exponential of
+            an exponential makes easily, is all of the loss. ``bounded`` is the logistic function of the latter,
+            within (0, 1) as equation 5's own S.
     """
 
-    def __init__(self, dimension: int, clusters: int, reduction: Reduction = "mean") -> None:
+    def __init__(self, dimension: int, clusters: int, scale: ScoreScale = "bounded") -> None:
         super().__init__()
         self.face = torch.nn.Linear(dimension, dimension)
         self.voice = torch.nn.Linear(dimension, dimension)
         self.face_labels = torch.nn.Parameter(torch.ones(clusters, dimension))
         self.voice_labels = torch.nn.Parameter(torch.ones(clusters, dimension))
         self.interaction = torch.nn.Parameter(torch.randn(dimension, dimension) / dimension**0.5)
-        self.scale = 1 / dimension if reduction == "mean" else 1.0
+        self.scale = scale
 
     def forward(self, faces: Tensor, face_labels: Tensor, voices: Tensor, voice_labels: Tensor) -> Tensor:
         """The score of each pair.
@@ -67,7 +73,11 @@ class LearnedAssociation(torch.nn.Module):
         """
         a = self.face(faces) * self.face_labels[face_labels]
         b = self.voice(voices) * self.voice_labels[voice_labels]
-        return association_score(a, b, self.interaction) * self.scale
+        scores = association_score(a, b, self.interaction)
+        if self.scale == "sum":
+            return scores
+        means = scores / self.interaction.shape[0]
+        return means if self.scale == "mean" else torch.sigmoid(means)
 
 
 def hard_association(face_labels: Tensor, voice_labels: Tensor) -> Tensor:

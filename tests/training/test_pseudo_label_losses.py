@@ -12,6 +12,7 @@ from torch import Tensor
 from training.pseudo_label_losses import (
     LearnedAssociation,
     Reduction,
+    ScoreScale,
     association_loss,
     association_score,
     bi_pseudo_label_loss,
@@ -66,10 +67,10 @@ def test_its_gradient_is_the_one_that_algorithm_1_derives() -> None:
     torch.testing.assert_close(gradient, torch.outer(a * torch.exp(x.detach() @ b), b))
 
 
-@pytest.mark.parametrize("reduction", ["sum", "mean"])
-def test_the_learned_association_loss_is_what_the_formulas_say(reduction: Reduction) -> None:
+@pytest.mark.parametrize("scale", ["bounded", "mean", "sum"])
+def test_the_learned_association_loss_is_what_the_formulas_say(scale: ScoreScale) -> None:
     torch.manual_seed(0)
-    module = LearnedAssociation(4, 3, reduction).double()
+    module = LearnedAssociation(4, 3, scale).double()
     torch.nn.init.normal_(module.face_labels), torch.nn.init.normal_(module.voice_labels)
 
     def slowly(faces: Tensor, voices: Tensor) -> Tensor:
@@ -79,7 +80,8 @@ def test_the_learned_association_loss_is_what_the_formulas_say(reduction: Reduct
             b = torch.stack(linear(module.voice, voice)) * module.voice_labels[voice_label]
             inner = [torch.exp(sum(module.interaction[i, j] * b[j] for j in range(4))) for i in range(4)]
             score = sum(one * other for one, other in zip(a, inner, strict=True))
-            losses.append(torch.exp(-(score / 4 if reduction == "mean" else score)))
+            scaled = {"sum": score, "mean": score / 4, "bounded": 1 / (1 + torch.exp(-score / 4))}[scale]
+            losses.append(torch.exp(-scaled))
         return torch.stack(losses).mean()
 
     same(
@@ -89,6 +91,15 @@ def test_the_learned_association_loss_is_what_the_formulas_say(reduction: Reduct
         vectors(7),
         module=module,
     )
+
+
+def test_a_bounded_score_stays_finite_however_far_its_numbers_run() -> None:
+    module = LearnedAssociation(4, 3)
+    torch.nn.init.constant_(module.interaction, 1e3)
+    faces = vectors(6).float().requires_grad_()
+    association_loss(module(faces, FACE_LABELS, vectors(7).float(), VOICE_LABELS)).backward()
+    assert faces.grad is not None and torch.isfinite(faces.grad).all()
+    assert torch.isfinite(module.interaction.grad).all()
 
 
 def test_the_hard_score_is_one_where_labels_are_the_same_and_teaches_nothing() -> None:
