@@ -80,7 +80,7 @@ def geometric_median(points: Tensor, precision: float = 1e-10) -> Tensor:
     Returns:
         (d,) float64.
     """
-    middle = medoid(points)
+    middle: Tensor = medoid(points)
     for _ in range(_MOST_STEPS):
         away = points - middle
         distances = away.norm(dim=1)
@@ -90,7 +90,7 @@ def geometric_median(points: Tensor, precision: float = 1e-10) -> Tensor:
         strength = pull.norm()
         if strength <= same:  # the answer is this point: also where all are one
             return middle
-        step = (1 - same / strength) * pull / weights.sum()
+        step: Tensor = (1 - same / strength) * pull / weights.sum()
         middle = middle + step
         if step.norm() <= precision * distances.mean():
             return middle
