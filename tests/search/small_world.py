@@ -22,6 +22,7 @@ from ingest.ledger import Ledger, open_database
 from ingest.media import MediaError
 from ingest.track import Extraction, FaceShot, FaceTrack, Span, Speaking, SpeechTurn, media_id
 from search.archive import Archive, Records
+from search.domains import Domains
 from search.engine import Engine
 from search.evidence import Evidence
 from search.people import People
@@ -156,7 +157,9 @@ class World:
         if shared:
             self.encoders["shared"] = shared
         self.archive = Archive(self.extract, "s" * 64, self.encoders, self.store, self.records)
-        self.prober = Prober(self.extract, self.encoders, self.store, self.records.people)
+        self.domains = Domains(self.database, self.records.ledger)
+        people = self.records.people
+        self.prober = Prober(self.extract, self.encoders, self.store, people, self.domains.of)
         self.engine = Engine(self.prober, self.encoders, self.store)
 
     def file(
