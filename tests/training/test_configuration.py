@@ -52,7 +52,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_effective_configuration_is_kept_as_a_file_that_gives_it_again(tmp_path: Path) -> None:
-    text = "epochs: 3\nrun: {seed: 7}", "paper")
+    told = read(tmp_path, "epochs: 3\nrun: {seed: 7}", "paper")
     write_configuration(tmp_path / "kept.yaml", told, "abc-dirty")
     again = read_configuration(bi_quintuple, tmp_path / "kept.yaml", "population")
     assert again == told
