@@ -1,4 +1,4 @@
-"""The losses that pseudo-labels teach by (S2, sections 2.3 and 2.4), each for one number of clusters.
+"""The losses of S2 (sections 2.3 and 2.4): three that pseudo-labels teach by, each for one number of clusters; L_id.
 
 Row i of the faces and row i of the voices are of one person throughout. Labels are what
 :mod:`training.pseudo_labels` finds, and carry no gradient.
@@ -16,6 +16,8 @@ from training.pseudo_labels import PseudoLabels, scale_columns
 
 Reduction = Literal["sum", "mean"]
 ScoreScale = Literal["bounded", "mean", "sum"]
+UNKNOWN = -1
+"""The sex of people of whom nobody says it."""
 _GREATEST_EXPONENT = 30.0
 
 
@@ -157,3 +159,33 @@ def distribution_loss(faces: Tensor, voices: Tensor) -> Tensor:
         voices: (q,) float, logarithms of p_voice.
     """
     return 0.5 * ((faces.exp() - voices.exp()) * (faces - voices)).sum()
+
+
+def identity_loss(
+    people: torch.nn.Module,
+    sexes: torch.nn.Module,
+    features: Tensor,
+    person: Tensor,
+    sex: Tensor,
+    reduction: Reduction = "sum",
+) -> dict[str, Tensor]:
+    """L_id (equation 9) of one modality: cross-entropy on who it is and on the sex.
+
+    Args:
+        people: (n, d) to (n, people) scores.
+        sexes: (n, d) to (n, 2) scores.
+        features: (n, d) float, not normalised.
+        person: (n,) int64 from 0 to people − 1.
+        sex: (n,) int64, 0 or 1; −1 where it is not known, which is left out of that part.
+        reduction: over the samples: ``sum`` as printed, or ``mean`` (of the sexes over those that are known).
+
+    Returns:
+        Scalars ``person`` and ``sex``, the two parts; ``accuracy``, the share of samples whose person is named rightly.
+    """
+    scores, known = people(features), sex != UNKNOWN
+    by_sex = (cross_entropy(sexes(features), sex.clamp(min=0), reduction="none") * known).sum()
+    return {
+        "person": cross_entropy(scores, person, reduction=reduction),
+        "sex": by_sex if reduction == "sum" else by_sex / known.sum().clamp(min=1),
+        "accuracy": (scores.detach().argmax(dim=1) == person).float().mean(),
+    }

@@ -18,6 +18,7 @@ from training.pseudo_label_losses import (
     bi_pseudo_label_loss,
     distribution_loss,
     hard_association,
+    identity_loss,
     label_distribution,
 )
 from training.pseudo_labels import PseudoLabels, k_means, scale_columns
@@ -191,3 +192,25 @@ def test_the_distribution_loss_is_zero_only_where_labels_are_as_frequent_in_both
 def test_faces_and_voices_have_the_same_part_in_the_distribution_loss() -> None:
     p, q = torch.log_softmax(vectors(2)[0], dim=0), torch.log_softmax(vectors(3)[0], dim=0)
     torch.testing.assert_close(distribution_loss(p, q), distribution_loss(q, p))
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_the_identity_loss_is_what_equation_9_says(reduction: Reduction) -> None:
+    torch.manual_seed(2)
+    people, sexes = torch.nn.Linear(4, 3).double(), torch.nn.Linear(4, 2).double()
+    weights = [*people.parameters(), *sexes.parameters()]
+    features, person, sex = vectors(3, 4).requires_grad_(), torch.tensor([0, 2, 1, 1]), torch.tensor([0, -1, 1, -1])
+
+    parts = identity_loss(people, sexes, features, person, sex, reduction)
+    by_person = sum(cross_entropy_of(linear(people, row), int(one)) for row, one in zip(features, person, strict=True))
+    by_sex = sum(
+        cross_entropy_of(linear(sexes, row), int(one)) for row, one in zip(features, sex, strict=True) if one >= 0
+    )
+    expected = by_person + by_sex if reduction == "sum" else by_person / 4 + by_sex / 2
+    torch.testing.assert_close(parts["person"] + parts["sex"], expected)
+    for fast, slow in zip(
+        torch.autograd.grad(parts["person"] + parts["sex"], [features, *weights]),
+        torch.autograd.grad(expected, [features, *weights]),
+        strict=True,
+    ):
+        torch.testing.assert_close(fast, slow)

@@ -34,7 +34,6 @@ from training.recipes.bi_pseudo_label import (
     BiPseudoLabelTask,
     Settings,
     build,
-    identity_loss,
     learning_rate,
     optimiser,
     stages,
@@ -139,30 +138,6 @@ def test_sums_are_the_default_and_means_divide_them_by_the_pairs() -> None:
         torch.testing.assert_close(terms["sum"][name], 24 * terms["mean"][name])
     for name in ("association", "distribution"):
         torch.testing.assert_close(terms["sum"][name], terms["mean"][name])
-
-
-@pytest.mark.parametrize("reduction", ["sum", "mean"])
-def test_the_identity_loss_is_what_equation_9_says(reduction: Any) -> None:
-    torch.manual_seed(2)
-    people, sexes = torch.nn.Linear(4, 3).double(), torch.nn.Linear(4, 2).double()
-    weights = [*people.parameters(), *sexes.parameters()]
-    features, person, sex = noise(4, 4, 3).requires_grad_(), torch.tensor([0, 2, 1, 1]), torch.tensor([0, -1, 1, -1])
-
-    def named(layer: torch.nn.Linear, row: Tensor, label: Tensor) -> Tensor:
-        scores = [weight @ row + bias for weight, bias in zip(layer.weight, layer.bias, strict=True)]
-        return -torch.log(scores[int(label)].exp() / sum(score.exp() for score in scores))
-
-    parts = identity_loss(people, sexes, features, person, sex, reduction)
-    by_person = sum(named(people, row, one) for row, one in zip(features, person, strict=True))
-    by_sex = sum(named(sexes, row, one) for row, one in zip(features, sex, strict=True) if one >= 0)
-    expected = by_person + by_sex if reduction == "sum" else by_person / 4 + by_sex / 2
-    torch.testing.assert_close(parts["person"] + parts["sex"], expected)
-    for fast, slow in zip(
-        torch.autograd.grad(parts["person"] + parts["sex"], [features, *weights]),
-        torch.autograd.grad(expected, [features, *weights]),
-        strict=True,
-    ):
-        torch.testing.assert_close(fast, slow)
 
 
 def test_people_of_unknown_sex_alone_teach_nothing_of_it() -> None:
