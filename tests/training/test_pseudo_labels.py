@@ -19,6 +19,7 @@ from training.pseudo_labels import (
     k_means_starts,
     label_agreement,
     medoid,
+    pair_labels,
     rank_clusters,
     scale_columns,
 )
@@ -185,6 +186,19 @@ def test_the_cluster_nearest_to_the_prototype_is_the_first() -> None:
     ranked = rank_clusters(PseudoLabels(torch.tensor([0, 0, 1, 2]), centres), torch.zeros(2, dtype=torch.float64))
     assert ranked.labels.tolist() == [2, 2, 0, 1]
     assert ranked.centres.tolist() == [[1.0, 0.0], [0.0, -2.0], [4.0, 0.0]]
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_labels_of_pairs_are_k_means_ranked_in_each_modality(paired: bool) -> None:
+    faces, voices, prototypes = points(20, 3, 15), points(20, 3, 16), (points(1, 3, 17)[0], points(1, 3, 18)[0])
+    torch.manual_seed(5)
+    found = pair_labels(faces, voices, prototypes, 4, paired)
+    torch.manual_seed(5)
+    both = k_means_starts(torch.cat([faces, voices], dim=1), 4) if paired else None
+    starts = [k_means_starts(one, 4) if both is None else both for one in (faces, voices)]
+    for ours, one, start, prototype in zip(found, (faces, voices), starts, prototypes, strict=True):
+        expected = rank_clusters(k_means(one, one[start]), prototype)
+        assert torch.equal(ours.labels, expected.labels) and torch.equal(ours.centres, expected.centres)
 
 
 def test_agreement_is_the_share_of_pairs_of_one_label() -> None:

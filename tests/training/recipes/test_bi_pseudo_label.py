@@ -22,7 +22,7 @@ from training.batches import Augmentation
 from training.checkpoint import read_checkpoint
 from training.configuration import read_configuration, write_configuration
 from training.loop import Progress, TrainingData, finished_task, train
-from training.networks import NetworkGiven
+from training.networks import NetworkGiven, given_network, trainable
 from training.pretraining import IdentitySettings
 from training.publish import Origin, publish
 from training.reading import Preparation
@@ -384,6 +384,19 @@ def test_networks_learn_people_first_where_that_is_asked_for_and_they_are_not_fr
     assert [one.name for one in stages(POPULATION, frozen=False)] == ["identity", "bi_pseudo_label"]
     assert [one.name for one in stages(POPULATION, frozen=True)] == ["bi_pseudo_label"]
     assert [one.name for one in stages(Settings(), frozen=False)] == ["bi_pseudo_label"]
+
+
+def test_networks_begin_as_the_stage_before_left_them() -> None:
+    face, voice = (trainable(one, f"small_{one}").preparation() for one in Modality)
+    networks = given_network(Modality.FACE, "small_face", face), given_network(Modality.VOICE, "small_voice", voice)
+    given = Given(3, ("f", "m", ""), *networks)
+    first, second = stages(replace(TINY, people_per_batch=5), frozen=False)
+    before = first.build(given, 1, None)
+    task, other = second.build(given, 2, before), second.build(given, 2, None)
+    for name in ("face", "voice"):
+        weights = (dict(one.get_submodule(name).named_parameters()) for one in (before, task, other))
+        one, same, drawn = (next(value for value in some.values() if value.ndim > 1) for some in weights)
+        assert torch.equal(one, same) and not torch.equal(one, drawn)
 
 
 # The whole of it: two small networks on noisy pictures and sounds, killed half way, published.
