@@ -48,7 +48,6 @@ class Films:
     Args:
         opened: the installation.
         shown: person by id of a face's or a turn's evidence; "" for what is nobody's.
-        heard: (film, start and end in ms) of every turn: its person.
     """
 
     opened: Installation
@@ -87,7 +86,7 @@ def whose(truth: Truth, read: Extraction) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Films]:
-    """Everybody in two films with other company, and one film in which nobody says anything."""
+    """Everybody in two films, with other company."""
     folder = tmp_path_factory.mktemp("films")
     opened = Installation(load_settings({"VISAVOX_HOME": str(folder / "home"), "VISAVOX_DEVICE": "cpu"}))
     people, shown = invent_people(PEOPLE, SEED), dict[str, str]()
@@ -214,7 +213,8 @@ def test_real_people_are_mined_out_of_their_clips(opened: Installation, shared_m
         "in several clips": sum(len(one.films) > 1 for one in mined.people),
     }  # fmt: skip
     note("real people mined", told)
-    whole = {name for name, count in Counter(media.values()).items() if count > 1}
-    assert told["of two people"] == 0 and told["pairs"] >= 0.8 * len(media)
-    assert len(mined.people) == len({next(iter(one)) for one in names}) >= 0.8 * told["of"]
-    assert {next(iter(one)) for one, person in zip(names, mined.people, strict=True) if len(person.films) > 1} == whole
+    several = {name for name, count in Counter(media.values()).items() if count > 1}
+    found = {next(iter(one)) for one, person in zip(names, mined.people, strict=True) if len(person.films) > 1}
+    assert told["of two people"] == 0 and told["pairs"] >= 0.85 * len(media)
+    assert len(mined.people) == len(set.union(*names)) >= 0.85 * told["of"]  # nobody is two people either
+    assert found <= several and len(found) >= len(several) - 1
