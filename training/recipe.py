@@ -35,6 +35,7 @@ DECIDING = (
     "search/ranking.py",
     "training/batches.py",
     "training/loop.py",
+    "training/losses.py",
     "training/validation.py",
 )
 
