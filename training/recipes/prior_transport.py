@@ -139,7 +139,8 @@ class Settings:
         if min(counts) < 1 or self.people_per_batch < 2 or self.transport_rise < 0:
             raise ValueError(
                 "epochs, steps_per_epoch, samples_per_person, steps and hidden are at least 1, people_per_batch at "
-                f"least 2 (rivals), transport_rise at least 0, got {counts}, {self.people_per_batch}, {self.transport_rise}"
+                f"least 2 (rivals), transport_rise at least 0, got {counts}, {self.people_per_batch} and "
+                f"{self.transport_rise}"
             )
         first, last = self.learning_rate, self.final_learning_rate
         if min(first or 1, last or 1) <= 0 or 0 in (first, last) or (first and last and last > first):
