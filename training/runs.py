@@ -212,6 +212,12 @@ def append_log(folder: Path, line: Mapping[str, Any]) -> None:
         log.write(json.dumps(dict(line)) + "\n")
 
 
+def seconds_spent(folder: Path) -> float:
+    """How long the epochs of a run took, validation included; what a kill undid is not counted."""
+    lines = (folder / LOG_FILE).read_text(encoding="utf-8").splitlines()
+    return sum(float(json.loads(line)["seconds"]) for line in lines)
+
+
 def trim_log(folder: Path, epochs: int) -> None:
     """Forget what the log says of later epochs, and half a line that a kill left."""
     path, lines = folder / LOG_FILE, []
