@@ -119,6 +119,7 @@ class Trained:
         best_epoch: whose weights are kept in ``best.safetensors``, from 1.
         validated: the best epoch's figures.
         earlier: folders of the stages before the last, first to last.
+        run: how it was run.
     """
 
     folder: Path
@@ -126,6 +127,7 @@ class Trained:
     best_epoch: int
     validated: Validated
     earlier: tuple[Path, ...] = ()
+    run: RunSettings = field(default_factory=RunSettings, compare=False)
 
 
 @dataclass
@@ -190,7 +192,7 @@ def train(
             earlier = (*earlier, place)
         described["recipe"] = recipe_name(recipe)
         trained = _run_stage(_Loop(stages[-1], data, given, folder, run, before), described, on_progress)
-    return replace(trained, earlier=earlier)
+    return replace(trained, earlier=earlier, run=run)
 
 
 def finished_task(recipe: Recipe, settings: Any, data: TrainingData, trained: Trained) -> Task:  # noqa: ANN401
