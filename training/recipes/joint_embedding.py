@@ -85,8 +85,8 @@ class Settings:
         warm_up: share of the training in which the learning rate rises from 0 in a straight line.
         momentum: of the gradient.
         weight_decay: on every parameter but the centres.
-        identity_first: whether each network is first trained for identity on its own.
-        identity: numbers of that training; its backbones are these.
+        identity: a stage that teaches each network on its own to tell people apart first; None: they begin with weights
+            that are given (``visavox train --initial``). Its backbones are these here.
         augmentation: how samples are varied.
     """
 
@@ -114,8 +114,7 @@ class Settings:
     warm_up: float = 0.0
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    identity_first: bool = False
-    identity: IdentitySettings = field(default_factory=IdentitySettings)
+    identity: IdentitySettings | None = None
     augmentation: Augmentation = field(default_factory=lambda: Augmentation(shift=4, frames=300))
 
     def __post_init__(self) -> None:
@@ -151,8 +150,8 @@ class Settings:
     def fitting(self, people: int) -> Settings:
         """The same for fewer people than a batch would hold; some of them may turn out to be unusable."""
         most, taught, group = max(2, 3 * people // 4), self.identity, self.people_per_mining
-        if people < 1.1 * taught.people_per_batch:
-            taught = replace(taught, people_per_batch=most)
+        if taught is not None:
+            taught = replace(taught, people_per_batch=min(most, taught.people_per_batch))
         if people >= 1.1 * self.people_per_batch:
             return replace(self, identity=taught)
         if group is not None and group <= most:
@@ -265,13 +264,6 @@ class JointEmbeddingTask(Task):
 
 def stages(settings: Settings, frozen: bool) -> tuple[Stage, ...]:
     """One training of everything together; before it, if wanted, each network for identity on its own."""
-    taught = replace(
-        settings.identity,
-        face_backbone=settings.face_backbone,
-        voice_backbone=settings.voice_backbone,
-        face_preparation=settings.face_preparation,
-        voice_preparation=settings.voice_preparation,
-    )
     main = Stage(
         name="joint_embedding",
         settings=settings,
@@ -279,7 +271,16 @@ def stages(settings: Settings, frozen: bool) -> tuple[Stage, ...]:
         optimiser=partial(optimiser, settings=settings),
         learning_rate=partial(learning_rate, settings),
     )
-    return (main,) if frozen or not settings.identity_first else (identity_stage(taught), main)
+    if frozen or settings.identity is None:
+        return (main,)
+    taught = replace(
+        settings.identity,
+        face_backbone=settings.face_backbone,
+        voice_backbone=settings.voice_backbone,
+        face_preparation=settings.face_preparation,
+        voice_preparation=settings.voice_preparation,
+    )
+    return (identity_stage(taught), main)
 
 
 def build(settings: Settings, given: Given, seed: int, before: Task | None = None) -> JointEmbeddingTask:

@@ -16,7 +16,7 @@ by an α that changes, algorithm 1 does not weigh it; α is 1 here and may rise 
 Where the paper is silent, and what is chosen: τ is 0.07; 50 epochs; ReLU between the two layers that raise T, 512 wide;
 the face network is frozen; the stepped learning rate has six steps, a tenth each; in a transformer's it rises in a
 straight line and falls exponentially; how the face network learned, which is on whom a folder for it says, or on the
-training people (``teacher``). Pairs are drawn of different people, one each; where a batch has several of a person
+training people (``identity``). Pairs are drawn of different people, one each; where a batch has several of a person
 (``samples_per_person``) these are neither positives nor rivals of each other (``rivals``). On frozen vectors, where no
 voice network can be tuned, layers like those of the faces stand behind the voices too.
 """
@@ -51,7 +51,6 @@ _CHOICES: Mapping[str, tuple[str | None, ...]] = {
     "reduction": ("sum", "mean"),
     "rivals": ("other_people", "all"),
     "transport_solver": SOLVERS,
-    "teacher": ("trained", "given"),
 }
 
 
@@ -87,11 +86,11 @@ class Settings:
         transport_solver: ``exact`` or ``sinkhorn``.
         transport_regularisation: of Sinkhorn: see :func:`~training.optimal_transport.transport_plan`.
         hidden: width between the two layers that raise T.
-        teacher: ``trained`` for identity on the training people first, or ``given``: the weights a run begins with.
+        identity: the stage that teaches the teacher first, to tell the training people apart; None: it is given, by the
+            weights that a run begins with (``visavox train --initial``). Its backbones are these here.
         teacher_frozen: whether the face network stays as it is.
         voice_taught: whether the voice network begins as that training leaves it too; else with the weights that a run
             begins with.
-        identity: numbers of that training; its backbones are these.
         on_vectors: whether the voice network stays as it is too, so that only what stands behind both learns.
         augmentation: how samples are varied; 2 s of a voice; of a waveform nothing is blanked out.
     """
@@ -123,10 +122,9 @@ class Settings:
     transport_solver: Solver = "exact"
     transport_regularisation: float = 0.05
     hidden: int = 512
-    teacher: Literal["trained", "given"] = "trained"
+    identity: IdentitySettings | None = field(default_factory=lambda: IdentitySettings(epochs=30, steps_per_epoch=None))
     teacher_frozen: bool = True
     voice_taught: bool = False
-    identity: IdentitySettings = field(default_factory=lambda: IdentitySettings(epochs=30, steps_per_epoch=None))
     on_vectors: bool = False
     augmentation: Augmentation = field(
         default_factory=lambda: Augmentation(
@@ -160,8 +158,8 @@ class Settings:
                 raise ValueError(f"{name} is one of {', '.join(map(str, choices))}, got {getattr(self, name)}")
         if not (self.contrastive_loss or self.transport_loss or self.distillation_loss):
             raise ValueError("nothing to train by: switch contrastive_loss, transport_loss or distillation_loss on")
-        if self.on_vectors and self.teacher == "given":
-            raise ValueError("on_vectors learns from the networks of a stage before it: set teacher to trained")
+        if self.on_vectors and self.identity is None:
+            raise ValueError("on_vectors learns from the networks of a stage before it, but identity is None")
 
     def fitting(self, people: int) -> Settings:
         """The same for fewer people than a batch would hold; some of them may turn out to be unusable."""
@@ -169,7 +167,7 @@ class Settings:
         return replace(
             self,
             people_per_batch=self.people_per_batch if people >= 1.1 * self.people_per_batch else most,
-            identity=taught if people >= 1.1 * taught.people_per_batch else replace(taught, people_per_batch=most),
+            identity=taught and replace(taught, people_per_batch=min(most, taught.people_per_batch)),
         )
 
     def resolved(self) -> Settings:
@@ -319,13 +317,6 @@ class PriorTransportTask(Task):
 def stages(settings: Settings, frozen: bool) -> tuple[Stage, ...]:
     """The teacher, unless it is given or its vectors are; then what the paper trains."""
     settings = settings.resolved()
-    taught = replace(
-        settings.identity,
-        face_backbone=settings.face_backbone,
-        voice_backbone=settings.voice_backbone,
-        face_preparation=settings.face_preparation,
-        voice_preparation=settings.voice_preparation,
-    )
     main = Stage(
         name="prior_transport",
         settings=settings,
@@ -334,7 +325,16 @@ def stages(settings: Settings, frozen: bool) -> tuple[Stage, ...]:
         learning_rate=partial(learning_rate, settings),
         on_vectors=settings.on_vectors and not frozen,
     )
-    return (main,) if frozen or settings.teacher == "given" else (identity_stage(taught), main)
+    if frozen or settings.identity is None:
+        return (main,)
+    taught = replace(
+        settings.identity,
+        face_backbone=settings.face_backbone,
+        voice_backbone=settings.voice_backbone,
+        face_preparation=settings.face_preparation,
+        voice_preparation=settings.voice_preparation,
+    )
+    return (identity_stage(taught), main)
 
 
 def build(settings: Settings, given: Given, seed: int, before: Task | None = None) -> PriorTransportTask:

@@ -41,7 +41,7 @@ from training.recipes.joint_embedding import (
 
 SMALL = replace(
     POPULATION, epochs=2, steps_per_epoch=None, people_per_batch=4, samples_per_person=2, people_per_mining=None,
-    learning_rate=0.05, embedding=16, hidden=8, identity_first=False, augmentation=Augmentation(frames=30),
+    learning_rate=0.05, embedding=16, hidden=8, identity=None, augmentation=Augmentation(frames=30),
 )  # fmt: skip
 
 
@@ -293,7 +293,7 @@ def test_the_defaults_are_s0s() -> None:
 
 def test_networks_are_taught_identity_first_only_if_wanted() -> None:
     assert [stage.name for stage in stages(Settings(), frozen=False)] == ["joint_embedding"]
-    wanted = replace(SMALL, identity_first=True, identity=IdentitySettings(epochs=3, people_per_batch=5))
+    wanted = replace(SMALL, identity=IdentitySettings(epochs=3, people_per_batch=5))
     assert [stage.name for stage in stages(wanted, frozen=True)] == ["joint_embedding"]
     first, main = stages(wanted, frozen=False)
     assert (first.settings.epochs, first.settings.people_per_batch) == (3, 5)
@@ -330,9 +330,10 @@ def test_impossible_settings_are_refused(wrong, told) -> None:
     ("people", "mining", "batch", "group"), [(900, 4, 16, 4), (18, 4, 16, 4), (10, 4, 4, 4), (4, 4, 3, None)]
 )
 def test_few_people_fill_smaller_batches_with_some_to_spare(people, mining, batch, group) -> None:
-    fitted = Settings(people_per_mining=mining).fitting(people)
+    fitted = Settings(people_per_mining=mining, identity=IdentitySettings()).fitting(people)
     assert (fitted.people_per_batch, fitted.people_per_mining) == (batch, group)
-    assert fitted.identity.people_per_batch == (128 if people == 900 else 3 * people // 4)
+    assert fitted.identity.people_per_batch == min(128, 3 * people // 4)
+    assert Settings().fitting(people).identity is None
 
 
 def test_a_run_cut_off_ends_in_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
