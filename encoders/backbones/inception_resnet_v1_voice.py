@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from encoders.backbones.inception_resnet_v1 import (
 )
 from encoders.backbones.public_files import fill
 from encoders.backbones.serving import quick_type
-from encoders.backbones.sound_pictures import PicturedSound, PictureVoice, loud_part
+from encoders.backbones.sound_pictures import PicturedSound, PictureVoice, loud_part, picture_features
 from encoders.spectra import WINDOW, Framing, Spectrogram, normalised
 
 
@@ -40,9 +40,11 @@ class InceptionResnetVoicePreparation(PicturedSound):
 
     Args:
         dimension: components of a vector.
+        unit_length: whether vectors are brought to unit length; see ``InceptionResnetPreparation``.
     """
 
     dimension: int = DIMENSION
+    unit_length: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,7 +75,8 @@ class InceptionResnetVoice(PictureVoice):
         network = InceptionResnetV1(stated.dimension).eval().requires_grad_(False)
         fill(network, public_parameters(weights), weights)
         served = serving_copy(network, place, quick_type(precision, place))
-        super().__init__(network, served, stated, prepare_spectrogram, place)
+        run = served if stated.unit_length else partial(picture_features, served.features)
+        super().__init__(network, run, stated, prepare_spectrogram, place)
 
 
 def prepare_spectrogram(

@@ -135,7 +135,7 @@ class PictureVoice:
     def __init__(
         self,
         network: torch.nn.Module,
-        served: torch.nn.Module,
+        served: Callable[[Tensor, Tensor | None], Tensor],
         preparation: Any,  # noqa: ANN401 - each network has its own
         prepare: Callable[[NDArray[np.float32], Any], Tensor | Unusable],
         device: torch.device,

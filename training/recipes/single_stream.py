@@ -53,6 +53,26 @@ from training.schedules import falling_rate
 Reduction = Literal["sum", "mean"]
 
 
+def _check(settings: Settings | StreamSettings) -> None:
+    """Raises ValueError: what both stages have is impossible."""
+    if settings.epochs < 1 or (settings.steps_per_epoch is not None and settings.steps_per_epoch < 1):
+        raise ValueError(f"a training needs epochs and steps, got {settings.epochs} and {settings.steps_per_epoch}")
+    if settings.people_per_batch < 2 or settings.samples_per_person < 1:
+        raise ValueError(
+            f"a batch needs at least 2 people with at least 1 sample each, got {settings.people_per_batch} with "
+            f"{settings.samples_per_person}"
+        )
+    if not 0 < settings.final_learning_rate <= settings.learning_rate:
+        raise ValueError(
+            f"the learning rate falls from learning_rate ({settings.learning_rate}) to final_learning_rate "
+            f"({settings.final_learning_rate}), both above 0"
+        )
+    if not 0 <= settings.warm_up < 1 or settings.weight_decay < 0:
+        raise ValueError(
+            f"warm_up is in [0, 1), weight_decay at least 0, got {settings.warm_up} and {settings.weight_decay}"
+        )
+
+
 @dataclass(frozen=True)
 class StreamSettings:
     """Numbers of stage 1.
@@ -376,23 +396,3 @@ def learning_rate(settings: Settings | StreamSettings, progress: float) -> float
     """The learning rate after a share of the training, 0 to 1. Raises ValueError: progress outside."""
     first, last = settings.learning_rate, settings.final_learning_rate
     return falling_rate(progress, first, last, "exponential", settings.warm_up)
-
-
-def _check(settings: Settings | StreamSettings) -> None:
-    """Raises ValueError: what both stages have is impossible."""
-    if settings.epochs < 1 or (settings.steps_per_epoch is not None and settings.steps_per_epoch < 1):
-        raise ValueError(f"a training needs epochs and steps, got {settings.epochs} and {settings.steps_per_epoch}")
-    if settings.people_per_batch < 2 or settings.samples_per_person < 1:
-        raise ValueError(
-            f"a batch needs at least 2 people with at least 1 sample each, got {settings.people_per_batch} with "
-            f"{settings.samples_per_person}"
-        )
-    if not 0 < settings.final_learning_rate <= settings.learning_rate:
-        raise ValueError(
-            f"the learning rate falls from learning_rate ({settings.learning_rate}) to final_learning_rate "
-            f"({settings.final_learning_rate}), both above 0"
-        )
-    if not 0 <= settings.warm_up < 1 or settings.weight_decay < 0:
-        raise ValueError(
-            f"warm_up is in [0, 1), weight_decay at least 0, got {settings.warm_up} and {settings.weight_decay}"
-        )
