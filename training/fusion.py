@@ -7,7 +7,7 @@ prints it (equation 10).
 
 from __future__ import annotations
 
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -52,7 +52,7 @@ class GatedFusion(torch.nn.Module):
             (n, dimension), not of unit length.
         """
         share = self.share(*vectors)
-        return cast(Tensor, share * projected[0] + (1.0 - share) * projected[1])
+        return share * projected[0] + (1.0 - share) * projected[1]
 
 
 def orthogonal_loss(vectors: Tensor, people: Tensor, form: Orthogonality = "sum") -> dict[str, Tensor]:

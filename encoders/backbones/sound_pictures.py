@@ -115,7 +115,7 @@ def picture_features(network: Callable[[Tensor], Tensor], inputs: Tensor, length
     pictures, owners = sounds_to_pictures(inputs, lengths)
     if torch.is_grad_enabled():
         return mean_by_owner(network(pictures), owners, len(inputs))
-    rows = torch.cat([network(some) for some in pictures.split(AT_ONCE)])
+    rows = torch.cat([network(pictures[first : first + AT_ONCE]) for first in range(0, len(pictures), AT_ONCE)])
     return mean_by_owner(rows, owners, len(inputs))
 
 

@@ -26,9 +26,11 @@ has only one of the two, so that nothing can be fused.
 
 The ablations of its table 6: ``fusion=False`` (the loss kept: u and v are named and made orthogonal as if each were
 an I), ``orthogonal_weight=0`` (fusion, cross-entropy only), ``cross_entropy=False`` (fusion, cosines only), and all.
-``stream.centre_weight=0`` is softmax alone in stage 1. Its figures: ``visavox train single_stream`` and ``visavox
-evaluate`` report ROC, AUC and EER in groups (``verification``), 1:N both ways up to 10 (``matching_1_to_n``), mAP
-both ways (``retrieval``); ``evaluate --report`` draws the curves.
+``stream.centre_weight=0`` is softmax alone in stage 1. Each is a line of a file for ``visavox train single_stream
+--config``, or of :class:`Settings`. Its figures: ``visavox train single_stream --corpus voxceleb1 --root DIR``, then
+``visavox evaluate --protocol DIR --media DIR --html PAGE`` with the lists of P: AUC and EER of U, G, N, A and GNA with
+their ROC, 1:N both ways for N = 2 to 10 with its plot, mAP both ways (the paper also prints their mean), and pictures
+of what was found.
 """
 
 from __future__ import annotations
@@ -302,7 +304,7 @@ class StreamTask(Task):
         """
         pictures, owners = sounds_to_pictures(batch.voices, batch.voice_lengths)
         rows = cast(PictureNetwork, self.face).features(torch.cat([batch.faces, pictures]))
-        faces, windows = rows.split([len(batch.faces), len(pictures)])
+        faces, windows = rows[: len(batch.faces)], rows[len(batch.faces) :]
         vectors = torch.cat([faces, mean_by_owner(windows, owners, len(batch.voices))])
         if getattr(self.given.face.preparation, "unit_length", False):
             vectors = normalize(vectors, dim=1)
