@@ -20,8 +20,10 @@ from encoders.backbones.dlib_resnet import DlibResnet
 from encoders.backbones.ecapa_tdnn import EcapaTdnn
 from encoders.backbones.ge2e import GE2E
 from encoders.backbones.inception_resnet_v1 import InceptionResnet
+from encoders.backbones.inception_resnet_v1_voice import InceptionResnetVoice
 from encoders.backbones.resnet34 import ResNet34Face, ResNet34Voice
 from encoders.backbones.small_face import SmallFace
+from encoders.backbones.small_picture import SmallPicture, SmallPictureVoice
 from encoders.backbones.small_voice import SmallVoice
 from encoders.backbones.speech_transformer import SpeechTransformer
 from encoders.devices import device_name
@@ -55,9 +57,12 @@ NETWORKS: dict[str, Callable[[Path, Mapping[str, Any], str, str], Backbone]] = {
     "ecapa_tdnn": EcapaTdnn,
     "ge2e": GE2E,
     "inception_resnet_v1": InceptionResnet,
+    "inception_resnet_v1_voice": InceptionResnetVoice,
     "resnet34_face": ResNet34Face,
     "resnet34_voice": ResNet34Voice,
     "small_face": SmallFace,
+    "small_picture": SmallPicture,
+    "small_picture_voice": SmallPictureVoice,
     "small_voice": SmallVoice,
     "speech_transformer": SpeechTransformer,
 }

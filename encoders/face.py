@@ -176,6 +176,14 @@ BACKBONES = (
         input_contract="64 x 64 px RGB chip, turned upright by five landmarks, padding 0.5",
     ),
     NetworkRow(
+        name="small_picture",
+        network="small_picture",
+        files=(),
+        dimension=128,
+        trained_on="nothing by itself: an encoder folder holds its weights and says on whom they were trained",
+        input_contract="64 x 64 px RGB chip, turned upright by five landmarks, padding 0.3",
+    ),
+    NetworkRow(
         name="resnet34_face",
         network="resnet34_face",
         files=(),

@@ -89,6 +89,24 @@ BACKBONES = (
         input_contract="float32 mono at 16 kHz, at least 0.4 s; 40 log-mel bands of 25 ms every 10 ms at one level",
     ),
     NetworkRow(
+        name="small_picture_voice",
+        network="small_picture_voice",
+        files=(),
+        dimension=128,
+        trained_on="nothing by itself: an encoder folder holds its weights and says on whom they were trained",
+        input_contract="float32 mono at 16 kHz, at least 0.4 s; without its quiet frames, 64 log-mel bands every 30 "
+        "ms at one level, in square pictures",
+    ),
+    NetworkRow(
+        name="inception_resnet_v1_voice",
+        network="inception_resnet_v1_voice",
+        files=(),
+        dimension=512,
+        trained_on="nothing by itself: an encoder folder holds its weights and says on whom they were trained",
+        input_contract="float32 mono at 16 kHz, at least 0.4 s; without its quiet frames, 256 magnitudes (0 to 8 kHz) "
+        "of 25 ms every 10 ms, mean 0 and deviation 1, in square pictures",
+    ),
+    NetworkRow(
         name="ecapa_tdnn",
         network="ecapa_tdnn",
         files=(),

@@ -24,11 +24,14 @@ from encoders.backbones.backbone import Unusable
 from encoders.backbones.dimnet_voice import DimnetVoiceNetwork, DimnetVoicePreparation
 from encoders.backbones.ecapa_tdnn import EcapaTdnnNetwork, EcapaTdnnPreparation
 from encoders.backbones.inception_resnet_v1 import InceptionResnetPreparation, InceptionResnetV1
+from encoders.backbones.inception_resnet_v1_voice import InceptionResnetVoicePreparation, prepare_spectrogram
 from encoders.backbones.resnet34 import ResNet34FacePreparation, ResNet34Network, ResNet34VoicePreparation
 from encoders.backbones.small_face import SPREAD as SMALL_SPREAD
 from encoders.backbones.small_face import SmallFaceNetwork, SmallFacePreparation, prepare_chip
+from encoders.backbones.small_picture import SmallPictureNetwork, SmallPictureVoicePreparation, prepare_picture
 from encoders.backbones.small_voice import FEATURES as SMALL_FEATURES
 from encoders.backbones.small_voice import SmallVoiceNetwork, SmallVoicePreparation, prepare_mel
+from encoders.backbones.sound_pictures import picture_features
 from encoders.backbones.spectral_voice import checked_sound
 from encoders.backbones.speech_transformer import SpeechTransformerNetwork, SpeechTransformerPreparation
 from encoders.chips import usable_chip, usable_window
@@ -231,6 +234,20 @@ def _window_chip(crop: FaceCrop, wanted: InceptionResnetPreparation) -> NDArray[
     return usable_window(crop, wanted.window, wanted.side, wanted.least_eye_distance, wanted.least_contrast)
 
 
+def _sound_picture(
+    waveform: NDArray[np.float32], wanted: SmallPictureVoicePreparation
+) -> NDArray[np.float32] | Unusable:
+    mels = prepare_picture(waveform, wanted)
+    return mels if isinstance(mels, Unusable) else cast("NDArray[np.float32]", mels.numpy())
+
+
+def _spectrogram(
+    waveform: NDArray[np.float32], wanted: InceptionResnetVoicePreparation
+) -> NDArray[np.float32] | Unusable:
+    spectrum = prepare_spectrogram(waveform, wanted)
+    return spectrum if isinstance(spectrum, Unusable) else cast("NDArray[np.float32]", spectrum.numpy())
+
+
 def _small_mel(waveform: NDArray[np.float32], wanted: SmallVoicePreparation) -> NDArray[np.float32] | Unusable:
     mel = prepare_mel(waveform, wanted)
     return mel if isinstance(mel, Unusable) else cast("NDArray[np.float32]", mel.numpy())
@@ -266,12 +283,14 @@ def _run_faces(network: torch.nn.Module, faces: Tensor, lengths: Tensor | None) 
     return cast(Tensor, network(faces))
 
 
-def _run_inception(network: torch.nn.Module, faces: Tensor, lengths: Tensor | None) -> Tensor:
-    unit: bool = network.unit_length  # type: ignore[assignment]
-    return cast(Tensor, network(faces) if unit else cast(InceptionResnetV1, network).features(faces))
+def _run_inception(network: torch.nn.Module, samples: Tensor, lengths: Tensor | None) -> Tensor:
+    """Of faces or of sounds."""
+    if network.unit_length:
+        return cast(Tensor, network(samples, lengths))
+    return picture_features(cast(InceptionResnetV1, network).features, samples, lengths)
 
 
-def _make_inception(wanted: InceptionResnetPreparation) -> torch.nn.Module:
+def _make_inception(wanted: InceptionResnetPreparation | InceptionResnetVoicePreparation) -> torch.nn.Module:
     network = InceptionResnetV1(wanted.dimension)
     network.unit_length = wanted.unit_length  # type: ignore[assignment]
     return network
@@ -317,6 +336,28 @@ TRAINABLE: Mapping[str, Trainable] = {
         dimension=_own_dimension,
         run=_run_faces,
         spread=127.5,
+    ),
+    "inception_resnet_v1_voice": Trainable(
+        preparation=InceptionResnetVoicePreparation,
+        make=_make_inception,
+        prepare=_spectrogram,
+        dimension=_own_dimension,
+        run=_run_inception,
+    ),
+    "small_picture": Trainable(
+        preparation=SmallFacePreparation,
+        make=lambda wanted: SmallPictureNetwork(),
+        prepare=prepare_chip,
+        dimension=lambda wanted: SMALL_FEATURES,
+        run=_run_faces,
+        spread=SMALL_SPREAD,
+    ),
+    "small_picture_voice": Trainable(
+        preparation=SmallPictureVoicePreparation,
+        make=lambda wanted: SmallPictureNetwork(),
+        prepare=_sound_picture,
+        dimension=_own_dimension,
+        run=_run_voices,
     ),
     "small_voice": Trainable(
         preparation=SmallVoicePreparation,

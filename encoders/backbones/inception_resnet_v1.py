@@ -20,6 +20,7 @@ from torch import Tensor
 from encoders.backbones.backbone import Unusable, read_preparation
 from encoders.backbones.public_files import fill, read_tensors
 from encoders.backbones.serving import ServedConvolution, quick_type, served
+from encoders.backbones.sound_pictures import picture_features
 from encoders.chips import Window, usable_window
 from encoders.face import FaceCrop
 
@@ -221,9 +222,18 @@ class InceptionResnetV1(torch.nn.Module):
         outputs: Tensor = self.last_bn(self.last_linear(pooled))
         return outputs
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """(n, 3, side, side) float32 of :func:`chips_to_input` -> (n, dimension) of unit length."""
-        return torch.nn.functional.normalize(self.features(inputs), dim=1)
+    def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Embed faces, or sounds as S1's single stream does.
+
+        Args:
+            inputs: (n, 3, side, side) float32 of :func:`chips_to_input`, or (n, frames, bands) spectrograms of
+                ``inception_resnet_v1_voice.prepare_spectrogram``.
+            lengths: of sounds, (n,) int64 frames that count; None when all do.
+
+        Returns:
+            (n, dimension) float32 of unit length.
+        """
+        return torch.nn.functional.normalize(picture_features(self.features, inputs, lengths), dim=1)
 
 
 class InceptionResnet:
