@@ -20,7 +20,6 @@ from typing import Any
 from deploy.models import ENCODERS
 from deploy.reading import FACE_DETECTOR
 from deploy.training import (
-    MOST_THREADS,
     MOST_WORKERS,
     PREPARED,
     PUBLISHED_FILE,
@@ -31,6 +30,7 @@ from deploy.training import (
     golden_samples,
     measure,
     published_folder,
+    run_here,
     tell_prepared,
     tell_training,
 )
@@ -42,7 +42,7 @@ from training.corpora.trials import write_trials
 from training.loop import RunSettings, TrainingData, train
 from training.prepared import prepare
 from training.publish import Origin, publish, read_report, record_report
-from training.reading import Preparation
+from training.reading import Preparation, preparation_for
 from training.recipe import Recipe, recipe_name
 from training.runs import describe
 
@@ -71,20 +71,30 @@ class CorpusOrder:
     run: RunSettings
 
     @property
+    def preparation(self) -> Preparation:
+        """How samples become what the recipe's backbones take. Raises ValueError: settings that name none."""
+        return preparation_for(self.settings, FACE_DETECTOR)
+
+    @property
     def key(self) -> str:
         """16 hex digits of everything that decides the weights."""
         decides = describe(self.recipe, self.settings, self.run) | {
             "learned": media_digest(self.training),
             "validated": media_digest(self.validation),
-            "preparation": repr(Preparation(detector=FACE_DETECTOR)),
+            "preparation": repr(self.preparation),
         }
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def order_corpus(
-    opened: Installation, recipe: Recipe, corpus: str, source: Source, epochs: int | None = None
+    opened: Installation,
+    recipe: Recipe,
+    corpus: str,
+    source: Source,
+    settings: Any = None,  # noqa: ANN401 - the recipe's own Settings
+    run: RunSettings | None = None,
 ) -> CorpusOrder:
-    """An order for this installation's device and processors.
+    """An order for this installation's device and processors; without settings with the paper's.
 
     Raises:
         CorpusError: the corpus is not as its layout says, or somebody is on two sides.
@@ -96,9 +106,10 @@ def order_corpus(
         test = None
     apart = replace(source, test={*source.test, *(test.identities if test else ())})
     training, validation = (read_corpus(corpus, apart, split) for split in (Split.TRAIN, Split.VALIDATION))
-    settings = recipe.Settings() if epochs is None else recipe.Settings(epochs=epochs)
-    run = RunSettings(device=opened.settings.device, threads=min(MOST_THREADS, processors()))
-    return CorpusOrder(recipe, settings.fitting(len(training.identities)), training, validation, test, run)
+    wanted = (recipe.Settings() if settings is None else settings).fitting(len(training.identities))
+    order = CorpusOrder(recipe, wanted, training, validation, test, run_here(opened, run))
+    _ = order.preparation  # a wrong one is said before anything is read
+    return order
 
 
 def train_corpus(opened: Installation, order: CorpusOrder, told: Told, workers: int | None = None) -> Outcome:
@@ -133,7 +144,7 @@ def train_corpus(opened: Installation, order: CorpusOrder, told: Told, workers: 
 
 def _learn(home: Path, order: CorpusOrder, run_folder: Path, told: Told, workers: int) -> Path:
     """Prepare, train and publish."""
-    preparation = Preparation(detector=FACE_DETECTOR)
+    preparation = order.preparation
     training, validating = (
         prepare(
             manifest,

@@ -14,7 +14,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -40,9 +40,9 @@ from training.population.protocol import write_protocol, write_training
 from training.population.splits import PopulationSpec, TrainingSpec
 from training.prepared import Prepared, prepare
 from training.publish import Origin, publish, read_report, record_report
-from training.reading import Preparation
-from training.recipe import Recipe, recipe_name
-from training.runs import describe
+from training.reading import Preparation, preparation_for
+from training.recipe import Recipe, recipe_name, recipes
+from training.runs import describe, seconds_spent
 
 RUNS = "runs"
 PREPARED = "prepared"
@@ -83,12 +83,17 @@ class Order:
     run: RunSettings
 
     @property
+    def preparation(self) -> Preparation:
+        """How samples become what the recipe's backbones take. Raises ValueError: settings that name none."""
+        return preparation_for(self.settings, FACE_DETECTOR)
+
+    @property
     def key(self) -> str:
         """16 hex digits of everything that decides the outcome."""
         decides = describe(self.recipe, self.settings, self.run) | {
             "learned": self.learned.digest,
             "measured": self.measured.digest,
-            "preparation": repr(Preparation(detector=FACE_DETECTOR)),
+            "preparation": repr(self.preparation),
         }
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -118,16 +123,32 @@ def order_population(
     learned: TrainingSpec,
     *,
     measured: PopulationSpec = MEASURED,
-    epochs: int | None = None,
+    settings: Any = None,  # noqa: ANN401 - the recipe's own Settings
+    run: RunSettings | None = None,
 ) -> Order:
     """An order for this installation's device and processors.
+
+    Args:
+        opened: the installation.
+        recipe: the method.
+        learned: the invented people it learns from.
+        measured: those it is validated and measured on.
+        settings: its numbers; None: its preset for invented people.
+        run: seed and the like, to which device and threads of the installation are added.
 
     Raises:
         ValueError: a number that the recipe does not take, or too few people for one of its batches.
     """
-    settings = (recipe.Settings() if epochs is None else recipe.Settings(epochs=epochs)).fitting(learned.people)
+    settings = (recipe.POPULATION if settings is None else settings).fitting(learned.people)
+    order = Order(recipe, settings, learned, measured, run_here(opened, run))
+    _ = order.preparation  # a wrong one is said before people are invented
+    return order
+
+
+def run_here(opened: Installation, run: RunSettings | None = None) -> RunSettings:
+    """How a run is run by this installation: on its device, with its processors."""
     threads = min(MOST_THREADS, processors())
-    return Order(recipe, settings, learned, measured, RunSettings(device=opened.settings.device, threads=threads))
+    return replace(run or RunSettings(), device=opened.settings.device, threads=threads)
 
 
 def train_population(opened: Installation, order: Order, told: Told, workers: int | None = None) -> Outcome:
@@ -157,7 +178,8 @@ def train_population(opened: Installation, order: Order, told: Told, workers: in
         trained = train(order.recipe, order.settings, data, run_folder, order.run, partial(tell_training, told))
         told("publishing", 0, 1, "")
         encoder = publish(order.recipe, order.settings, data, trained, origin, home / ENCODERS)
-        write_json(run_folder / PUBLISHED_FILE, {"encoder": encoder.name})
+        spent = sum(seconds_spent(folder) for folder in (*trained.earlier, trained.folder))
+        write_json(run_folder / PUBLISHED_FILE, {"encoder": encoder.name, "training_seconds": round(spent, 1)})
     report, _ = measure(opened, Encoder.load(encoder, device=opened.settings.device), population, told)
     record_report(encoder, report)
     return Outcome(encoder, report, time.monotonic() - began, before=False)
@@ -182,7 +204,7 @@ def _gather(home: Path, order: Order, population: Path, told: Told, workers: int
         learned: read_manifest(learned, Split.TRAIN, test=tested),
         population: read_manifest(population, Split.VALIDATION, test=tested),
     }
-    preparation = Preparation(detector=FACE_DETECTOR)
+    preparation = order.preparation
     training, validating = (
         prepare(
             manifest,
@@ -277,4 +299,6 @@ def tell_training(told: Told, progress: Progress) -> None:
             f"validation mAP {progress.validated.voice_to_face:.3f} voice to face, "
             f"{progress.validated.face_to_voice:.3f} face to voice"
         )
-    told("training", progress.step, progress.steps, ", ".join(notes))
+    # of a method of several stages the earlier ones are called by their names
+    stage = "training" if not progress.stage or progress.stage in recipes() else f"training ({progress.stage})"
+    told(stage, progress.step, progress.steps, ", ".join(notes))

@@ -222,12 +222,12 @@ class Encoder:
         backbone = self.backbones[modality]
         prepared = [backbone.prepare(sample) for sample in samples]
         usable = [one for one in prepared if not isinstance(one, Unusable)]
-        vectors = iter(self._embed(backbone, usable)) if usable else iter(())
+        vectors = iter(self._embed(modality, usable)) if usable else iter(())
         return [one if isinstance(one, Unusable) else self._embedding(modality, next(vectors)) for one in prepared]
 
-    def _embed(self, backbone: Backbone, prepared: Sequence[Any]) -> NDArray[np.float32]:
-        features = backbone.embed(prepared)
-        return features if self.head is None else self.head.apply(features)
+    def _embed(self, modality: Modality, prepared: Sequence[Any]) -> NDArray[np.float32]:
+        features = self.backbones[modality].embed(prepared)
+        return features if self.head is None else self.head.apply(features, modality)
 
     def _embedding(self, modality: Modality, vector: NDArray[np.float32]) -> Embedding | Unusable:
         try:
@@ -275,7 +275,6 @@ def _load_networks(
     """The network of each modality and the head, after every size was checked against the space's."""
     device = device_name(device)
     head = None if description.head is None else _load_head(folder, description.head, device)
-    expected = description.dimension if head is None else head.input_dimension
     if head is not None and head.output_dimension != description.dimension:
         raise EncoderError(
             f"{folder}: the head gives {head.output_dimension} components, the space has {description.dimension}"
@@ -283,6 +282,7 @@ def _load_networks(
     backbones = {}
     for modality, branch in description.branches.items():
         backbones[modality], given = _load_backbone(folder, modality, branch, (device, precision))
+        expected = description.dimension if head is None else head.input_of(modality)
         if given != expected:
             taker = f"the space has {expected}" if head is None else f"the head takes {expected}"
             raise EncoderError(f"{folder}: {branch.backbone} gives {given} components, {taker}")

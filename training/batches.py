@@ -19,12 +19,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from encoders.backbones.small_face import chips_to_input
+from encoders.backbones.small_face import SPREAD, chips_to_input
+from encoders.space import Modality
+from training.augmentation import SpecAugment, spec_augment
+from training.networks import trainable
 from training.prepared import Prepared
 from training.recipe import Batch
+from training.vectors import Vectors
 
 # What a random stream is for: the second number of its seed, so that no two purposes share a stream.
-_TURNS, _ORDER, _FACES, _VOICES, _VARIATION = range(5)
+_TURNS, _ORDER, _FACES, _VOICES, _VARIATION, _BLANKS = range(6)
 _INPUT_RANGE = chips_to_input(torch.tensor([0, 255], dtype=torch.uint8).reshape(2, 1, 1, 1)).flatten().tolist()
 
 
@@ -37,12 +41,13 @@ class Augmentation:
     Args:
         mirror: share of faces that are mirrored, 0 to 1.
         shift: pixels that a face is moved by along each axis, either way; its edge is repeated.
-        brightness: added to a face, either way, in units of the network's input (64 grey levels).
+        brightness: added to a face, either way, in units of 64 grey levels.
         contrast: factor of its distance to its mean, 1 - contrast to 1 + contrast.
-        colour: added to each of its colour channels, either way, in units of the network's input.
-        frames: mel frames of a voice: a random stretch of longer ones; shorter ones are repeated.
-        gain: added to all bands of a voice, either way, in units of the prepared log-mel.
-        masked_bands: width of the stretch of mel bands that is set to 0, 0 to this many.
+        colour: added to each of its colour channels, either way, in units of 64 grey levels.
+        frames: frames of a voice (10 ms each): a random stretch of longer ones; shorter ones are repeated.
+        gain: added to all bands of a voice, either way, in units of the prepared spectrum.
+        masked_bands: width of the stretch of bands that is set to 0, 0 to this many.
+        masked_frames: width of the stretch of frames that is set to 0, 0 to this many.
     """
 
     mirror: float = 0.5
@@ -53,11 +58,13 @@ class Augmentation:
     frames: int = 200
     gain: float = 0.05
     masked_bands: int = 0
+    masked_frames: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.mirror <= 1 or not 0 <= self.contrast < 1:
             raise ValueError(f"mirror is in [0, 1], contrast in [0, 1), got {self.mirror} and {self.contrast}")
-        if min(self.shift, self.brightness, self.colour, self.gain, self.masked_bands) < 0 or self.frames < 1:
+        strengths = (self.shift, self.brightness, self.colour, self.gain, self.masked_bands, self.masked_frames)
+        if min(strengths) < 0 or self.frames < 1:
             raise ValueError(f"an augmentation has no negative strength and at least 1 frame, got {self}")
 
 
@@ -107,7 +114,7 @@ class Plan:
         return len(self.people)
 
 
-def batch_plan(prepared: Prepared, settings: OrderSettings, seed: int, epoch: int) -> Plan:
+def batch_plan(prepared: Prepared | Vectors, settings: OrderSettings, seed: int, epoch: int) -> Plan:
     """Choose the samples of every batch of an epoch: a pure function of its arguments.
 
     Args:
@@ -144,15 +151,20 @@ def batch_plan(prepared: Prepared, settings: OrderSettings, seed: int, epoch: in
     return Plan(order.reshape(shape[:2]), faces.reshape(shape), voices.reshape(shape), seed, epoch, augmentation)
 
 
-def make_batch(prepared: Prepared, plan: Plan, number: int) -> Batch:
+def make_batch(prepared: Prepared | Vectors, plan: Plan, number: int) -> Batch:
     """Batch ``number`` (0, 1, …) of a plan: people in the plan's order, each one's samples side by side.
 
-    A pure function of its arguments: whatever was made before, the same numbers come out, bit for bit.
+    A pure function of its arguments: whatever was made before, the same numbers come out, bit for bit. Frozen vectors
+    are not varied.
     """
-    random = np.random.default_rng([plan.seed, _VARIATION, plan.epoch, number])
     faces, voices = plan.faces[number].ravel(), plan.voices[number].ravel()
+    if isinstance(prepared, Vectors):
+        return _batch_of_vectors(prepared, faces, voices)
+    random = np.random.default_rng([plan.seed, _VARIATION, plan.epoch, number])
+    spread = trainable(Modality.FACE, prepared.preparation.face_backbone).spread
+    varied = vary_faces(prepared.faces, faces, plan.augmentation, random)
     return Batch(
-        faces=vary_faces(prepared.faces, faces, plan.augmentation, random),
+        faces=varied if spread == SPREAD else varied.mul_(SPREAD / spread),
         face_people=torch.from_numpy(prepared.face_people[faces]),
         voices=vary_voices(prepared, voices, plan.augmentation, random),
         voice_lengths=None,
@@ -160,10 +172,26 @@ def make_batch(prepared: Prepared, plan: Plan, number: int) -> Batch:
     )
 
 
+def _batch_of_vectors(vectors: Vectors, faces: NDArray[np.int64], voices: NDArray[np.int64]) -> Batch:
+    weights = [
+        None if some is None else torch.from_numpy(some[chosen])
+        for some, chosen in ((vectors.face_weights, faces), (vectors.voice_weights, voices))
+    ]
+    return Batch(
+        faces=torch.from_numpy(vectors.faces[faces]),
+        face_people=torch.from_numpy(vectors.face_people[faces]),
+        voices=torch.from_numpy(vectors.voices[voices]),
+        voice_lengths=None,
+        voice_people=torch.from_numpy(vectors.voice_people[voices]),
+        face_weights=weights[0],
+        voice_weights=weights[1],
+    )
+
+
 def vary_faces(
     chips: NDArray[np.uint8], chosen: NDArray[np.int64], augmentation: Augmentation, random: np.random.Generator
 ) -> Tensor:
-    """Faces as the network takes them: mirrored, moved, their light varied; never outside its input's range.
+    """Faces as the small network takes them: mirrored, moved, their light varied; never outside its input's range.
 
     Args:
         chips: (all, side, side, 3) uint8.
@@ -227,10 +255,15 @@ def vary_voices(
         band = np.arange(bands)
         kept = (band < first[:, None]) | (band >= (first + width)[:, None])
         mels *= torch.from_numpy(kept)[:, None, :]
+    if augmentation.masked_frames:
+        # a stream of its own: what is drawn above stays the same with and without it
+        seed = int(random.integers(2**63))
+        blanks = SpecAugment(frames=augmentation.masked_frames, bands=0, band_stretches=0)
+        mels = spec_augment(mels, blanks, np.random.default_rng([_BLANKS, seed]))
     return mels
 
 
-def _steps(prepared: Prepared, samples: int) -> int:
+def _steps(prepared: Prepared | Vectors, samples: int) -> int:
     """Batches of so many samples per modality that show every sample about once."""
     return math.ceil(max(len(prepared.face_people), len(prepared.voice_people)) / samples)
 

@@ -3,9 +3,13 @@
 A run lives in a folder of its own::
 
     run.json           what is trained on what: the effective settings; a run goes on only under the same
+    tensorboard/       the log as curves, where they are wanted
     log.jsonl          one line per epoch: learning rate, mean of each loss term, validation, seconds
     checkpoints/       two generations (training.checkpoint)
     best.safetensors   the task's state at the best mean validation mAP
+
+A method of several stages has a run for each. Those before the last lie beside the folder under a name that all that
+decides them gives, so that two methods which begin alike share a beginning.
 
 Nothing random lives between steps: the data order and augmentation of a batch follow from (seed, epoch,
 batch), and the networks' own randomness (dropout) is seeded from the same three. So a run that was killed
@@ -29,9 +33,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from encoders.space import Modality
 from training.batches import Plan, batch_plan, make_batch
 from training.checkpoint import Checkpoint, read_checkpoint, read_weights, write_checkpoint, write_weights
-from training.recipe import Batch, Recipe, Task
+from training.curves import Curves
+from training.networks import NetworkGiven
+from training.recipe import Assembled, Batch, Given, Recipe, Stage, Task, recipe_name
 from training.runs import (
     RunHeld,
     RunMismatch,
@@ -40,13 +47,16 @@ from training.runs import (
     TrainingError,
     append_log,
     claim,
-    describe,
     describe_data,
+    describe_stage,
+    given_of,
     held,
+    key_of,
     recorded_threads,
     trim_log,
 )
-from training.validation import Validated, validate
+from training.validation import Validated, embed_prepared, validate
+from training.vectors import Vectors
 
 __all__ = [
     "Diverged",
@@ -57,6 +67,7 @@ __all__ = [
     "Trained",
     "TrainingData",
     "TrainingError",
+    "finished_task",
     "read_best",
     "train",
 ]
@@ -84,6 +95,7 @@ class Progress:
         remaining_seconds: at that rate.
         losses: mean of each term over that epoch so far.
         validated: the last validation, if there was one.
+        stage: what the method calls this part of its training.
     """
 
     epoch: int
@@ -94,6 +106,7 @@ class Progress:
     remaining_seconds: float
     losses: Mapping[str, float]
     validated: Validated | None
+    stage: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,12 +118,14 @@ class Trained:
         epochs: trained.
         best_epoch: whose weights are kept in ``best.safetensors``, from 1.
         validated: the best epoch's figures.
+        earlier: folders of the stages before the last, first to last.
     """
 
     folder: Path
     epochs: int
     best_epoch: int
     validated: Validated
+    earlier: tuple[Path, ...] = ()
 
 
 @dataclass
@@ -153,19 +168,86 @@ def train(
         CheckpointError: the folder's checkpoints are damaged.
     """
     run = run or RunSettings()
+    stages = recipe.stages(settings, isinstance(data.training, Vectors))
     folder.mkdir(parents=True, exist_ok=True)
     run = replace(run, threads=recorded_threads(folder) or run.threads)
+    given, before, key = given_of(data, run), None, ""
+    earlier: tuple[Path, ...] = ()
     with held(folder), _reproducible(run):
-        claim(folder, describe(recipe, settings, run) | describe_data(data))
-        loop = _Loop(recipe, settings, data, folder, run)
-        loop.resume()
-        loop.run(on_progress)
-        return loop.outcome()
+        for stage in stages:
+            if stage.on_vectors and before is not None:
+                data = _as_vectors(data, before, key, run)
+                given = given_of(data, run)
+            described = describe_stage(stage, run, key) | describe_data(data)
+            key = key_of(described)
+            if stage is stages[-1]:
+                break
+            place = folder.parent / f"{stage.name}-{key}"
+            place.mkdir(exist_ok=True)
+            with held(place):
+                _run_stage(_Loop(stage, data, given, place, run, before), described, on_progress)
+            before = _finished(stage, given, place, before)
+            earlier = (*earlier, place)
+        described["recipe"] = recipe_name(recipe)
+        trained = _run_stage(_Loop(stages[-1], data, given, folder, run, before), described, on_progress)
+    return replace(trained, earlier=earlier)
+
+
+def finished_task(recipe: Recipe, settings: Any, data: TrainingData, trained: Trained) -> Task:  # noqa: ANN401
+    """The task of a finished run with the weights that were kept, on the CPU, in evaluation.
+
+    Where its last stage learned from vectors of the one before, it is that one's networks under its own head.
+    """
+    stages = recipe.stages(settings, isinstance(data.training, Vectors))
+    given, before = given_of(data, RunSettings()), None
+    for stage, place in zip(stages, (*trained.earlier, trained.folder), strict=True):
+        if stage.on_vectors and before is not None:
+            face, voice = (NetworkGiven(None, None, given.of(one).dimension) for one in Modality)
+            task = _finished(stage, Given(given.people, given.sexes, face, voice), place, before)
+            before = Assembled(before, task).eval()
+        else:
+            before = _finished(stage, given, place, before)
+    if before is None:
+        raise TrainingError("a method without stages trains nothing")
+    return before
 
 
 def read_best(folder: Path) -> dict[str, Tensor]:
     """The task's state at the best epoch of a run."""
     return read_weights(folder / BEST_FILE)
+
+
+def _run_stage(loop: _Loop, described: Mapping[str, Any], on_progress: Callable[[Progress], None]) -> Trained:
+    claim(loop.folder, described)
+    loop.resume()
+    loop.run(on_progress)
+    return loop.outcome()
+
+
+def _finished(stage: Stage, given: Given, folder: Path, before: Task | None) -> Task:
+    task = stage.build(given, 0, before)
+    task.load_state_dict(read_best(folder))
+    return task.eval()
+
+
+def _as_vectors(data: TrainingData, task: Task, key: str, run: RunSettings) -> TrainingData:
+    """The samples as the networks of a task see them; nothing of them is learned any further."""
+    device, parts = run.torch_device(), []
+    for samples in (data.training, data.validation):
+        vectors = embed_prepared(task.to(device), samples, device, headless=True)
+        parts.append(
+            Vectors(
+                identities=samples.identities,
+                sexes=samples.sexes,
+                faces=vectors[Modality.FACE],
+                face_people=samples.face_people,
+                voices=vectors[Modality.VOICE],
+                voice_people=samples.voice_people,
+                digest=hashlib.sha256(f"{key} {samples.digest}".encode()).hexdigest(),
+            )
+        )
+    task.to("cpu")
+    return TrainingData(*parts)
 
 
 def step_seed(seed: int, epoch: int, batch: int) -> int:
@@ -178,22 +260,18 @@ class _Loop:
     """A run under way: task, optimiser and state move together, one step at a time."""
 
     def __init__(
-        self,
-        recipe: Recipe,
-        settings: Any,  # noqa: ANN401
-        data: TrainingData,
-        folder: Path,
-        run: RunSettings,
+        self, stage: Stage, data: TrainingData, given: Given, folder: Path, run: RunSettings, before: Task | None
     ) -> None:
-        self._recipe, self._settings, self._data, self._folder, self._run = recipe, settings, data, folder, run
+        self._stage, self._settings, self._data, self.folder, self._run = stage, stage.settings, data, folder, run
         self._device = run.torch_device()
-        self._task: Task = recipe.build(settings, len(data.training.identities), run.seed).to(self._device)
-        self._optimiser = recipe.optimiser(self._task, settings)
+        self._task: Task = stage.build(given, run.seed, before).to(self._device)
+        self._optimiser = stage.optimiser(self._task)
+        self._curves = Curves(folder) if run.curves else None
         try:
             self._per_epoch = len(self._plan(0))
         except ValueError as error:  # too many people turned out to be unusable
             raise TrainingError(str(error)) from error
-        self._steps = settings.epochs * self._per_epoch
+        self._steps = self._settings.epochs * self._per_epoch
         self._state = _State()
         self._sums: Tensor | None = None  # (terms,) float64, on the device
         self._names: list[str] = []
@@ -201,7 +279,7 @@ class _Loop:
 
     def resume(self) -> None:
         """Go to where the newest whole checkpoint stands; the log forgets what came after it."""
-        checkpoint = read_checkpoint(self._folder / CHECKPOINTS)
+        checkpoint = read_checkpoint(self.folder / CHECKPOINTS)
         if checkpoint is not None:
             self._task.load_state_dict(dict(checkpoint.weights))
             self._optimiser.load_state_dict(dict(checkpoint.optimiser))
@@ -209,7 +287,7 @@ class _Loop:
             self._names = sorted(self._state.sums)
             sums = [self._state.sums[name] for name in self._names]
             self._sums = torch.tensor(sums, dtype=torch.float64, device=self._device) if sums else None
-        trim_log(self._folder, self._state.epoch)
+        trim_log(self.folder, self._state.epoch)
 
     def run(self, on_progress: Callable[[Progress], None]) -> None:
         """All steps that remain."""
@@ -229,7 +307,7 @@ class _Loop:
                 if now - told >= TOLD_EVERY:
                     tell()
                     told = now
-                if now - saved >= self._run.checkpoint_seconds:
+                if now - saved >= self._run.checkpoint_seconds and self._stepped:
                     self._save()
                     saved = time.monotonic()
             self._finish_epoch(epoch_began)
@@ -239,9 +317,9 @@ class _Loop:
     def outcome(self) -> Trained:
         """What a finished run came to."""
         if self._state.best is None:
-            raise TrainingError(f"{self._folder}: the run has no validation; remove the folder and train again")
+            raise TrainingError(f"{self.folder}: the run has no validation; remove the folder and train again")
         best = Validated(**self._state.best)
-        return Trained(self._folder, self._state.epoch, self._state.best_epoch, best)
+        return Trained(self.folder, self._state.epoch, self._state.best_epoch, best)
 
     @property
     def _done(self) -> int:
@@ -270,15 +348,21 @@ class _Loop:
             group["lr"] = rate
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._run.bfloat16):
             losses = self._task.losses(batch)
-        self._optimiser.zero_grad(set_to_none=True)
-        losses["total"].backward()  # type: ignore[no-untyped-call]
-        self._optimiser.step()
+        (losses["total"] / self._run.accumulate).backward()  # type: ignore[no-untyped-call]
         self._count(losses)
         state.batch += 1
+        if self._stepped:
+            self._optimiser.step()
+            self._optimiser.zero_grad(set_to_none=True)
+
+    @property
+    def _stepped(self) -> bool:
+        """Whether no gradient waits for further batches; what is left at the end of an epoch does not wait."""
+        return self._state.batch % self._run.accumulate == 0 or self._state.batch == self._per_epoch
 
     def _learning_rate(self) -> float:
         """A pure function of progress: 0 at the first step, 1 at the last."""
-        return self._recipe.learning_rate(self._settings, self._done / max(1, self._steps - 1))
+        return self._stage.learning_rate(self._done / max(1, self._steps - 1))
 
     def _count(self, losses: Mapping[str, Tensor]) -> None:
         if self._sums is None:
@@ -322,6 +406,7 @@ class _Loop:
             remaining_seconds=(self._steps - self._done) / rate if rate else math.inf,
             losses=self._epoch_losses if between else self._losses(),
             validated=None if self._state.last is None else Validated(**self._state.last),
+            stage=self._stage.name,
         )
 
     def _finish_epoch(self, began: float) -> None:
@@ -335,11 +420,13 @@ class _Loop:
             validated = validate(self._task, self._data.validation, self._device)
             line["validation_seconds"] = round(time.monotonic() - asked, 3)
             state.last = line["validation"] = asdict(validated)
-            if state.best is None or validated.mean > Validated(**state.best).mean:
-                write_weights(self._folder / BEST_FILE, self._task.state_dict())
+            if state.best is None or self._stage.keep == "last" or validated.mean > Validated(**state.best).mean:
+                write_weights(self.folder / BEST_FILE, self._task.state_dict())
                 state.best, state.best_epoch = asdict(validated), epoch
         line["seconds"] = round(time.monotonic() - began, 3)
-        append_log(self._folder, line)
+        append_log(self.folder, line)
+        if self._curves is not None:
+            self._curves.write(line, samples=self._per_epoch * self._settings.people_per_batch)
         state.epoch, state.batch = epoch, 0
         self._sums, self._epoch_losses = None, losses
         self._save()
@@ -349,7 +436,7 @@ class _Loop:
         weights = self._task.state_dict()
         self._require_finite(weights)
         checkpoint = Checkpoint(weights, self._optimiser.state_dict(), asdict(self._state))
-        write_checkpoint(self._folder / CHECKPOINTS, self._done, checkpoint)
+        write_checkpoint(self.folder / CHECKPOINTS, self._done, checkpoint)
 
 
 @contextmanager

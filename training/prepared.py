@@ -1,7 +1,7 @@
 """Samples as networks take them, read once and kept: face chips and log-mel voices of a manifest.
 
-Faces and voices go through the very functions that serving uses (:mod:`ingest.samples`, ``prepare_chip``,
-``prepare_mel``), so a network never meets in service what it was not trained on. They are kept beside the
+Faces and voices go through the very functions that serving uses (:mod:`ingest.samples`, the preparations of the
+backbones), so a network never meets in service what it was not trained on. They are kept beside the
 population in shards, one safetensors file each, in a folder named by a digest of manifest and preparation:
 an interrupted preparation goes on where it stopped, and another manifest never meets an old cache.
 """
@@ -9,6 +9,7 @@ an interrupted preparation goes on where it stopped, and another manifest never 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 
 from encoders.space import Modality
 from training.corpora import Manifest, Sample, media_digest
+from training.networks import trainable
 from training.reading import FileReader, MakeReader, Preparation, PreparationError, Shard, read_shards
 
 FORMAT = 1
@@ -27,9 +29,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # The code that makes a sample what a network sees: with other code samples are read again.
 _READING = (
     "encoders/acoustics.py",
-    "encoders/backbones/small_face.py",
-    "encoders/backbones/small_voice.py",
     "encoders/chips.py",
+    "encoders/spectra.py",
     "ingest/faces.py",
     "ingest/samples.py",
     "ingest/shots.py",
@@ -58,15 +59,17 @@ class Prepared:
     Args:
         identities: names, sorted.
         sexes: ``f`` or ``m`` of each, empty where nobody says.
-        faces: (n, side, side, 3) uint8 RGB chips, as ``prepare_chip`` gives them.
+        faces: (n, side, side, 3) uint8 RGB chips, as the face backbone's preparation gives them.
         face_people: (n,) int64 numbers of identities.
-        mels: (frames, bands) float16 log-mel of all voices, one after the other, as ``prepare_mel`` gives them.
+        mels: (frames, bands) float16 spectra of all voices, one after the other, as the voice backbone's preparation
+            gives them; or waveforms, 10 ms a row.
         offsets: (m + 1,) int64: voice i is ``mels[offsets[i]:offsets[i + 1]]``, never empty.
         voice_people: (m,) int64 numbers of identities.
         face_paths: where each face came from, relative to the media.
         voice_paths: likewise.
         failures: samples that could not be read, or whose person has no sample of the other modality.
         digest: SHA-256 of the manifest, its media and the preparation.
+        preparation: how they were prepared.
 
     Raises:
         ValueError: the parts do not fit together, or somebody has no face or no voice.
@@ -83,6 +86,7 @@ class Prepared:
     voice_paths: tuple[str, ...] = ()
     failures: tuple[Failure, ...] = ()
     digest: str = ""
+    preparation: Preparation = DEFAULT_PREPARATION
 
     def __post_init__(self) -> None:
         count = len(self.identities)
@@ -152,12 +156,14 @@ def prepare(
     for shard in read_shards(waiting, preparation, make_reader, workers):
         done, failed = done + len(shard.samples), failed + len(_failures(shard.path) or {})
         on_progress(done, total, failed)
-    return _load(manifest, shards, digest)
+    return _load(manifest, shards, digest, preparation)
 
 
 def prepared_digest(manifest: Manifest, preparation: Preparation) -> str:
     """SHA-256 of all that determines the prepared samples."""
-    code = hashlib.sha256(b"".join((ROOT / name).read_bytes() for name in _READING)).hexdigest()
+    prepare = (trainable(one, preparation.backbone(one)[0]).preparation for one in Modality)
+    files = [*(ROOT / name for name in _READING), *(Path(inspect.getfile(one)) for one in prepare)]
+    code = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
     document = {"format": FORMAT, "code": code, "media": media_digest(manifest), "preparation": asdict(preparation)}
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
@@ -223,7 +229,7 @@ def _read_found(shards: Sequence[Shard]) -> _Found:
     return _Found(found, faces, mels, np.concatenate(lengths), failures)
 
 
-def _load(manifest: Manifest, shards: Sequence[Shard], digest: str) -> Prepared:
+def _load(manifest: Manifest, shards: Sequence[Shard], digest: str, preparation: Preparation) -> Prepared:
     """Everything of people with both modalities, in the order of the manifest."""
     found, samples = _read_found(shards), manifest.samples
     owners = {modality: [samples[place].identity for place in found.places[modality]] for modality in Modality}
@@ -262,4 +268,5 @@ def _load(manifest: Manifest, shards: Sequence[Shard], digest: str) -> Prepared:
         voice_paths=paths[Modality.VOICE],
         failures=tuple(sorted(found.failures, key=lambda one: one.path)),
         digest=digest,
+        preparation=preparation,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +24,23 @@ from encoders.folder import (
     Description,
     FolderFile,
     HeadDescription,
+    read_description,
     read_json,
 )
-from encoders.heads import HEADS, WeightedResidualHead
+from encoders.heads import describe_head
 from encoders.space import Modality
 from encoders.weights import sha256_of
 from search.store import SHARED
 from training.calibration import PAIR, RULES, People, calibrate
 from training.card import CardFacts, model_card, with_measurements
 from training.checkpoint import replace_file, write_json, write_weights
-from training.loop import Trained, TrainingData, read_best
+from training.loop import Trained, TrainingData, finished_task
 from training.prepared import Prepared
 from training.reading import Preparation
 from training.recipe import Recipe, Task, recipe_name
 from training.runs import held
 from training.validation import embed_prepared
+from training.vectors import Vectors
 
 REPORT_FILE = "report.json"
 SHORT_DIGEST = 12
@@ -56,8 +58,9 @@ class Origin:
         domain: such as ``invented people``.
         trained_on: a sentence part: how many of whom, with how many samples.
         validated_on: likewise.
-        preparation: how their samples became what the networks take.
+        preparation: how their samples became what the networks take; unused where they were frozen vectors.
         golden: a few small samples of each modality, of people of the same domain.
+        frozen: where they were frozen vectors, the encoder folders that made them, by modality.
     """
 
     domain: str
@@ -65,13 +68,7 @@ class Origin:
     validated_on: str
     preparation: Preparation
     golden: Mapping[Modality, Sequence[Sample]]
-
-
-def rebuild(recipe: Recipe, settings: Any, data: TrainingData, trained: Trained) -> Task:  # noqa: ANN401
-    """The task as it was at the best epoch, on the CPU, in evaluation."""
-    task = recipe.build(settings, len(data.training.identities), 0)
-    task.load_state_dict(read_best(trained.folder))
-    return task.eval()
+    frozen: Mapping[Modality, Path] = field(default_factory=dict)
 
 
 def publish(
@@ -100,7 +97,7 @@ def publish(
         RunHeld: another process publishes or trains this run.
         PublishError: the head is of a kind that serving does not know.
     """
-    task = rebuild(recipe, settings, data, trained)
+    task = finished_task(recipe, settings, data, trained)
     # the lock: another process that publishes this run would take the unfinished folder away
     with (
         held(trained.folder),
@@ -156,22 +153,39 @@ def _staging(staging: Path) -> Iterator[Path]:
 
 def _description(task: Task, name: str, origin: Origin, folder: Path) -> Description:
     """Write the weights that serving keeps, and describe them."""
-    faces = _weights(folder / "face.safetensors", task.face.state_dict())
-    voices = _weights(folder / "voice.safetensors", task.voice.state_dict())
+    branches = {modality: _branch(task, modality, origin, folder) for modality in Modality}
     head = _weights(folder / "head.safetensors", task.head.state_dict())
-    kind, parameters, dimension = _head(task)
+    try:
+        kind, parameters, dimension = describe_head(task.head)
+    except ValueError as error:
+        raise PublishError(str(error)) from error
     return Description(
         name=name,
         space=SHARED,
         dimension=dimension,
         domain=origin.domain,
         trained_on=origin.trained_on,
-        branches={
-            Modality.FACE: Branch(task.face_backbone, asdict(origin.preparation.face), faces),
-            Modality.VOICE: Branch(task.voice_backbone, asdict(origin.preparation.voice), voices),
-        },
+        branches=branches,
         head=HeadDescription(kind, parameters, head),
     )
+
+
+def _branch(task: Task, modality: Modality, origin: Origin, folder: Path) -> Branch:
+    """The network of a modality: trained with the head, or the frozen one that made its vectors."""
+    given = task.given.of(modality)
+    if given.backbone is not None:
+        network = task.face if modality is Modality.FACE else task.voice
+        weights = _weights(folder / f"{modality}.safetensors", network.state_dict())
+        return Branch(given.backbone, asdict(given.preparation), weights)
+    if modality not in origin.frozen:
+        raise PublishError(f"nobody says which encoder made the frozen vectors of {modality}s")
+    source = origin.frozen[modality]
+    branch = read_description(source).branches[modality]
+    if not isinstance(branch.weights, FolderFile):
+        return branch
+    copied = folder / f"{modality}.safetensors"
+    shutil.copyfile(source / branch.weights.file, copied)
+    return replace(branch, weights=FolderFile(copied.name, branch.weights.sha256))
 
 
 def _weights(path: Path, state: Mapping[str, Tensor]) -> FolderFile:
@@ -179,18 +193,7 @@ def _weights(path: Path, state: Mapping[str, Tensor]) -> FolderFile:
     return FolderFile(path.name, sha256_of(path))
 
 
-def _head(task: Task) -> tuple[str, Mapping[str, Any], int]:
-    """Kind, parameters and output dimension of a task's head, as encoder.json has them."""
-    kinds = [kind for kind, made in HEADS.items() if type(task.head) is made]
-    if not kinds or not isinstance(task.head, WeightedResidualHead):
-        raise PublishError(
-            f"serving knows no head {type(task.head).__name__}; it knows {', '.join(sorted(HEADS))} (encoders/heads.py)"
-        )
-    parameters = {"dimension": task.head.input_dimension, "hidden": task.head.inner.out_features}
-    return kinds[0], parameters, task.head.output_dimension
-
-
-def _calibration(task: Task, validation: Prepared, digest: str, domain: str) -> dict[str, Any]:
+def _calibration(task: Task, validation: Prepared | Vectors, digest: str, domain: str) -> dict[str, Any]:
     people = {Modality.FACE: validation.face_people, Modality.VOICE: validation.voice_people}
     numbers = calibrate(People(embed_prepared(task, validation), people))
     return {

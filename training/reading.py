@@ -23,33 +23,75 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from encoders.backbones.backbone import Unusable
-from encoders.backbones.small_face import SmallFacePreparation, prepare_chip
-from encoders.backbones.small_voice import SmallVoicePreparation, prepare_mel
+from encoders.backbones.small_face import SmallFacePreparation
+from encoders.backbones.small_voice import SmallVoicePreparation
 from encoders.face import load_face_detector
 from encoders.space import Modality
 from ingest.content import MediaError
 from ingest.samples import NoSample, read_face, read_voice
 from ingest.track import Span
+from training.networks import frame_values, read_network_preparation, trainable
 from training.processes import DEADLY, PreparationError, marker, run_chunks
 
 __all__ = [
-    "FileReader", "MakeReader", "Preparation", "PreparationError", "SampleReader", "Shard", "read_shard", "read_shards",
+    "FileReader", "MakeReader", "Preparation", "PreparationError", "SampleReader", "Shard", "preparation_for",
+    "read_shard", "read_shards",
 ]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """How files become what the small networks take.
+    """How files become what networks take.
 
     Args:
-        face: of a face crop.
-        voice: of a waveform.
+        face: of a face crop: the preparation of the face backbone, which has a ``side``.
+        voice: of a waveform: the preparation of the voice backbone.
         detector: name of a row of :data:`encoders.face.DETECTORS`.
+        face_backbone: name of a row of :data:`encoders.face.BACKBONES`.
+        voice_backbone: name of a row of :data:`encoders.voice.BACKBONES`.
+
+    Raises:
+        ValueError: there is no such backbone, or it is not trained, or the preparation is another one's.
     """
 
-    face: SmallFacePreparation = field(default_factory=SmallFacePreparation)
-    voice: SmallVoicePreparation = field(default_factory=SmallVoicePreparation)
+    face: Any = field(default_factory=SmallFacePreparation)
+    voice: Any = field(default_factory=SmallVoicePreparation)
     detector: str = "dlib_hog"
+    face_backbone: str = "small_face"
+    voice_backbone: str = "small_voice"
+
+    def __post_init__(self) -> None:
+        for modality, backbone, given in (
+            (Modality.FACE, self.face_backbone, self.face),
+            (Modality.VOICE, self.voice_backbone, self.voice),
+        ):
+            wanted = trainable(modality, backbone).preparation
+            if type(given) is not wanted:
+                raise ValueError(f"{backbone} is prepared by a {wanted.__name__}, got a {type(given).__name__}")
+
+    def backbone(self, modality: Modality) -> tuple[str, Any]:
+        """Backbone and preparation of a modality."""
+        return (self.face_backbone, self.face) if modality is Modality.FACE else (self.voice_backbone, self.voice)
+
+
+def preparation_for(settings: Any, detector: str) -> Preparation:  # noqa: ANN401 - a recipe's own Settings
+    """How samples are prepared for the backbones that a recipe's settings name.
+
+    Args:
+        settings: see :class:`training.recipe.RecipeSettings`.
+        detector: name of a row of :data:`encoders.face.DETECTORS`.
+
+    Raises:
+        ValueError: a backbone that is not trained, or a preparation that it does not have.
+    """
+    face, voice = settings.face_backbone, settings.voice_backbone
+    return Preparation(
+        face=read_network_preparation(Modality.FACE, face, getattr(settings, "face_preparation", {})),
+        voice=read_network_preparation(Modality.VOICE, voice, getattr(settings, "voice_preparation", {})),
+        detector=detector,
+        face_backbone=face,
+        voice_backbone=voice,
+    )
 
 
 @dataclass(frozen=True)
@@ -86,7 +128,7 @@ class SampleReader(Protocol):
 
 
 class FileReader:
-    """Reads files as serving does: see :mod:`ingest.samples`, ``prepare_chip`` and ``prepare_mel``.
+    """Reads files as serving does: see :mod:`ingest.samples` and :class:`training.networks.Trainable`.
 
     Args:
         preparation: how.
@@ -95,11 +137,12 @@ class FileReader:
     def __init__(self, preparation: Preparation) -> None:
         self._preparation = preparation
         self._detector = load_face_detector(preparation.detector)
+        self._prepare = {one: trainable(one, preparation.backbone(one)[0]).prepare for one in Modality}
 
     def face(self, path: Path) -> NDArray[np.uint8] | str:
         """See :class:`SampleReader`."""
         try:
-            chip = prepare_chip(read_face(path, self._detector), self._preparation.face)
+            chip = self._prepare[Modality.FACE](read_face(path, self._detector), self._preparation.face)
         except (MediaError, NoSample) as error:
             return _reason(error)
         return chip.detail if isinstance(chip, Unusable) else chip
@@ -107,13 +150,12 @@ class FileReader:
     def voice(self, path: Path, span: Span | None = None) -> NDArray[np.float16] | str:
         """See :class:`SampleReader`."""
         try:
-            mel = prepare_mel(read_voice(path, span), self._preparation.voice)
+            mel = self._prepare[Modality.VOICE](read_voice(path, span), self._preparation.voice)
         except (MediaError, NoSample) as error:
             return _reason(error)
         if isinstance(mel, Unusable):
             return mel.detail
-        packed: NDArray[np.float16] = mel.numpy().astype(np.float16)
-        return packed
+        return mel.astype(np.float16)
 
 
 MakeReader = Callable[[Preparation], SampleReader]
@@ -179,7 +221,7 @@ def _write_shard(
     preparation: Preparation,
 ) -> None:
     faces, voices = found[Modality.FACE], found[Modality.VOICE]
-    side, bands = preparation.face.side, preparation.voice.bands
+    side, bands = preparation.face.side, frame_values(preparation.voice)
     tensors = {
         "faces": np.array(list(faces.values()), dtype=np.uint8).reshape(len(faces), side, side, 3),
         "mels": np.concatenate([np.empty((0, bands), dtype=np.float16), *voices.values()]),

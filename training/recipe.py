@@ -2,28 +2,35 @@
 
 A recipe is one method. Its module holds
 
-- ``Settings``: a frozen dataclass of every number of the method, with :class:`RecipeSettings`' fields among them;
-- ``build(settings, people, seed)``: the :class:`Task`, initialised from the seed alone;
-- ``optimiser(task, settings)``: the torch optimiser over the task's parameters;
-- ``learning_rate(settings, progress)``: a pure function of progress in [0, 1].
+- ``Settings``: a frozen dataclass of every number of the method, with :class:`RecipeSettings`' fields among them; its
+  defaults are the paper's;
+- ``POPULATION``: the settings for invented people: small networks, short clips, minutes on a laptop;
+- ``stages(settings, frozen)``: what is trained one after the other, as :class:`Stage`.
 
-The loop (:mod:`training.loop`) knows no more of a method than this.
+The loop (:mod:`training.loop`) knows no more of a method than its stages.
 """
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
 
+from encoders.heads import Layer, SharedSpaceHead
 from encoders.space import Modality
+from training.networks import NetworkGiven, make_network, run_network
+
+MadeTask = TypeVar("MadeTask", bound="Task")
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / "training" / "recipes"
@@ -35,6 +42,7 @@ DECIDING = (
     "search/ranking.py",
     "training/batches.py",
     "training/loop.py",
+    "training/networks.py",
     "training/validation.py",
 )
 
@@ -48,11 +56,13 @@ class Batch:
     """Faces and voices of some people; people are numbered 0 to people − 1 within the training set.
 
     Args:
-        faces: (n, 3, side, side) float32, as ``chips_to_input`` gives them.
+        faces: (n, 3, side, side) float32 as their network takes them, or (n, d) float32 frozen vectors.
         face_people: (n,) int64.
-        voices: (m, frames, bands) float32 log-mel.
+        voices: (m, frames, values) float32 as their network takes them, or (m, e) float32 frozen vectors.
         voice_lengths: (m,) int64 frames that count, or None when all do.
         voice_people: (m,) int64.
+        face_weights: (n,) float32 in [0, 1], how sure it is that a face is that person's; None: all are.
+        voice_weights: likewise.
     """
 
     faces: Tensor
@@ -60,46 +70,102 @@ class Batch:
     voices: Tensor
     voice_lengths: Tensor | None
     voice_people: Tensor
+    face_weights: Tensor | None = None
+    voice_weights: Tensor | None = None
 
     def __post_init__(self) -> None:
         shapes = [tuple(one.shape) for one in (self.faces, self.face_people, self.voices, self.voice_people)]
-        if self.faces.ndim != 4 or self.face_people.shape != self.faces.shape[:1]:
-            raise ValueError(f"a batch needs (n, 3, side, side) faces and (n,) people, got {shapes[0]} and {shapes[1]}")
-        if self.voices.ndim != 3 or self.voice_people.shape != self.voices.shape[:1]:
-            raise ValueError(f"a batch needs (m, frames, bands) voices and (m,) people, got {shapes[2]}, {shapes[3]}")
+        if self.faces.ndim not in (2, 4) or self.face_people.shape != self.faces.shape[:1]:
+            raise ValueError(
+                f"a batch needs (n, 3, side, side) or (n, d) faces and (n,) people, got {shapes[0]} and {shapes[1]}"
+            )
+        if self.voices.ndim not in (2, 3) or self.voice_people.shape != self.voices.shape[:1]:
+            raise ValueError(
+                f"a batch needs (m, frames, bands) or (m, d) voices and (m,) people, got {shapes[2]}, {shapes[3]}"
+            )
         if self.voice_lengths is not None and self.voice_lengths.shape != self.voices.shape[:1]:
             raise ValueError(f"{tuple(self.voice_lengths.shape)} lengths do not fit {shapes[2]} voices")
+        for weights, samples in ((self.face_weights, shapes[0]), (self.voice_weights, shapes[2])):
+            if weights is not None and weights.shape != samples[:1]:
+                raise ValueError(f"{tuple(weights.shape)} weights do not fit {samples} samples")
 
     def to(self, device: str | torch.device) -> Batch:
         """The same batch on a device."""
-        lengths = None if self.voice_lengths is None else self.voice_lengths.to(device)
+
+        def there(one: Tensor | None) -> Tensor | None:
+            return None if one is None else one.to(device)
+
         return Batch(
             self.faces.to(device),
             self.face_people.to(device),
             self.voices.to(device),
-            lengths,
+            there(self.voice_lengths),
             self.voice_people.to(device),
+            there(self.face_weights),
+            there(self.voice_weights),
         )
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a task is made for.
+
+    Args:
+        people: training identities, at least 2.
+        sexes: of each, ``f``, ``m`` or empty.
+        face: what stands in front of the head for faces.
+        voice: likewise.
+    """
+
+    people: int
+    sexes: tuple[str, ...]
+    face: NetworkGiven
+    voice: NetworkGiven
+
+    def __post_init__(self) -> None:
+        if self.people < 2:
+            raise ValueError(f"training needs at least 2 people, got {self.people}")
+        if len(self.sexes) != self.people:
+            raise ValueError(f"{self.people} people need as many sexes, got {len(self.sexes)}")
+
+    def of(self, modality: Modality) -> NetworkGiven:
+        """What is given of a modality."""
+        return self.face if modality is Modality.FACE else self.voice
 
 
 class Task(torch.nn.Module, ABC):
     """Networks with the losses that train them.
 
     ``face``, ``voice`` and ``head`` are what serving keeps; every other parameter (classifiers, gates,
-    prototypes) is thrown away when the encoder is published.
+    prototypes) is thrown away when the encoder is published. ``face`` and ``voice`` are made here; a recipe may put
+    others in their place, such as one that both share.
+
+    Args:
+        given: what it is made for.
     """
 
-    face_backbone: ClassVar[str] = "small_face"
-    voice_backbone: ClassVar[str] = "small_voice"
-    """Rows of the tables ``encoders.face.BACKBONES`` and ``encoders.voice.BACKBONES`` that the networks belong to."""
-
-    face: torch.nn.Module
-    voice: torch.nn.Module
     head: torch.nn.Module
+
+    def __init__(self, given: Given) -> None:
+        super().__init__()
+        self.given = given
+        self.face = make_network(Modality.FACE, given.face)
+        self.voice = make_network(Modality.VOICE, given.voice)
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Scalars by name: ``total`` is what is minimised, the others are its terms and counts, for the log."""
+
+    def features(self, modality: Modality, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """What the network of a modality makes of samples, before the head: (n, dimension) float32.
+
+        Args:
+            modality: what the inputs show.
+            inputs: (n, 3, side, side) float32 faces, (n, frames, values) float32 voices, or (n, d) frozen vectors.
+            lengths: of voices, (n,) int64 frames that count; None when all do.
+        """
+        network = self.face if modality is Modality.FACE else self.voice
+        return run_network(modality, self.given.of(modality), network, inputs, lengths)
 
     def embed(self, modality: Modality, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Points of the shared space as serving will have them, before normalisation.
@@ -107,22 +173,78 @@ class Task(torch.nn.Module, ABC):
         Whoever validates with it calls ``eval()`` first.
 
         Args:
-            modality: what the inputs show.
-            inputs: (n, 3, side, side) float32 faces, or (n, frames, bands) float32 voices.
-            lengths: of voices, (n,) int64 frames that count; None when all do.
+            modality: see :meth:`features`.
+            inputs: likewise.
+            lengths: likewise.
 
         Returns:
             (n, dimension) float32.
         """
-        features = self.face(inputs) if modality is Modality.FACE else self.voice(inputs, lengths)
-        return cast(Tensor, self.head(features))
+        return cast(Tensor, self.head(self.features(modality, inputs, lengths), modality))
+
+
+class Assembled(Task):
+    """The networks of one stage under the head of a later one that learned from their vectors.
+
+    Args:
+        networks: the task of the stage that trained them.
+        headed: the task of the stage whose head is kept.
+    """
+
+    def __init__(self, networks: Task, headed: Task) -> None:
+        torch.nn.Module.__init__(self)
+        self.given = networks.given
+        self.face, self.voice, self.head = networks.face, networks.voice, headed.head
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Nothing is left to train."""
+        raise NotImplementedError("an assembled task only embeds")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training of a method, from a beginning to the checkpoint that is kept.
+
+    Args:
+        name: what it is called; in a method of several stages also the name of its run.
+        settings: what batches and the loop read: see :class:`RecipeSettings`.
+        build: makes the task, initialised from the seed alone, for what is given; told the finished task of the
+            stage before, if there is one.
+        optimiser: makes the optimiser over a task's parameters.
+        learning_rate: a pure function of progress in [0, 1].
+        on_vectors: whether it learns from the features that the stage before makes of the samples, extracted once.
+        keep: which checkpoint is kept: ``best`` by mean mAP across the modalities on validation people, or ``last``.
+    """
+
+    name: str
+    settings: Any
+    build: Callable[[Given, int, Task | None], Task]
+    optimiser: Callable[[Task], torch.optim.Optimizer]
+    learning_rate: Callable[[float], float]
+    on_vectors: bool = False
+    keep: Literal["best", "last"] = "best"
+
+    def __post_init__(self) -> None:
+        if self.keep not in ("best", "last"):
+            raise ValueError(f"keep is best or last, got {self.keep!r}")
 
 
 class RecipeSettings(Protocol):
     """The fields that every recipe's ``Settings`` has; a recipe adds its own (margin, temperature …).
 
-    It may have ``steps_per_epoch`` and ``augmentation`` too: see :mod:`training.batches`.
+    It may have ``steps_per_epoch`` and ``augmentation`` too: see :mod:`training.batches`; and ``face_preparation``
+    and ``voice_preparation``, fields of the backbones' preparations that are not at their defaults.
     """
+
+    @property
+    def face_backbone(self) -> str:
+        """Name of a row of ``encoders.face.BACKBONES``."""
+        ...
+
+    @property
+    def voice_backbone(self) -> str:
+        """Name of a row of ``encoders.voice.BACKBONES``."""
+        ...
 
     @property
     def epochs(self) -> int:
@@ -155,18 +277,37 @@ class Recipe(Protocol):
     __name__: str
     __file__: str
     Settings: Callable[..., Any]
+    POPULATION: Any
 
-    def build(self, settings: Any, people: int, seed: int) -> Task:  # noqa: ANN401 - the recipe's own Settings
-        """The task for a number of training people, initialised from the seed and nothing else."""
+    def stages(self, settings: Any, frozen: bool) -> tuple[Stage, ...]:  # noqa: ANN401 - the recipe's own Settings
+        """What is trained one after the other.
+
+        Args:
+            settings: of the recipe.
+            frozen: whether the samples are frozen vectors from the outset, so that no network is to be trained.
+        """
         ...
 
-    def optimiser(self, task: Task, settings: Any) -> torch.optim.Optimizer:  # noqa: ANN401
-        """The optimiser over the task's parameters."""
-        ...
 
-    def learning_rate(self, settings: Any, progress: float) -> float:  # noqa: ANN401
-        """The learning rate at a share of the training done, in [0, 1]."""
-        ...
+def shared_head(given: Given, width: int, shared: Sequence[Layer]) -> SharedSpaceHead:
+    """A head of layers that both modalities share; features of another width come through a linear layer of their own.
+
+    Args:
+        given: whose features it is for.
+        width: components that the shared layers take.
+        shared: see :data:`encoders.heads.LAYERS`.
+    """
+    own: list[list[Layer]] = [
+        [] if one.dimension == width else [["linear", one.dimension, width]] for one in (given.face, given.voice)
+    ]
+    return SharedSpaceHead(own[0], own[1], shared, given.face.dimension, given.voice.dimension)
+
+
+def seeded(make: Callable[..., MadeTask], seed: int, *arguments: Any) -> MadeTask:  # noqa: ANN401 - the task's own
+    """A task with parameters drawn from ``seed`` alone; the process's own random state stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make(*arguments)
 
 
 def recipes() -> list[str]:
@@ -190,9 +331,24 @@ def recipe_name(recipe: Recipe) -> str:
     return recipe.__name__.rsplit(".", 1)[-1]
 
 
-def source_digest(recipe: Recipe) -> str:
-    """SHA-256 of the code that decides what a run comes to: whoever changes a method gets another run."""
+def stage_sources(stage: Stage) -> list[Path]:
+    """The files whose code decides what a stage comes to: the loop's, the method's, what that imports of training."""
+    build: Any = stage.build
+    while isinstance(build, partial):
+        build = build.func
+    method = Path(cast(str, inspect.getsourcefile(build)))
+    imported = {
+        node.module
+        for node in ast.walk(ast.parse(method.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module is not None and node.module.startswith("training.")
+    }
+    further = [ROOT / f"{name.replace('.', '/')}.py" for name in imported]
+    return sorted({*(ROOT / name for name in DECIDING), method, *(path for path in further if path.is_file())})
+
+
+def source_digest(stage: Stage) -> str:
+    """SHA-256 of the code that decides what a stage comes to: whoever changes a method gets another run."""
     digest = hashlib.sha256()
-    for path in (*(ROOT / name for name in DECIDING), Path(recipe.__file__)):
+    for path in stage_sources(stage):
         digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
+import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -15,9 +17,13 @@ from typing import Any
 
 import torch
 
+from encoders.folder import read_description
+from encoders.space import Modality
 from training.checkpoint import replace_file, write_json
+from training.networks import NetworkGiven, given_network
 from training.prepared import Prepared
-from training.recipe import Recipe, recipe_name, source_digest
+from training.recipe import ROOT, Given, Recipe, Stage, recipe_name, source_digest
+from training.vectors import Vectors
 
 RUN_FILE = "run.json"
 LOG_FILE = "log.jsonl"
@@ -41,8 +47,8 @@ class RunHeld(TrainingError):
 class TrainingData:
     """Whom a run learns from and whom it is judged on; no person is in both."""
 
-    training: Prepared
-    validation: Prepared
+    training: Prepared | Vectors
+    validation: Prepared | Vectors
 
     def __post_init__(self) -> None:
         both = sorted(set(self.training.identities) & set(self.validation.identities))
@@ -61,6 +67,10 @@ class RunSettings:
         validate_every: epochs between validations; the last epoch is always validated.
         checkpoint_seconds: longest stretch that a kill can undo.
         threads: CPU threads of a step; with another number the last digits may differ.
+        accumulate: batches whose gradients are averaged before a step of the optimiser.
+        initial_face: an encoder folder whose weights the face network begins with; None: drawn from the seed.
+        initial_voice: likewise.
+        curves: whether losses and figures are written for TensorBoard too.
     """
 
     seed: int = 0
@@ -69,11 +79,16 @@ class RunSettings:
     validate_every: int = 1
     checkpoint_seconds: float = 30.0
     threads: int = 1
+    accumulate: int = 1
+    initial_face: Path | None = None
+    initial_voice: Path | None = None
+    curves: bool = False
 
     def __post_init__(self) -> None:
-        if self.validate_every < 1 or self.threads < 1:
+        if min(self.validate_every, self.threads, self.accumulate) < 1:
             raise ValueError(
-                f"validate_every (epochs) and threads are at least 1, got {self.validate_every} and {self.threads}"
+                f"validate_every (epochs), threads and accumulate (batches) are at least 1, got {self.validate_every}, "
+                f"{self.threads} and {self.accumulate}"
             )
 
     def torch_device(self) -> torch.device:
@@ -86,20 +101,30 @@ class RunSettings:
         return device
 
 
-def describe(recipe: Recipe, settings: Any, run: RunSettings) -> dict[str, Any]:  # noqa: ANN401
+def given_of(data: TrainingData, run: RunSettings) -> Given:
+    """What the tasks of a run are made for."""
+    training = data.training
+    if isinstance(training, Vectors):
+        face, voice = (NetworkGiven(None, None, training.of(one).shape[1]) for one in Modality)
+    else:
+        initial = {Modality.FACE: run.initial_face, Modality.VOICE: run.initial_voice}
+        face, voice = (given_network(one, *training.preparation.backbone(one), initial[one]) for one in Modality)
+    return Given(len(training.identities), training.sexes, face, voice)
+
+
+def describe(recipe: Recipe, settings: Any, run: RunSettings, frozen: bool = False) -> dict[str, Any]:  # noqa: ANN401
     """All but the data that decides a run's weights, as JSON would give it back."""
-    described = {
-        "format": FORMAT,
-        "recipe": recipe_name(recipe),
-        "code": source_digest(recipe),
-        "settings": asdict(settings),
-        "seed": run.seed,
-        "device": run.torch_device().type,
-        "bfloat16": run.bfloat16,
-        "validate_every": run.validate_every,
-    }
+    described = {"recipe": recipe_name(recipe), "settings": asdict(settings)} | _run_described(run)
+    described["code"] = [source_digest(stage) for stage in recipe.stages(settings, frozen)]
     same: dict[str, Any] = json.loads(json.dumps(described))
     return same
+
+
+def describe_stage(stage: Stage, run: RunSettings, before: str) -> dict[str, Any]:
+    """The same of one stage; ``before`` is the key of the stage that it goes on from, or empty."""
+    described = {"stage": stage.name, "settings": asdict(stage.settings), "code": source_digest(stage)}
+    same: dict[str, Any] = json.loads(json.dumps(described | {"before": before, "keep": stage.keep}))
+    return same | _run_described(run)
 
 
 def describe_data(data: TrainingData) -> dict[str, Any]:
@@ -108,13 +133,33 @@ def describe_data(data: TrainingData) -> dict[str, Any]:
     return {"training": data.training.digest, "validation": data.validation.digest, "people": people}
 
 
+def key_of(described: Mapping[str, Any]) -> str:
+    """16 hex digits of a description."""
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _run_described(run: RunSettings) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "format": FORMAT,
+        "seed": run.seed,
+        "device": run.torch_device().type,
+        "bfloat16": run.bfloat16,
+        "validate_every": run.validate_every,
+    }
+    if run.accumulate > 1:
+        described["accumulate"] = run.accumulate
+    for name, folder in (("initial_face", run.initial_face), ("initial_voice", run.initial_voice)):
+        if folder is not None:
+            described[name] = read_description(folder).digest()
+    return described
+
+
 def claim(folder: Path, described: Mapping[str, Any]) -> None:
     """Write what the folder's run is, or check that it is this one."""
     path = folder / RUN_FILE
     if not path.exists():
-        write_json(
-            path, dict(described) | {"made_with": {"torch": str(torch.__version__), "threads": torch.get_num_threads()}}
-        )
+        made_with = {"torch": str(torch.__version__), "threads": torch.get_num_threads(), "git": git_state()}
+        write_json(path, dict(described) | {"made_with": made_with})
         return
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
@@ -126,6 +171,16 @@ def claim(folder: Path, described: Mapping[str, Any]) -> None:
             f"{folder} holds another run ({'; '.join(changed)}): train with what it was begun with, or in another "
             "folder, or remove this one to begin anew"
         )
+
+
+def git_state() -> str | None:
+    """The commit of this code, with ``-dirty`` where files differ from it; None where it is no git checkout."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return told.stdout.strip() or None
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -155,6 +210,12 @@ def append_log(folder: Path, line: Mapping[str, Any]) -> None:
     """Add an epoch's line to the log."""
     with (folder / LOG_FILE).open("a", encoding="utf-8") as log:
         log.write(json.dumps(dict(line)) + "\n")
+
+
+def seconds_spent(folder: Path) -> float:
+    """How long the epochs of a run took, validation included; what a kill undid is not counted."""
+    lines = (folder / LOG_FILE).read_text(encoding="utf-8").splitlines()
+    return sum(float(json.loads(line)["seconds"]) for line in lines)
 
 
 def trim_log(folder: Path, epochs: int) -> None:

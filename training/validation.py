@@ -11,17 +11,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from encoders.backbones.small_face import chips_to_input
 from encoders.space import Embedding, Modality, Space
 from search.archive import NO_SPAN
 from search.ranking import judge
 from search.store import MemoryStore, Row, row_key
+from training.networks import GREY, trainable
 from training.prepared import Prepared
 from training.recipe import Task
+from training.vectors import Vectors
 
 # Validation has a space of its own: its vectors meet nobody else's.
 SPACE_NAME, DIGEST = "validation", "0" * 64
 _AT_ONCE = 64  # samples embedded at a time: bounds memory
+_VECTORS_AT_ONCE = 4096
 # Below any cosine: what a store does not return ranks last.
 _NOT_FOUND = -2.0
 
@@ -44,7 +46,7 @@ class Validated:
         return (self.voice_to_face + self.face_to_voice) / 2
 
 
-def validate(task: Task, prepared: Prepared, device: str | torch.device = "cpu") -> Validated:
+def validate(task: Task, prepared: Prepared | Vectors, device: str | torch.device = "cpu") -> Validated:
     """Ask every voice for its person's faces and every face for its person's voices.
 
     Args:
@@ -74,32 +76,51 @@ def validate(task: Task, prepared: Prepared, device: str | torch.device = "cpu")
 
 
 def embed_prepared(
-    task: Task, prepared: Prepared, device: str | torch.device = "cpu"
+    task: Task, prepared: Prepared | Vectors, device: str | torch.device = "cpu", *, headless: bool = False
 ) -> Mapping[Modality, NDArray[np.float32]]:
     """Embed every sample as serving would, without augmentation.
+
+    Args:
+        task: in any mode; it is left in the mode it was in.
+        prepared: the samples.
+        device: where the task is.
+        headless: whether the features before the head are wanted.
 
     Returns:
         Per modality (samples, dimension) float32, before normalisation, in the order of ``prepared``.
     """
     was_training = task.training
     task.eval()
+    run = task.features if headless else task.embed
     try:
         with torch.inference_mode():
-            chips = torch.from_numpy(prepared.faces)
-            faces = [
-                task.embed(Modality.FACE, chips_to_input(chips[first : first + _AT_ONCE].to(device)))
-                for first in range(0, len(chips), _AT_ONCE)
-            ]
-            voices = [
-                task.embed(Modality.VOICE, mels.to(device), lengths.to(device))
-                for mels, lengths in _padded_voices(prepared)
-            ]
+            return {
+                modality: torch.cat([run(modality, *inputs) for inputs in _inputs(prepared, modality, device)])
+                .float()
+                .cpu()
+                .numpy()
+                for modality in Modality
+            }
     finally:
         task.train(was_training)
-    return {
-        Modality.FACE: torch.cat(faces).float().cpu().numpy(),
-        Modality.VOICE: torch.cat(voices).float().cpu().numpy(),
-    }
+
+
+def _inputs(
+    prepared: Prepared | Vectors, modality: Modality, device: str | torch.device
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """What a task takes of one modality, a few samples at a time."""
+    if isinstance(prepared, Vectors):
+        vectors = prepared.of(modality)
+        for first in range(0, len(vectors), _VECTORS_AT_ONCE):
+            yield torch.from_numpy(np.array(vectors[first : first + _VECTORS_AT_ONCE])).to(device), None
+    elif modality is Modality.FACE:
+        spread = trainable(modality, prepared.preparation.face_backbone).spread
+        for first in range(0, len(prepared.faces), _AT_ONCE):
+            chips = torch.from_numpy(prepared.faces[first : first + _AT_ONCE]).to(device)
+            yield (chips.permute(0, 3, 1, 2).to(torch.float32) - GREY) / spread, None
+    else:
+        for mels, lengths in _padded_voices(prepared):
+            yield mels.to(device), lengths.to(device)
 
 
 def _padded_voices(prepared: Prepared) -> Iterator[tuple[Tensor, Tensor]]:

@@ -17,6 +17,7 @@ from deploy.cli.output import Json, NothingDone, UsageError, answer, console, er
 if TYPE_CHECKING:
     from deploy.training import Outcome
     from deploy.wiring import Installation
+    from training.configuration import Configuration
     from training.recipe import Recipe
 
 # Without a terminal to draw on, a line of progress is written this often, in seconds.
@@ -37,6 +38,15 @@ def train(
     samples: Annotated[int, typer.Option(min=1, help="Photos, and as many utterances, of each.")] = SAMPLES,
     seed: Annotated[int, typer.Option(min=0, help="Another seed invents other people to learn from.")] = 0,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over them; the recipe's own number.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A YAML file of settings: the recipe's, and seed and the like under run.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="paper (default for a corpus) or population (default for invented people).")
+    ] = None,
+    initial: Annotated[
+        list[Path] | None, typer.Option(help="An encoder folder whose weights a network begins with; repeatable.")
+    ] = None,
     corpus: Annotated[
         str | None, typer.Option(help="Learn from a corpus: voxceleb1, voxceleb1-d, mav-celeb, folder, csv, protocol.")
     ] = None,
@@ -46,6 +56,12 @@ def train(
     allow_missing: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="Share of listed files and people that may be absent. 0.05")
     ] = None,
+    archive: Annotated[
+        str | None, typer.Option(help="Learn from the people who are seen to speak in the films of this archive.")
+    ] = None,
+    enrolled: Annotated[
+        bool, typer.Option("--enrolled", help="Learn from the people who are enrolled; goes with --archive too.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Train an encoder of faces and voices, publish it, and measure it on people it has never seen."""
@@ -55,9 +71,11 @@ def train(
         method = load_recipe(recipe)
     except UnknownRecipe as error:
         raise UsageError(str(error)) from error
-    if population + (corpus is not None) != 1:
+    own = archive is not None or enrolled
+    if population + (corpus is not None) + own != 1:
         raise UsageError(
-            "say whom to learn from: --population (people that are invented) or --corpus NAME --root DIR (a corpus)"
+            "say whom to learn from: --population (people that are invented), --corpus NAME --root DIR (a corpus), "
+            "or --archive NAME and --enrolled (one's own films and people)"
         )
     if (corpus is None) != (root is None) or (corpus is None and (faces or lists or allow_missing is not None)):
         raise UsageError("--corpus and --root go together; --faces, --lists and --allow-missing go with them")
@@ -67,12 +85,16 @@ def train(
         from deploy.wiring import installation
         from training.population.splits import TrainingSpec
 
+        told = _configured(method, config, preset or ("population" if population else "paper"), epochs, initial)
         with installation() as opened, Stages() as stages:
             if corpus is not None and root is not None:
-                outcome = _on_corpus(opened, method, corpus, (root, faces, lists, allow_missing), epochs, stages)
+                outcome = _on_corpus(opened, method, corpus, (root, faces, lists, allow_missing), told, stages)
+            elif own:
+                outcome = _on_archive(opened, method, archive, enrolled, told, stages)
             else:
                 try:
-                    order = order_population(opened, method, TrainingSpec(people, samples, seed), epochs=epochs)
+                    learned = TrainingSpec(people, samples, seed)
+                    order = order_population(opened, method, learned, settings=told.settings, run=told.run)
                 except ValueError as error:
                     raise UsageError(str(error)) from error
                 outcome = train_population(opened, order, stages.told)
@@ -103,12 +125,42 @@ def train(
     answer(document, json, show)
 
 
+def _configured(
+    method: Recipe, config: Path | None, preset: str, epochs: int | None, initial: list[Path] | None
+) -> Configuration:
+    """A preset's settings, over them the file's, over them the options'. Raises UsageError."""
+    from dataclasses import replace
+
+    from encoders.folder import EncoderError, read_description
+    from encoders.space import Modality
+    from training.configuration import Configuration, ConfigurationError, changed, preset_settings, read_configuration
+    from training.runs import RunSettings
+
+    try:
+        if config is None:
+            told = Configuration(preset_settings(method, preset), RunSettings(curves=True))
+        else:
+            told = read_configuration(method, config, preset)
+        settings = told.settings if epochs is None else changed(told.settings, {"epochs": epochs})
+        run = told.run
+        for folder in initial or []:
+            branches = read_description(folder).branches
+            run = replace(
+                run,
+                initial_face=folder if Modality.FACE in branches else run.initial_face,
+                initial_voice=folder if Modality.VOICE in branches else run.initial_voice,
+            )
+    except (ConfigurationError, EncoderError) as error:
+        raise UsageError(str(error)) from error
+    return Configuration(settings, run)
+
+
 def _on_corpus(
     opened: Installation,
     method: Recipe,
     corpus: str,
     places: tuple[Path, Path | None, Path | None, float | None],
-    epochs: int | None,
+    told: Configuration,
     stages: Stages,
 ) -> Outcome:
     """Train on a corpus that lies at these places: root, faces, lists, and the share that may be absent."""
@@ -120,12 +172,27 @@ def _on_corpus(
     root, faces, lists, share = places
     source = Source(root, faces, lists, most_missing=MOST_MISSING if share is None else share)
     try:
-        order = order_corpus(opened, method, corpus, source, epochs)
+        order = order_corpus(opened, method, corpus, source, told.settings, told.run)
     except CorpusError:
         raise
     except ValueError as error:
         raise UsageError(str(error)) from error
     return train_corpus(opened, order, stages.told)
+
+
+def _on_archive(
+    opened: Installation, method: Recipe, archive: str | None, enrolled: bool, told: Configuration, stages: Stages
+) -> Outcome:
+    """Train on the films of an archive, the enrolled, or both."""
+    from deploy.archive_training import ArchiveOrder, NoArchive, train_archive
+    from training.mining import TooFewMined
+
+    try:
+        return train_archive(opened, ArchiveOrder(method, told.settings, archive, enrolled, told.run), stages.told)
+    except NoArchive as error:
+        raise NothingDone("not_found", str(error)) from error
+    except TooFewMined as error:
+        raise NothingDone("too_few", str(error)) from error
 
 
 @contextmanager

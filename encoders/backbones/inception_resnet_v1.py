@@ -44,12 +44,15 @@ class InceptionResnetPreparation:
             were trained on such boxes, stretched to squares; their authors evaluate them with 14 of 160 px.
         dimension: components of a vector; the public weights have 512.
         least_eye_distance: pixels between the centres of the eyes, below which a crop is unusable.
+        unit_length: whether vectors are brought to unit length, as the public weights' are; a head that is trained
+            behind the network may want them as they are.
         least_contrast: standard deviation of the face's grey levels, below which it is unusable.
     """
 
     side: int = 160
     margin: float = 14 / 160
     dimension: int = DIMENSION
+    unit_length: bool = True
     least_eye_distance: float = 8.0
     least_contrast: float = 2.0
 
@@ -254,12 +257,13 @@ class InceptionResnet:
         return usable_window(sample, wanted.window, wanted.side, wanted.least_eye_distance, wanted.least_contrast)
 
     def embed(self, prepared: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Chips (side, side, 3) to (samples, dimension) float32 of unit length."""
+        """Chips (side, side, 3) to (samples, dimension) float32, of unit length unless the preparation says not."""
+        run = self._served if self.preparation.unit_length else self._served.features
         vectors = np.zeros((len(prepared), self.preparation.dimension), dtype=np.float32)
         for first in range(0, len(prepared), self._BATCH):
             chips = torch.from_numpy(np.stack(prepared[first : first + self._BATCH])).to(self._device)
             with torch.inference_mode():
-                vectors[first : first + len(chips)] = self._served(chips_to_input(chips)).cpu().numpy()
+                vectors[first : first + len(chips)] = run(chips_to_input(chips)).float().cpu().numpy()
         return vectors
 
     def own_weights(self) -> Mapping[str, Tensor]:

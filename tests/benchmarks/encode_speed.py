@@ -110,7 +110,7 @@ class Eager:
             inputs = prepared[None]
             if modality is Modality.FACE:
                 inputs = chips_to_input(torch.from_numpy(inputs).to(self._device))
-            features: Tensor = self._head(self.networks[modality](inputs))
+            features: Tensor = self._head(self.networks[modality](inputs), modality)
             vector: NDArray[np.float32] = torch.nn.functional.normalize(features, dim=1)[0].cpu().numpy()
         return vector
 

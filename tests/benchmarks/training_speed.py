@@ -19,7 +19,7 @@ from statistics import median
 import numpy as np
 import torch
 
-from tests.training.small_run import small_people
+from tests.training.small_run import small_given, small_people
 from training.batches import batch_plan, make_batch
 from training.loop import Progress, RunSettings, TrainingData, train
 from training.prepared import Prepared
@@ -53,7 +53,7 @@ def spoken(prepared: Prepared) -> Prepared:
 
 def bare_loop(batches: list[Batch], settings: bi_quintuple.Settings, people: int, device: str) -> float:
     """Steps per second of forward, backward and step."""
-    task = bi_quintuple.build(settings, people, 0).to(device).train()
+    task = bi_quintuple.build(settings, small_given(people), 0).to(device).train()
     optimiser = bi_quintuple.optimiser(task, settings)
     ready = [batch.to(device) for batch in batches]
     for number, batch in enumerate([*ready[:WARM_UP], *ready]):
@@ -86,7 +86,7 @@ def whole_loop(data: TrainingData, settings: bi_quintuple.Settings, run: RunSett
 def measure(people: int, epochs: int, rounds: int, run: RunSettings) -> Measured:
     """Both loops in turn, ``rounds`` times."""
     data = TrainingData(spoken(small_people("learned", people, 8)), spoken(small_people("validated", 8, 2)))
-    settings = bi_quintuple.Settings(epochs=epochs)
+    settings = replace(bi_quintuple.POPULATION, epochs=epochs)
     plans = [batch_plan(data.training, settings, run.seed, epoch) for epoch in range(epochs)]
     batches = [make_batch(data.training, plan, number) for plan in plans for number in range(len(plan))]
     torch.set_num_threads(run.threads)

@@ -57,8 +57,8 @@ def root(tmp_path_factory) -> Path:
 
 def small_order(opened: Installation, root: Path) -> CorpusOrder:
     recipe = load_recipe("bi_quintuple")
-    settings = recipe.Settings(epochs=1, people_per_batch=4, samples_per_person=1, frames=40, hidden=8)
-    return replace(order_corpus(opened, recipe, "folder", Source(root)), settings=settings)
+    settings = replace(recipe.POPULATION, epochs=1, people_per_batch=4, samples_per_person=1, frames=40, hidden=8)
+    return replace(order_corpus(opened, recipe, "folder", Source(root), recipe.POPULATION), settings=settings)
 
 
 @pytest.fixture(scope="module")

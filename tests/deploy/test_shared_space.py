@@ -95,7 +95,11 @@ def test_taught_whose_voice_is_whose_at_random_it_knows_nothing(
     shuffled = replace(people, voice_people=mixed[people.voice_people], digest="shuffled")
     recipe = load_recipe("bi_quintuple")
     told = train(
-        recipe, recipe.Settings(epochs=6), TrainingData(shuffled, unseen), tmp_path / "run", RunSettings(threads=2)
+        recipe,
+        replace(recipe.POPULATION, epochs=6),
+        TrainingData(shuffled, unseen),
+        tmp_path / "run",
+        RunSettings(threads=2),
     ).validated
     chance = chance_average_precision(MEASURED.validation_samples, len(unseen.faces))
     assert told.mean < 2 * chance

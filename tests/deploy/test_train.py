@@ -28,7 +28,7 @@ LEARNED, MEASURED = TrainingSpec(4, 1), PopulationSpec(4, 1, 4, 1, films=0)
 
 def small_order(opened: Installation, **changed: object) -> Order:
     recipe = load_recipe("bi_quintuple")
-    settings = recipe.Settings(epochs=2, people_per_batch=4, samples_per_person=1, frames=60, hidden=8)
+    settings = replace(recipe.POPULATION, epochs=2, people_per_batch=4, samples_per_person=1, frames=60, hidden=8)
     order = order_population(opened, recipe, TrainingSpec(16), measured=MEASURED)
     return replace(order, **({"settings": settings, "learned": LEARNED} | changed))  # type: ignore[arg-type]
 
@@ -170,7 +170,8 @@ def test_wrong_usage_says_what_there_is(
 @pytest.fixture
 def trained_before(opened: Installation, outcome: Outcome, monkeypatch: pytest.MonkeyPatch) -> Outcome:
     """The small model stands for what the command's own order would become."""
-    order = order_population(opened, load_recipe("bi_quintuple"), TrainingSpec(), epochs=2)
+    recipe = load_recipe("bi_quintuple")
+    order = order_population(opened, recipe, TrainingSpec(), settings=replace(recipe.POPULATION, epochs=2))
     folder = opened.settings.home / "runs" / f"bi_quintuple-{order.key}"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / trainings.PUBLISHED_FILE).write_text(json.dumps({"encoder": outcome.encoder.name}))
@@ -221,7 +222,7 @@ def test_measuring_the_published_folder_gives_its_report_again_and_points_that_c
 def test_few_people_are_enough_to_begin_with(opened: Installation) -> None:
     order = order_population(opened, load_recipe("bi_quintuple"), TrainingSpec(20, 4))
     assert (
-        order.settings.people_per_batch < 20 and order.settings.epochs == load_recipe("bi_quintuple").Settings().epochs
+        order.settings.people_per_batch < 20 and order.settings.epochs == load_recipe("bi_quintuple").POPULATION.epochs
     )
 
 

@@ -15,8 +15,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.training.small_run import RUN, SETTINGS, small_data, small_people, small_train
-from training import loop, runs
+from tests.training.small_run import RUN, SETTINGS, small_data, small_given, small_people, small_train
+from training import loop, recipe, runs
 from training.batches import batch_plan, make_batch
 from training.checkpoint import read_checkpoint
 from training.loop import (
@@ -31,7 +31,7 @@ from training.loop import (
     step_seed,
     train,
 )
-from training.recipe import Batch
+from training.recipe import Batch, Stage
 from training.recipes import bi_quintuple
 from training.validation import Validated, validate
 
@@ -81,7 +81,7 @@ def test_a_run_killed_twice_ends_in_the_same_weights_bit_for_bit(tmp_path: Path,
 
 def test_a_run_is_the_plain_loop(undisturbed: Path) -> None:
     data, step = small_data(), 0
-    task = bi_quintuple.build(SETTINGS, 10, RUN.seed).train()
+    task = bi_quintuple.build(SETTINGS, small_given(), RUN.seed).train()
     optimiser = torch.optim.SGD(
         task.parameters(), lr=1.0, momentum=SETTINGS.momentum, weight_decay=SETTINGS.weight_decay
     )
@@ -100,14 +100,17 @@ def test_a_run_is_the_plain_loop(undisturbed: Path) -> None:
 def test_the_learning_rate_goes_from_the_first_share_of_progress_to_the_last(tmp_path: Path) -> None:
     seen: list[float] = []
 
+    def learning_rate(progress: float) -> float:
+        seen.append(progress)
+        return 0.01
+
     class Listening:
-        __name__, __file__ = "listening", __file__
-        Settings, build, optimiser = bi_quintuple.Settings, bi_quintuple.build, bi_quintuple.optimiser
+        __name__ = "listening"
 
         @staticmethod
-        def learning_rate(settings: bi_quintuple.Settings, progress: float) -> float:
-            seen.append(progress)
-            return 0.01
+        def stages(settings: bi_quintuple.Settings, frozen: bool) -> tuple[Stage, ...]:
+            (stage,) = bi_quintuple.stages(settings, frozen)
+            return (replace(stage, learning_rate=learning_rate),)
 
     train(Listening, SETTINGS, small_data(), tmp_path, RUN)  # type: ignore[arg-type]
     assert seen == [step / (STEPS - 1) for step in range(STEPS)]
@@ -130,7 +133,7 @@ def test_the_best_checkpoint_is_chosen_on_validation_people(
 
 
 def test_the_figures_are_those_of_the_weights_that_are_kept(undisturbed: Path) -> None:
-    task = bi_quintuple.build(SETTINGS, 10, 0)
+    task = bi_quintuple.build(SETTINGS, small_given(), 0)
     task.load_state_dict(read_best(undisturbed))
     assert validate(task, small_data().validation) == small_train(undisturbed).validated
 
@@ -202,25 +205,17 @@ class Interrupting(bi_quintuple.BiQuintupleTask):
         return super().losses(batch)
 
 
-def changed_recipe(task: type[bi_quintuple.BiQuintupleTask]) -> Any:
-    class Changed:
-        __name__, __file__ = bi_quintuple.__name__, bi_quintuple.__file__
-        Settings, optimiser = bi_quintuple.Settings, staticmethod(bi_quintuple.optimiser)
-        learning_rate = staticmethod(bi_quintuple.learning_rate)
-
-        @staticmethod
-        def build(settings: bi_quintuple.Settings, people: int, seed: int) -> bi_quintuple.BiQuintupleTask:
-            built = bi_quintuple.build(settings, people, seed)
-            built.__class__ = task
-            return built
-
-    return Changed()
+def train_with(task: type[bi_quintuple.BiQuintupleTask], *arguments: Any) -> Trained:
+    """The same method with another task."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(bi_quintuple, "BiQuintupleTask", task)
+        return train(bi_quintuple, *arguments)
 
 
 def test_an_interrupt_stops_within_a_step_and_leaves_a_run_that_goes_on(tmp_path: Path, undisturbed: Path) -> None:
     Interrupting.at = 6
     with pytest.raises(KeyboardInterrupt):
-        train(changed_recipe(Interrupting), SETTINGS, small_data(), tmp_path, RUN)
+        train_with(Interrupting, SETTINGS, small_data(), tmp_path, RUN)
     assert Interrupting.at == 0
     assert not [one for one in threading.enumerate() if one.name.startswith("batch") and one.is_alive()]
     small_train(tmp_path)
@@ -237,7 +232,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(tmp_path: Pa
             return losses | ({"total": losses["total"] * torch.nan} if Diverging.calls == 6 else {})
 
     with pytest.raises(Diverged, match=r"total is not finite in epoch 2: train with a learning_rate below 0.05"):
-        train(changed_recipe(Diverging), SETTINGS, small_data(), tmp_path, RUN)
+        train_with(Diverging, SETTINGS, small_data(), tmp_path, RUN)
     assert all(torch.isfinite(value).all() for value in final(tmp_path).values())
 
 
@@ -253,7 +248,7 @@ def test_a_step_that_ruins_the_weights_is_never_saved_though_its_loss_looked_wel
             return losses
 
     with pytest.raises(Diverged, match=r"of \d+ weights are not finite in epoch 3, .*: train with a learning_rate"):
-        train(changed_recipe(Ruining), SETTINGS, small_data(), tmp_path, RUN)
+        train_with(Ruining, SETTINGS, small_data(), tmp_path, RUN)
     assert all(torch.isfinite(value).all() for value in final(tmp_path).values())
 
 
@@ -263,10 +258,10 @@ def test_dropout_is_the_same_in_a_resumed_run(tmp_path: Path) -> None:
             dropped = torch.nn.functional.dropout(batch.faces, 0.5, training=self.training)
             return super().losses(replace(batch, faces=dropped))
 
-    train(changed_recipe(Dropping), SETTINGS, small_data(), tmp_path / "whole", RUN)
+    train_with(Dropping, SETTINGS, small_data(), tmp_path / "whole", RUN)
     with pytest.raises(_Stopped):
-        train(changed_recipe(Dropping), SETTINGS, small_data(), tmp_path / "halves", RUN, stopped_after(7))
-    train(changed_recipe(Dropping), SETTINGS, small_data(), tmp_path / "halves", RUN)
+        train_with(Dropping, SETTINGS, small_data(), tmp_path / "halves", RUN, stopped_after(7))
+    train_with(Dropping, SETTINGS, small_data(), tmp_path / "halves", RUN)
     assert same(final(tmp_path / "halves"), final(tmp_path / "whole"))
 
 
@@ -299,14 +294,23 @@ def test_progress_says_how_far_how_fast_and_how_well(tmp_path: Path) -> None:
 
 
 def test_another_method_in_the_same_file_is_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    copy = tmp_path / "bi_quintuple.py"
+    copy, sources = tmp_path / "bi_quintuple.py", recipe.stage_sources
     copy.write_text(Path(bi_quintuple.__file__).read_text())
     small_train(tmp_path / "run")
-    monkeypatch.setattr(bi_quintuple, "__file__", str(copy))
+    method = Path(bi_quintuple.__file__)
+    monkeypatch.setattr(
+        recipe, "stage_sources", lambda stage: [copy if one == method else one for one in sources(stage)]
+    )
     small_train(tmp_path / "run")
     copy.write_text(copy.read_text().replace("margin", "marge"))
     with pytest.raises(RunMismatch, match="code was"):
         small_train(tmp_path / "run")
+
+
+def test_what_decides_a_run_is_the_method_and_what_it_imports_of_training() -> None:
+    (stage,) = bi_quintuple.stages(SETTINGS, frozen=False)
+    names = {path.name for path in recipe.stage_sources(stage)}
+    assert {"bi_quintuple.py", "schedules.py", "batches.py", "loop.py", "small_face.py"} <= names
 
 
 def test_a_finished_run_is_answered_without_a_step(undisturbed: Path) -> None:

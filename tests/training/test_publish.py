@@ -15,12 +15,13 @@ from safetensors.torch import load_file
 from encoders.backbones.small_face import chips_to_input, prepare_chip
 from encoders.backbones.small_voice import prepare_mel
 from encoders.encoder import Embedding, Encoder
+from encoders.heads import SharedSpaceHead
 from encoders.packaging import drawn_face, drawn_voice
 from encoders.space import Modality
 from search.scores import Calibration, Purpose, Similarity, calibration_for
-from tests.training.small_run import SETTINGS, small_data, small_train
+from tests.training.small_run import SETTINGS, small_data, small_given, small_train
 from training import publish as publishing
-from training.loop import Trained, read_best
+from training.loop import Trained, finished_task, read_best
 from training.publish import Origin, PublishError, publish, read_report, record_report
 from training.reading import Preparation
 from training.recipes import bi_quintuple
@@ -75,7 +76,7 @@ def test_the_folder_is_named_by_recipe_and_space(folder: Path) -> None:
 
 
 def test_serving_gives_the_vectors_of_training(folder: Path, trained: Trained) -> None:
-    encoder, task = Encoder.load(folder), bi_quintuple.build(SETTINGS, 10, 99).eval()
+    encoder, task = Encoder.load(folder), bi_quintuple.build(SETTINGS, small_given(), 99).eval()
     task.load_state_dict(read_best(trained.folder))
     faces = [drawn_face(number) for number in range(2, 6)]
     voices = [drawn_voice(number, 0.5 + number / 3) for number in range(2, 6)]
@@ -168,6 +169,14 @@ def test_a_report_without_figures_is_refused(copied: Path) -> None:
 def test_a_head_that_serving_does_not_know_is_refused(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publishing, "HEADS", {})
-    with pytest.raises(PublishError, match="knows no head WeightedResidualHead"):
+    class Foreign(SharedSpaceHead):
+        pass
+
+    def foreign(*arguments: Any) -> Any:
+        task = finished_task(*arguments)
+        task.head.__class__ = Foreign
+        return task
+
+    monkeypatch.setattr(publishing, "finished_task", foreign)
+    with pytest.raises(PublishError, match="knows no head Foreign"):
         published(trained, tmp_path)

@@ -10,7 +10,7 @@ from torch import Tensor
 from encoders.backbones.small_face import chips_to_input
 from encoders.space import Modality
 from search import metrics
-from tests.training.small_run import small_people
+from tests.training.small_run import small_given, small_people
 from training.prepared import Prepared
 from training.recipe import Batch, Task
 from training.recipes import bi_quintuple
@@ -21,7 +21,7 @@ class Told(Task):
     """Knows whom a sample shows: its people's directions are given, a little noise is its own."""
 
     def __init__(self, prepared: Prepared, noise: float) -> None:
-        super().__init__()
+        super().__init__(small_given(len(prepared.identities)))
         random = np.random.default_rng(3)
         centres = random.normal(size=(len(prepared.identities), 16))
         people = {Modality.FACE: prepared.face_people, Modality.VOICE: prepared.voice_people}
@@ -29,14 +29,14 @@ class Told(Task):
             modality: torch.from_numpy(centres[owners] + noise * random.normal(size=(len(owners), 16))).float()
             for modality, owners in people.items()
         }
-        self.given = dict.fromkeys(Modality, 0)
+        self.asked = dict.fromkeys(Modality, 0)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         raise NotImplementedError
 
     def embed(self, modality: Modality, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
-        first = self.given[modality]
-        self.given[modality] += len(inputs)
+        first = self.asked[modality]
+        self.asked[modality] += len(inputs)
         return self.vectors[modality][first : first + len(inputs)]
 
 
@@ -66,7 +66,7 @@ def test_it_is_the_map_of_every_sample_asked_of_the_other_modality() -> None:
 
 def test_samples_come_out_in_their_order_each_on_its_own() -> None:
     prepared = people()
-    task = bi_quintuple.build(bi_quintuple.Settings(), 4, 0).eval()
+    task = bi_quintuple.build(bi_quintuple.POPULATION, small_given(4), 0).eval()
     found = embed_prepared(task, prepared)
     for number in (0, 17, 63, 64, 79):
         mel = torch.from_numpy(prepared.mels[prepared.offsets[number] : prepared.offsets[number + 1]]).float()
@@ -79,7 +79,7 @@ def test_samples_come_out_in_their_order_each_on_its_own() -> None:
 
 @pytest.mark.parametrize("training", [True, False])
 def test_the_task_is_left_as_it_was(training: bool) -> None:
-    task = bi_quintuple.build(bi_quintuple.Settings(), 4, 0).train(training)
+    task = bi_quintuple.build(bi_quintuple.POPULATION, small_given(4), 0).train(training)
     before = {name: value.clone() for name, value in task.state_dict().items()}
     validate(task, people())
     assert task.training is training

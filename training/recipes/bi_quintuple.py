@@ -8,43 +8,50 @@ quintuple. One linear classifier, shared by the modalities, names the person bes
 
 Where the paper is silent, and what is chosen here: the width of the head's inner layer (``hidden``);
 augmentation (:class:`~training.batches.Augmentation`); the length of a voice (a random stretch of fixed
-length); steps per epoch (every sample about once); the shape of the learning rate's curve (``curve``). Its
-networks were trained on millions of other faces and voices before; ours start from nothing, which asks for
-larger learning rates than its 1e-3.
+length, 3 s); steps per epoch (every sample about once); the shape of the learning rate's curve (``curve``, a straight
+line on a logarithmic scale); which checkpoint is kept (the best on validation people); the acoustic feature (log-mel,
+as DIMNet has it). Its networks begin with weights from millions of other faces and voices
+(``visavox train --initial``).
 
-The defaults are not the published batch. With one face and one voice of a person in a batch the mixed triplet's
-positive is the cross-modal one, so that two of its four forms cannot occur; ``people_per_batch=16,
-samples_per_person=4, people_per_mining=None`` is the batch as published.
+Its ablations: ``head`` (one layer, two layers, two layers with a residual share fixed at 1, the weighted residual
+layer), ``identity_loss`` and ``bi_quintuple_loss`` (validation figures per epoch are in the run's log), ``margin``.
+
+``POPULATION`` is not the published batch. With one face and one voice of a person in a batch the mixed triplet's
+positive is the cross-modal one, so that two of its four forms cannot occur; but small networks that start from
+nothing are shrunk to a point by the published batch.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize, one_hot
 
-from encoders.backbones.small_face import FEATURES, SmallFaceNetwork
-from encoders.backbones.small_voice import SmallVoiceNetwork
-from encoders.heads import WeightedResidualHead
+from encoders.heads import Layer
+from encoders.space import Modality
 from training.batches import Augmentation
-from training.recipe import Batch, Task
+from training.recipe import Batch, Given, Stage, Task, seeded, shared_head
+from training.schedules import CURVES, Curve, falling_rate
 
 TRIPLET_FORMS = ("cross_cross", "cross_same", "same_cross", "same_same")
 """Modality of the hardest positive, then of the hardest negative, as seen from the anchor: the paper's figure 3."""
 
 
+HeadKind = Literal["one_layer", "two_layers", "residual", "weighted_residual"]
+HEAD_LAYERS: tuple[HeadKind, ...] = ("one_layer", "two_layers", "residual", "weighted_residual")
+"""The heads that the paper compares: one linear layer, two with tanh between them, the same beside a residual share
+that is fixed at 1, and the weighted residual layer, whose share is learned."""
+
+
 @dataclass(frozen=True)
 class Settings:
-    """Every number of the method. Published: 50 epochs of SGD with momentum 0.9 and weight decay 5e-4,
-    learning rate 1e-3 to 1e-8, 16 people with 4 faces and 4 voices each in a batch, margin 0.6.
-
-    The defaults are for small networks that start from nothing on invented people, found on such people (seed 2)
-    other than those that models are measured on. There the published batch makes the triplets' loss shrink all
-    samples to a point; many people with one sample each, mined among four at a time, do not.
+    """Every number of the method; the defaults are the paper's.
 
     Args:
         epochs: passes over the training samples.
@@ -71,31 +78,43 @@ class Settings:
         frames: length of a voice, mel frames of 10 ms.
         gain: most that is added to all bands of a voice, in units of the prepared log-mel.
         masked_bands: most neighbouring mel bands of a voice that are blanked out.
+        face_backbone: name of a row of :data:`encoders.face.BACKBONES`.
+        voice_backbone: name of a row of :data:`encoders.voice.BACKBONES`.
+        face_preparation: fields of its preparation that are not at their defaults.
+        voice_preparation: likewise.
+        embedding: components of the shared space; features of another width come through a linear layer of their own.
+        head: what both modalities share behind their networks: :data:`HEAD_LAYERS`.
     """
 
-    epochs: int = 20
-    steps_per_epoch: int | None = 50
-    people_per_batch: int = 96
-    samples_per_person: int = 1
-    people_per_mining: int | None = 4
+    epochs: int = 50
+    steps_per_epoch: int | None = None
+    people_per_batch: int = 16
+    samples_per_person: int = 4
+    people_per_mining: int | None = None
     margin: float = 0.6
-    learning_rate: float = 0.15
-    final_learning_rate: float = 1e-4
-    curve: Literal["cosine", "exponential"] = "cosine"
-    warm_up: float = 0.1
+    learning_rate: float = 1e-3
+    final_learning_rate: float = 1e-8
+    curve: Curve = "exponential"
+    warm_up: float = 0.0
     momentum: float = 0.9
-    weight_decay: float = 2e-3
-    hidden: int = 128
+    weight_decay: float = 5e-4
+    hidden: int = 256
     identity_loss: bool = True
     bi_quintuple_loss: bool = True
     mirror: float = 0.5
-    shift: int = 3
-    brightness: float = 0.25
-    contrast: float = 0.15
+    shift: int = 4
+    brightness: float = 0.1
+    contrast: float = 0.1
     colour: float = 0.03
-    frames: int = 200
+    frames: int = 300
     gain: float = 0.05
     masked_bands: int = 0
+    face_backbone: str = "inception_resnet_v1"
+    voice_backbone: str = "dimnet_voice"
+    face_preparation: Mapping[str, Any] = field(default_factory=lambda: {"dimension": 256, "unit_length": False})
+    voice_preparation: Mapping[str, Any] = field(default_factory=dict)
+    embedding: int = 256
+    head: HeadKind = "weighted_residual"
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or (self.steps_per_epoch is not None and self.steps_per_epoch < 1):
@@ -117,8 +136,14 @@ class Settings:
                 f"the learning rate falls from learning_rate ({self.learning_rate}) to final_learning_rate "
                 f"({self.final_learning_rate}), both above 0"
             )
-        if self.curve not in ("cosine", "exponential") or not 0 <= self.warm_up < 1:
-            raise ValueError(f"curve is cosine or exponential, warm_up in [0, 1), got {self.curve}, {self.warm_up}")
+        if self.curve not in CURVES or not 0 <= self.warm_up < 1:
+            raise ValueError(
+                f"curve is one of {', '.join(CURVES)}, warm_up in [0, 1), got {self.curve}, {self.warm_up}"
+            )
+        if self.head not in HEAD_LAYERS or self.embedding < 1:
+            raise ValueError(
+                f"head is one of {', '.join(HEAD_LAYERS)}, embedding at least 1, got {self.head}, {self.embedding}"
+            )
         if not 0 <= self.momentum < 1 or self.weight_decay < 0 or self.margin < 0 or self.hidden < 1:
             raise ValueError(
                 f"momentum is in [0, 1), weight_decay and margin at least 0, hidden at least 1, got {self.momentum}, "
@@ -150,6 +175,32 @@ class Settings:
             gain=self.gain,
             masked_bands=self.masked_bands,
         )
+
+
+POPULATION = Settings(
+    epochs=20,
+    steps_per_epoch=50,
+    people_per_batch=96,
+    samples_per_person=1,
+    people_per_mining=4,
+    learning_rate=0.15,
+    final_learning_rate=1e-4,
+    curve="cosine",
+    warm_up=0.1,
+    weight_decay=2e-3,
+    hidden=128,
+    shift=3,
+    brightness=0.25,
+    contrast=0.15,
+    frames=200,
+    face_backbone="small_face",
+    voice_backbone="small_voice",
+    face_preparation={},
+    embedding=128,
+)
+"""For small networks that start from nothing on invented people; found on such people (seed 2) other than those that
+models are measured on. There the published batch makes the triplets' loss shrink all samples to a point; many people
+with one sample each, mined among four at a time, do not."""
 
 
 class Hardest(NamedTuple):
@@ -284,23 +335,26 @@ class BiQuintupleTask(Task):
 
     Args:
         settings: see :class:`Settings`.
-        people: number of training identities, at least 2.
+        given: what it is made for.
     """
 
-    def __init__(self, settings: Settings, people: int) -> None:
-        super().__init__()
-        if people < 2:
-            raise ValueError(f"training needs at least 2 people, got {people}")
+    def __init__(self, settings: Settings, given: Given) -> None:
+        super().__init__(given)
         self.settings = settings
-        self.face = SmallFaceNetwork()
-        self.voice = SmallVoiceNetwork()
-        self.head = WeightedResidualHead(FEATURES, settings.hidden)
-        self.classifier = torch.nn.Linear(FEATURES, people)
+        width, hidden = settings.embedding, settings.hidden
+        layers: dict[HeadKind, list[Layer]] = {
+            "one_layer": [["linear", width, width]],
+            "two_layers": [["linear", width, hidden], ["tanh"], ["linear", hidden, width]],
+            "residual": [["residual", width, hidden]],
+            "weighted_residual": [["weighted_residual", width, hidden]],
+        }
+        self.head = shared_head(given, width, layers[settings.head])
+        self.classifier = torch.nn.Linear(width, given.people)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Terms of both losses and ``total``, their sum (equation 19) or the one that is switched on."""
-        faces = self.head(self.face(batch.faces))
-        voices = self.head(self.voice(batch.voices, batch.voice_lengths))
+        faces = self.embed(Modality.FACE, batch.faces)
+        voices = self.embed(Modality.VOICE, batch.voices, batch.voice_lengths)
         samples = (faces, batch.face_people, voices, batch.voice_people)
         terms = bi_quintuple(*samples, self.settings.margin, self._groups(len(faces))) | identity_loss(
             self.classifier, *samples
@@ -315,11 +369,22 @@ class BiQuintupleTask(Task):
         return 1 if people is None else max(1, faces // (people * self.settings.samples_per_person))
 
 
-def build(settings: Settings, people: int, seed: int) -> BiQuintupleTask:
+def stages(settings: Settings, frozen: bool) -> tuple[Stage, ...]:
+    """One training of everything together, as published; of the head alone where vectors are frozen."""
+    return (
+        Stage(
+            name="bi_quintuple",
+            settings=settings,
+            build=partial(build, settings),
+            optimiser=partial(optimiser, settings=settings),
+            learning_rate=partial(learning_rate, settings),
+        ),
+    )
+
+
+def build(settings: Settings, given: Given, seed: int, before: Task | None = None) -> BiQuintupleTask:
     """The task with parameters drawn from ``seed`` alone; the process's own random state stays as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return BiQuintupleTask(settings, people)
+    return seeded(BiQuintupleTask, seed, settings, given)
 
 
 def optimiser(task: torch.nn.Module, settings: Settings) -> torch.optim.Optimizer:
@@ -333,24 +398,9 @@ def optimiser(task: torch.nn.Module, settings: Settings) -> torch.optim.Optimize
 
 
 def learning_rate(settings: Settings, progress: float) -> float:
-    """The learning rate after a share of the training.
-
-    Args:
-        settings: see :class:`Settings`.
-        progress: 0 (start) to 1 (end).
-
-    Raises:
-        ValueError: progress outside [0, 1].
-    """
-    if not 0 <= progress <= 1:
-        raise ValueError(f"progress is a share from 0 to 1, got {progress}")
-    if progress < settings.warm_up:
-        return settings.learning_rate * progress / settings.warm_up
-    share = (progress - settings.warm_up) / (1 - settings.warm_up)
-    first, last = settings.learning_rate, settings.final_learning_rate
-    if settings.curve == "exponential":
-        return float(first * (last / first) ** share)
-    return last + (first - last) * (1 + math.cos(math.pi * share)) / 2
+    """The learning rate after a share of the training, 0 to 1. Raises ValueError: progress outside."""
+    rates = settings.learning_rate, settings.final_learning_rate
+    return falling_rate(progress, *rates, settings.curve, settings.warm_up)
 
 
 def _distances(one: Tensor, other: Tensor) -> Tensor:

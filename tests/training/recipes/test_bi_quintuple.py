@@ -14,8 +14,12 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from encoders.space import Modality
+from tests.training.small_run import small_given
 from training.recipe import Batch
 from training.recipes.bi_quintuple import (
+    HEAD_LAYERS,
+    POPULATION,
     TRIPLET_FORMS,
     BiQuintupleTask,
     Settings,
@@ -220,7 +224,7 @@ def invented_batch(people: int = 4, samples: int = 2, seed: int = 0) -> Batch:
 
 def test_a_task_is_determined_by_its_seed_and_leaves_the_random_state_alone() -> None:
     before = torch.get_rng_state()
-    one, same, other = (build(Settings(), 5, seed).state_dict() for seed in (3, 3, 4))
+    one, same, other = (build(POPULATION, small_given(5), seed).state_dict() for seed in (3, 3, 4))
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert not torch.equal(one["classifier.weight"], other["classifier.weight"])
@@ -228,33 +232,33 @@ def test_a_task_is_determined_by_its_seed_and_leaves_the_random_state_alone() ->
 
 def test_the_total_is_the_sum_of_both_losses_or_the_one_that_is_wanted() -> None:
     batch = invented_batch()
-    both = build(Settings(), 4, 0).losses(batch)
+    both = build(POPULATION, small_given(4), 0).losses(batch)
     torch.testing.assert_close(both["total"], both["bi_quintuple"] + both["identity"])
-    only = build(Settings(identity_loss=False), 4, 0).losses(batch)
+    only = build(replace(POPULATION, identity_loss=False), small_given(4), 0).losses(batch)
     torch.testing.assert_close(only["total"], only["bi_quintuple"])
-    only = build(Settings(bi_quintuple_loss=False), 4, 0).losses(batch)
+    only = build(replace(POPULATION, bi_quintuple_loss=False), small_given(4), 0).losses(batch)
     torch.testing.assert_close(only["total"], only["identity"])
 
 
 def test_the_classifier_sees_what_the_head_gives_before_it_is_normalised() -> None:
-    task, batch = build(Settings(), 4, 0).eval(), invented_batch()
+    task, batch = build(POPULATION, small_given(4), 0).eval(), invented_batch()
     seen = []
     task.classifier.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
     task.losses(batch)
-    torch.testing.assert_close(seen[0], task.head(task.face(batch.faces)))
-    torch.testing.assert_close(seen[1], task.head(task.voice(batch.voices)))
+    torch.testing.assert_close(seen[0], task.embed(Modality.FACE, batch.faces))
+    torch.testing.assert_close(seen[1], task.embed(Modality.VOICE, batch.voices))
 
 
 def test_every_parameter_learns_from_a_batch() -> None:
-    task = build(Settings(), 4, 0)
-    torch.nn.init.constant_(task.head.eta, 0.1)  # at 0 nothing reaches the inner layers, as the paper means it
+    task = build(POPULATION, small_given(4), 0)
+    torch.nn.init.constant_(task.head.shared[0].eta, 0.1)  # at 0 nothing reaches the inner layers
     task.losses(invented_batch())["total"].backward()
     assert all(one.grad is not None and one.grad.abs().sum() > 0 for one in task.parameters())
 
 
 def test_a_few_steps_learn_a_batch_by_heart() -> None:
-    settings, batch = Settings(learning_rate=0.05), invented_batch()
-    task = build(settings, 4, 0)
+    settings, batch = replace(POPULATION, learning_rate=0.05), invented_batch()
+    task = build(settings, small_given(4), 0)
     steps = optimiser(task, settings)
     losses = []
     for _ in range(15):
@@ -268,7 +272,7 @@ def test_a_few_steps_learn_a_batch_by_heart() -> None:
 
 def test_the_optimiser_is_the_published_one() -> None:
     published = Settings(learning_rate=0.02, weight_decay=5e-4)
-    (group,) = optimiser(BiQuintupleTask(published, 3), published).param_groups
+    (group,) = optimiser(BiQuintupleTask(replace(published, embedding=128), small_given(4)), published).param_groups
     assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.02, 0.9, 5e-4)
 
 
@@ -305,7 +309,7 @@ def test_progress_outside_the_training_is_refused() -> None:
         ({"margin": -0.1}, r"margin at least 0, .* -0\.1"),
         ({"final_learning_rate": 1.0}, r"falls from learning_rate \(0\.15\) to final_learning_rate \(1\.0\)"),
         ({"final_learning_rate": 0.0}, "both above 0"),
-        ({"curve": "square"}, "cosine or exponential, .* square"),
+        ({"curve": "square"}, "cosine, exponential, constant, .* square"),
         ({"warm_up": 1.0}, r"warm_up in \[0, 1\)"),
         ({"momentum": 1.0}, r"momentum is in \[0, 1\)"),
         ({"identity_loss": False, "bi_quintuple_loss": False}, "nothing to train by"),
@@ -315,7 +319,7 @@ def test_progress_outside_the_training_is_refused() -> None:
 )
 def test_impossible_settings_are_refused(wrong, told) -> None:
     with pytest.raises(ValueError, match=told):
-        replace(Settings(), **wrong)
+        replace(POPULATION, **wrong)
 
 
 @pytest.mark.parametrize(
@@ -323,13 +327,13 @@ def test_impossible_settings_are_refused(wrong, told) -> None:
     [(1250, 96, 4), (106, 96, 4), (105, 76, 4), (20, 12, 4), (6, 4, 4), (4, 3, None), (2, 2, None)],
 )
 def test_few_people_fill_smaller_batches_with_some_to_spare(people: int, batch: int, mining: int | None) -> None:
-    fitted = Settings().fitting(people)
+    fitted = POPULATION.fitting(people)
     assert (fitted.people_per_batch, fitted.people_per_mining) == (batch, mining)
 
 
 def test_one_person_cannot_be_trained_on() -> None:
     with pytest.raises(ValueError, match="at least 2 people, got 1"):
-        build(Settings(), 1, 0)
+        build(POPULATION, small_given(1), 0)
 
 
 def test_mined_among_groups_it_is_the_mean_of_the_groups_and_counts_are_sums() -> None:
@@ -356,10 +360,40 @@ def test_groups_that_do_not_divide_the_people_are_refused() -> None:
 def test_a_task_mines_among_the_people_that_its_settings_say() -> None:
     batch = invented_batch(people=4, samples=2)
     whole, grouped = (
-        build(replace(Settings(), people_per_batch=4, samples_per_person=2, people_per_mining=size), 4, seed=1)
+        build(
+            replace(POPULATION, people_per_batch=4, samples_per_person=2, people_per_mining=size),
+            small_given(4),
+            seed=1,
+        )
         .eval()
         .losses(batch)
         for size in (None, 2)
     )
     assert value(grouped["cth_face"]) < value(whole["cth_face"])
     assert value(grouped["identity"]) == value(whole["identity"])
+
+
+def test_the_defaults_are_the_papers() -> None:
+    paper = Settings()
+    assert (paper.epochs, paper.people_per_batch, paper.samples_per_person, paper.people_per_mining) == (
+        50,
+        16,
+        4,
+        None,
+    )
+    assert (paper.margin, paper.momentum, paper.weight_decay) == (0.6, 0.9, 5e-4)
+    assert (paper.face_backbone, paper.voice_backbone, paper.embedding) == ("inception_resnet_v1", "dimnet_voice", 256)
+
+
+@pytest.mark.parametrize("head", HEAD_LAYERS)
+def test_each_head_that_the_paper_compares_learns(head) -> None:
+    settings, batch = replace(POPULATION, head=head, learning_rate=0.05), invented_batch()
+    task = build(settings, small_given(4), 0)
+    steps, first = optimiser(task, settings), value(task.losses(batch)["total"])
+    for _ in range(5):
+        steps.zero_grad()
+        task.losses(batch)["total"].backward()
+        steps.step()
+    assert value(task.losses(batch)["total"]) < first
+    fixed = [name for name, _ in task.head.named_buffers() if name.endswith("eta")]
+    assert bool(fixed) == (head == "residual")

@@ -1,0 +1,209 @@
+"""The contrast against a loop written straight from its formula, value and gradient; and what each part is for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.training.small_run import RUN, small_data, small_given
+from training.loop import TrainingData, finished_task, train
+from training.networks import NetworkGiven
+from training.pretraining import IdentitySettings
+from training.recipe import Batch, Given
+from training.recipes import visavox
+from training.recipes.visavox import POPULATION, Settings, build, contrast, learning_rate, optimiser, stages
+from training.vectors import Vectors
+
+SMALL = replace(
+    POPULATION,
+    identity=IdentitySettings(epochs=1, steps_per_epoch=2, people_per_batch=4),
+    epochs=2,
+    steps_per_epoch=3,
+    people_per_batch=5,
+    samples_per_person=2,
+    hidden=8,
+)
+
+
+def slowly(scores: Tensor, same: Tensor, ignored: Tensor, weights: Tensor) -> Tensor:
+    losses = []
+    for i in range(len(scores)):
+        negatives = [n for n in range(scores.shape[1]) if not same[i, n] and not ignored[i, n]]
+        positives = [p for p in range(scores.shape[1]) if same[i, p] and not ignored[i, p] and weights[i, p] > 0]
+        if not negatives or not positives:
+            continue
+        against = torch.stack([scores[i, n].exp() for n in negatives]).sum()
+        each = [-weights[i, p] * torch.log(scores[i, p].exp() / (scores[i, p].exp() + against)) for p in positives]
+        losses.append(torch.stack(each).sum() / sum(float(weights[i, p]) for p in positives))
+    return torch.stack(losses).mean()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_contrast_is_what_its_formula_says_in_value_and_gradient(seed: int) -> None:
+    random = torch.Generator().manual_seed(seed)
+    scores = torch.randn(6, 6, generator=random, dtype=torch.float64)
+    people = torch.tensor([0, 0, 1, 2, 2, 3])
+    same, ignored = people[:, None] == people[None, :], torch.eye(6, dtype=torch.bool)
+    weights = torch.rand(6, 6, generator=random, dtype=torch.float64)
+    answers = []
+    for function in (contrast, slowly):
+        given = scores.clone().requires_grad_()
+        value = function(given, same, ignored, weights)
+        value.backward()
+        answers.append((value.detach(), given.grad))
+    torch.testing.assert_close(answers[0], answers[1])
+
+
+def test_an_anchor_without_positive_or_negative_is_left_out() -> None:
+    scores, nobody = torch.zeros(2, 2), torch.zeros(2, 2, dtype=torch.bool)
+    assert contrast(scores, nobody, nobody) == 0 and contrast(scores, ~nobody, nobody) == 0
+    one = torch.tensor([[True, False], [False, False]])
+    assert contrast(scores, one, nobody).item() == pytest.approx(math.log(2))
+
+
+def test_further_samples_of_the_anchors_person_are_no_negatives() -> None:
+    people, nobody = torch.tensor([0, 0, 1]), torch.zeros(3, 3, dtype=torch.bool)
+    same = people[:, None] == people[None, :]
+    scores = torch.tensor([[0.0, 50.0, 0.0], [50.0, 0.0, 0.0], [0.0, 0.0, 0.0]])  # the person's other sample is near
+    masked = contrast(scores, same, nobody)
+    unmasked = contrast(scores, torch.eye(3, dtype=torch.bool), nobody)  # as if it showed somebody else
+    assert masked < 1 < 30 < unmasked
+
+
+def batch(people: list[int], **weights: Tensor) -> Batch:
+    owners = torch.tensor(people)
+    random = torch.Generator().manual_seed(1)
+    faces, voices = torch.randn(2, len(people), 6, generator=random)
+    return Batch(faces, owners, voices, None, owners, **weights)
+
+
+def frozen(people: int, sexes: str) -> Given:
+    return Given(people, tuple(sexes), NetworkGiven(None, None, 6), NetworkGiven(None, None, 6))
+
+
+def frozen_settings(**changed: object) -> Settings:
+    return replace(Settings(embedding=6, hidden=4, dropout=0.0), **changed)  # type: ignore[arg-type]
+
+
+def test_a_negative_of_the_anchors_own_sex_pulls_harder() -> None:
+    gradients = {}
+    for push in (0.0, 3.0):
+        task = build(frozen_settings(same_sex=push), frozen(3, "ffm"), 0).eval()
+        some = batch([0, 1, 2])
+        some = replace(some, faces=some.faces[:1], face_people=some.face_people[:1])  # a woman's
+        some.voices.requires_grad_()
+        task.losses(some)["face_to_voice"].backward()
+        gradients[push] = some.voices.grad.norm(dim=1)
+    alike = {push: float(found[1] / found[2]) for push, found in gradients.items()}  # the woman's and the man's voice
+    assert alike[3.0] > 1.2 * alike[0.0]
+
+
+def test_somebody_whose_sex_nobody_says_is_an_ordinary_negative() -> None:
+    values = [
+        build(frozen_settings(same_sex=push), frozen(3, ("", "", "")), 0).losses(batch([0, 1, 2]))["total"]
+        for push in (0.0, 3.0)
+    ]
+    torch.testing.assert_close(*values)
+
+
+def test_a_pair_that_is_surely_wrong_teaches_nothing() -> None:
+    some = batch([0, 0, 1, 1], face_weights=torch.tensor([1.0, 0.0, 1.0, 1.0]), voice_weights=torch.ones(4))
+    some.faces.requires_grad_()
+    build(frozen_settings(), frozen(2, "fm"), 0).eval().losses(some)["face_to_voice"].backward()
+    assert some.faces.grad[1].abs().sum() == 0 and some.faces.grad[0].abs().sum() > 0
+
+
+def test_within_a_modality_the_same_contrast_is_added() -> None:
+    plain, more = (build(frozen_settings(within=one), frozen(2, "fm"), 0).eval() for one in (0.0, 0.5))
+    one, other = plain.losses(batch([0, 0, 1, 1])), more.losses(batch([0, 0, 1, 1]))
+    assert set(other) - set(one) == {"face_to_face", "voice_to_voice"}
+    torch.testing.assert_close(other["total"], one["total"] + 0.5 * (other["face_to_face"] + other["voice_to_voice"]))
+
+
+def test_the_networks_begin_with_what_the_stage_before_taught_them() -> None:
+    first, last = stages(SMALL, frozen=False)
+    before = first.build(small_given(), 3, None)
+    task = last.build(small_given(), 4, before)
+    assert all(torch.equal(value, before.face.state_dict()[name]) for name, value in task.face.state_dict().items())
+    assert all(torch.equal(value, before.voice.state_dict()[name]) for name, value in task.voice.state_dict().items())
+
+
+def test_only_the_head_is_trained_where_vectors_are_frozen() -> None:
+    (stage,) = stages(Settings(), frozen=True)
+    assert stage.name == "visavox" and not stage.on_vectors
+    assert [stage.name for stage in stages(replace(SMALL, networks="frozen"), frozen=False)] == ["identity", "visavox"]
+    assert stages(replace(SMALL, networks="frozen"), frozen=False)[1].on_vectors
+    task = stage.build(frozen(3, "ffm"), 0, None)
+    assert {name.split(".")[0] for name, _ in task.named_parameters()} == {"head"}
+
+
+@pytest.mark.parametrize("networks", ["trained", "frozen"])
+def test_it_trains_through_both_stages_and_its_finished_task_gives_the_figures(tmp_path: Path, networks) -> None:
+    from training.validation import validate
+
+    settings, data = replace(SMALL, networks=networks), small_data()
+    trained = train(visavox, settings, data, tmp_path / "visavox", RUN)
+    assert len(trained.earlier) == 1 and trained.earlier[0].name.startswith("identity-")
+    task = finished_task(visavox, settings, data, trained)
+    assert validate(task, data.validation) == trained.validated
+    assert task.given.face.backbone == "small_face"
+
+
+def vectors(people: int, seed: int, names: str) -> Vectors:
+    random = np.random.default_rng([seed, people])
+    centres, owners = random.normal(size=(people, 8)), np.repeat(np.arange(people), 3)
+    turned = np.linalg.qr(np.random.default_rng(9).normal(size=(8, 8)))[0]
+    faces, voices = (centres[owners] + 0.3 * random.normal(size=(len(owners), 8)) for _ in range(2))
+    return Vectors(
+        tuple(f"{names}{number:03d}" for number in range(people)),
+        ("f", "m") * (people // 2),
+        faces.astype(np.float32),
+        owners,
+        (voices @ turned).astype(np.float32),
+        owners,
+        f"{names} {seed}",
+    )
+
+
+def test_on_frozen_vectors_it_learns_what_faces_and_voices_share(tmp_path: Path) -> None:
+    data = TrainingData(vectors(60, 0, "a"), vectors(20, 1, "b"))
+    settings = frozen_settings(embedding=8, epochs=12, steps_per_epoch=10, people_per_batch=40, learning_rate=1e-2)
+    trained = train(visavox, settings, data, tmp_path / "run", RUN)
+    assert trained.validated.mean > 0.8  # chance is 0.09; the two modalities are a rotation of each other
+    again = train(visavox, settings, data, tmp_path / "again", RUN)
+    assert again.validated == trained.validated
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"networks": "thawed"}, "frozen or trained"),
+        ({"epochs": 0}, "epochs and steps"),
+        ({"people_per_batch": 1}, "at least 2 people"),
+        ({"temperature": 0.0}, "temperature are above 0"),
+        ({"trunk": -1}, "trunk are at least 0"),
+        ({"dropout": 1.0}, r"dropout is in \[0, 1\)"),
+    ],
+)
+def test_impossible_settings_are_refused(wrong, told) -> None:
+    with pytest.raises(ValueError, match=told):
+        replace(Settings(), **wrong)
+
+
+def test_few_people_fill_smaller_batches() -> None:
+    fitted = POPULATION.fitting(20)
+    assert fitted.people_per_batch == 15 and fitted.identity is not None and fitted.identity.people_per_batch == 15
+    assert POPULATION.fitting(2000) == POPULATION
+
+
+def test_the_optimiser_and_the_rates_are_those_of_the_settings() -> None:
+    (group,) = optimiser(build(frozen_settings(), frozen(2, "fm"), 0), Settings(weight_decay=0.3)).param_groups
+    assert (group["lr"], group["weight_decay"]) == (1e-3, 0.3)
+    rates = [learning_rate(Settings(), share / 20) for share in range(21)]
+    assert rates[0] == 0 and max(rates) == rates[2] == pytest.approx(1e-3) and rates[-1] == pytest.approx(1e-6)

@@ -1,0 +1,39 @@
+"""A run's log as curves for TensorBoard: one point an epoch, written over when a resumed run repeats it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+FOLDER = "tensorboard"
+
+
+class Curves:
+    """Writes the curves of a run: losses, validation, learning rate and throughput by epoch.
+
+    Args:
+        folder: of the run; the curves go to its subfolder ``tensorboard``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / FOLDER
+
+    def write(self, line: Mapping[str, Any], samples: int) -> None:
+        """Add the points of an epoch.
+
+        Args:
+            line: of ``log.jsonl``.
+            samples: people shown in the epoch, for the throughput.
+        """
+        # TensorBoard takes a second to load: only who wants curves waits for it
+        from torch.utils.tensorboard import SummaryWriter
+
+        epoch = int(line["epoch"])
+        values = {"learning_rate": line["learning_rate"], "people_per_second": samples / max(line["seconds"], 1e-9)}
+        values |= {f"loss/{name}": value for name, value in line["losses"].items()}
+        values |= {f"validation/{name}_map": value for name, value in line.get("validation", {}).items()}
+        # what a killed run wrote of this epoch and later ones is void
+        with SummaryWriter(str(self._folder), purge_step=epoch) as writer:
+            for name, value in values.items():
+                writer.add_scalar(name, value, epoch)

@@ -1,0 +1,135 @@
+"""Networks that tell people apart, faces and voices each on their own: where the published methods begin.
+
+Every one of the five methods starts from networks that millions of other faces and voices have taught. Where no such
+weights are, as with invented people, this stage stands for them: two classifiers over the training people by a softmax
+of cosines (Wang et al., "NormFace", 2017), without anything that ties a face to a voice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, normalize
+
+from encoders.heads import SharedSpaceHead
+from encoders.space import Modality
+from training.batches import Augmentation
+from training.recipe import Batch, Given, Stage, Task, seeded
+from training.schedules import falling_rate
+
+
+@dataclass(frozen=True)
+class IdentitySettings:
+    """Numbers of the stage; the defaults are for small networks on invented people.
+
+    Args:
+        epochs: passes of ``steps_per_epoch`` batches.
+        steps_per_epoch: batches of an epoch; None for as many as show every sample about once.
+        people_per_batch: identities of a batch.
+        samples_per_person: faces of each, and as many voices.
+        learning_rate: the largest.
+        weight_decay: on every parameter.
+        smoothing: share of the truth that is spread over all people.
+        scale: of the cosines, which the softmax sees.
+        augmentation: how samples are varied.
+        face_backbone: name of a row.
+        voice_backbone: likewise.
+        face_preparation: fields that are not at their defaults.
+        voice_preparation: likewise.
+    """
+
+    epochs: int = 6
+    steps_per_epoch: int | None = 100
+    people_per_batch: int = 128
+    samples_per_person: int = 1
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
+    smoothing: float = 0.1
+    scale: float = 16.0
+    augmentation: Augmentation = field(default_factory=lambda: Augmentation(brightness=0.25, contrast=0.15))
+    face_backbone: str = "small_face"
+    voice_backbone: str = "small_voice"
+    face_preparation: Mapping[str, Any] = field(default_factory=dict)
+    voice_preparation: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.smoothing < 1 or self.scale <= 0 or self.weight_decay < 0:
+            raise ValueError(
+                f"smoothing is in [0, 1), scale above 0, weight_decay at least 0, got {self.smoothing}, {self.scale}, "
+                f"{self.weight_decay}"
+            )
+
+
+class IdentityTask(Task):
+    """Two networks, two classifiers of cosines, and a head that joins nothing.
+
+    Args:
+        settings: see :class:`IdentitySettings`.
+        given: what it is made for; features of both modalities have one width.
+    """
+
+    def __init__(self, settings: IdentitySettings, given: Given) -> None:
+        super().__init__(given)
+        self.settings = settings
+        widths = given.face.dimension, given.voice.dimension
+        # only to be validated: the features of the two have nothing to do with each other yet
+        face, voice = ([["linear", one, min(widths)]] if one > min(widths) else [] for one in widths)
+        self.head = SharedSpaceHead(face, voice, [], *widths)
+        self.face_classifier = torch.nn.Linear(widths[0], given.people, bias=False)
+        self.voice_classifier = torch.nn.Linear(widths[1], given.people, bias=False)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Cross-entropy over the training people, ``face`` + ``voice``, and the shares named rightly."""
+        faces = self._scores(self.features(Modality.FACE, batch.faces), self.face_classifier)
+        voices = self._scores(self.features(Modality.VOICE, batch.voices, batch.voice_lengths), self.voice_classifier)
+        smoothing = self.settings.smoothing
+        face = cross_entropy(faces, batch.face_people, label_smoothing=smoothing)
+        voice = cross_entropy(voices, batch.voice_people, label_smoothing=smoothing)
+        return {
+            "total": face + voice,
+            "face": face,
+            "voice": voice,
+            "face_accuracy": (faces.detach().argmax(dim=1) == batch.face_people).float().mean(),
+            "voice_accuracy": (voices.detach().argmax(dim=1) == batch.voice_people).float().mean(),
+        }
+
+    def _scores(self, features: Tensor, classifier: torch.nn.Linear) -> Tensor:
+        return self.settings.scale * normalize(features, dim=1) @ normalize(classifier.weight, dim=1).T
+
+
+def identity_stage(settings: IdentitySettings | None = None) -> Stage:
+    """The stage of these settings. The last checkpoint is kept: across modalities there is nothing to choose by."""
+    numbers = settings or IdentitySettings()
+    return Stage(
+        name="identity",
+        settings=numbers,
+        build=partial(_build, numbers),
+        optimiser=partial(_optimiser, numbers),
+        learning_rate=lambda progress: falling_rate(
+            progress, numbers.learning_rate, numbers.learning_rate / 1000, "cosine", 0.05
+        ),
+        keep="last",
+    )
+
+
+def begin_from(task: Task, before: Task | None) -> None:
+    """Give a task's networks the weights of the stage before it, where both have the same backbones."""
+    if before is None:
+        return
+    for modality in Modality:
+        if task.given.of(modality).backbone == before.given.of(modality).backbone is not None:
+            name = str(modality)
+            task.get_submodule(name).load_state_dict(before.get_submodule(name).state_dict())
+
+
+def _build(settings: IdentitySettings, given: Given, seed: int, before: Task | None) -> IdentityTask:
+    return seeded(IdentityTask, seed, settings, given)
+
+
+def _optimiser(settings: IdentitySettings, task: Task) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(task.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
