@@ -123,7 +123,8 @@ def describe(recipe: Recipe, settings: Any, run: RunSettings, frozen: bool = Fal
 def describe_stage(stage: Stage, run: RunSettings, before: str) -> dict[str, Any]:
     """The same of one stage; ``before`` is the key of the stage that it goes on from, or empty."""
     described = {"stage": stage.name, "settings": asdict(stage.settings), "code": source_digest(stage)}
-    same: dict[str, Any] = json.loads(json.dumps(described | {"before": before, "keep": stage.keep}))
+    kept = {"before": before, "keep": stage.keep} | ({"average": stage.average} if stage.average else {})
+    same: dict[str, Any] = json.loads(json.dumps(described | kept))
     return same | _run_described(run)
 
 
