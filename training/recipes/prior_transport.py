@@ -196,15 +196,24 @@ POPULATION = Settings(
     epochs=12,
     steps_per_epoch=50,
     people_per_batch=128,
-    final_learning_rate=1e-5,
+    learning_rate=2e-3,
+    final_learning_rate=1e-4,
     steps=3,
-    hidden=256,
+    temperature=0.3,
     reduction="mean",
+    transport_unit=True,
+    hidden=256,
     voice_taught=True,
     identity=IdentitySettings(),
     augmentation=Augmentation(brightness=0.25, contrast=0.15),
 )
-"""For small networks on invented people."""
+"""For small networks on invented people, found on training people of seed 0: 1,000 to learn from, 249 others to judge.
+
+With the networks of the identity stage frozen, 10 to 15 epochs and unit vectors carried, the others' AUC was 0.790 at
+τ = 0.07, 0.844 at 0.2, 0.875 at 0.3 and 0.876 at 0.5. At 0.07 sums instead of means made 0.760 of 0.745. At 0.2 the
+contrast alone had 0.821, with the other two 0.838, with unit vectors carried 0.844; the transport alone had 0.468, and
+0.505 without the choice of samples: as the paper reports, chance.
+"""
 
 
 def cosines(one: Tensor, other: Tensor) -> Tensor:

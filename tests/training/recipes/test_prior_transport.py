@@ -44,8 +44,9 @@ from training.recipes.prior_transport import (
 )
 
 SMALL = replace(
-    POPULATION, epochs=2, steps_per_epoch=None, people_per_batch=4, samples_per_person=2, hidden=16,
-    identity=IdentitySettings(epochs=1, steps_per_epoch=3, people_per_batch=4), augmentation=Augmentation(frames=30),
+    POPULATION, epochs=1, steps_per_epoch=None, people_per_batch=4, samples_per_person=2, hidden=16,
+    learning_rate=1e-3, final_learning_rate=1e-5, temperature=0.07, reduction="mean", transport_unit=False,
+    identity=IdentitySettings(epochs=1, steps_per_epoch=2, people_per_batch=4), augmentation=Augmentation(frames=30),
 )  # fmt: skip
 ALONE = replace(SMALL, identity=None)
 
@@ -92,7 +93,7 @@ def agree(slow, fast, *inputs: Tensor) -> None:
         torch.testing.assert_close(quick, naive, atol=1e-10, rtol=1e-9)
 
 
-@hypothesis_settings(max_examples=15, deadline=None)
+@hypothesis_settings(max_examples=8, deadline=None)
 @given(
     people=st.lists(st.integers(0, 3), min_size=1, max_size=6),
     temperature=st.sampled_from([0.05, 0.07, 1.0]),
@@ -111,7 +112,7 @@ def test_the_contrast_is_what_the_formulas_say(people, temperature, seed) -> Non
     agree(slow, fast, drawn(len(people), 4, seed=seed), drawn(len(people), 4, seed=seed + 1))
 
 
-@hypothesis_settings(max_examples=15, deadline=None)
+@hypothesis_settings(max_examples=8, deadline=None)
 @given(count=st.integers(1, 5), seed=st.integers(0, 2**20))
 def test_the_distillation_is_what_the_formula_says_and_leaves_the_teacher_alone(count, seed) -> None:
     agree(distil_slowly, relational_distillation, drawn(count, 3, seed=seed), drawn(count, 5, seed=seed + 1))
@@ -274,8 +275,8 @@ def test_a_frozen_teacher_stays_as_it_is_to_the_last_statistic_and_another_learn
 
 def test_the_losses_fall_on_a_batch_and_everything_that_is_not_frozen_learns() -> None:
     task = small_task(learning_rate=3e-3, final_learning_rate=1e-3, transport_unit=True)
-    log = taught(task, optimiser(task, task.settings), small_batch(SMALL), 40)
-    assert log[-1]["total"] < 0.6 * log[0]["total"] and log[-1]["contrastive"] < 0.6 * log[0]["contrastive"]
+    log = taught(task, optimiser(task, task.settings), small_batch(SMALL), 30)
+    assert log[-1]["total"] < 0.7 * log[0]["total"] and log[-1]["contrastive"] < 0.7 * log[0]["contrastive"]
     assert log[-1]["chosen"] > log[0]["chosen"]
     learned = {name for name, one in task.named_parameters() if one.grad is not None and one.grad.abs().sum() > 0}
     assert {name.split(".")[0] for name in learned} == {"voice", "head"}
@@ -396,16 +397,16 @@ def test_a_run_cut_off_in_its_last_stage_ends_in_the_same_weights(
 ) -> None:
     whole = small_training(prior_transport, SMALL, tmp_path / "whole" / "run")
     (tmp_path / "cut").mkdir()
-    cut_off(prior_transport, SMALL, tmp_path / "cut" / "run", PriorTransportTask, 5, monkeypatch)
+    cut_off(prior_transport, SMALL, tmp_path / "cut" / "run", PriorTransportTask, 2, monkeypatch)
     again = small_training(prior_transport, SMALL, tmp_path / "cut" / "run")
     one, other = final(whole), final(again)
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-    assert int(one["batches"]) == 8
+    assert int(one["batches"]) == 4
 
 
-@pytest.mark.parametrize("on_vectors", [False, True])
+@pytest.mark.parametrize("on_vectors", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_a_published_folder_gives_the_vectors_of_the_training(tmp_path: Path, on_vectors: bool) -> None:
-    settings = replace(SMALL, on_vectors=on_vectors, epochs=1)
+    settings = replace(SMALL, on_vectors=on_vectors)
     trained = small_training(prior_transport, settings, tmp_path / "runs" / "run")
     assert math.isfinite(trained.validated.mean)
     assert worst_agreement(prior_transport, settings, trained, tmp_path / "encoders") > 0.99999

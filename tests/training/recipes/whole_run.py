@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -41,9 +42,10 @@ def small_batch(settings: OrderSettings) -> Batch:
     return make_batch(people, batch_plan(people, settings, 0, 0), 0)
 
 
-def small_training(recipe: ModuleType, settings: Any, folder: Path) -> Trained:
+def small_training(recipe: ModuleType, settings: Any, folder: Path, checkpoint_seconds: float = 60.0) -> Trained:
     """To the end, or on to it."""
-    return train(recipe, settings, small_data(), folder, RUN)  # type: ignore[arg-type]
+    run = replace(RUN, checkpoint_seconds=checkpoint_seconds)
+    return train(recipe, settings, small_data(), folder, run)  # type: ignore[arg-type]
 
 
 def final(trained: Trained) -> dict[str, Tensor]:
@@ -55,7 +57,7 @@ def final(trained: Trained) -> dict[str, Tensor]:
 def cut_off(
     recipe: ModuleType, settings: Any, folder: Path, task: type[Task], steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Train, and stop in the middle of a step of the last stage."""
+    """Train with a checkpoint after every step, and stop in the middle of a step of the last stage."""
     left, losses = [steps], task.losses
 
     def dying(self: Task, batch: Batch) -> dict[str, Tensor]:
@@ -67,7 +69,7 @@ def cut_off(
     with monkeypatch.context() as patched:
         patched.setattr(task, "losses", dying)
         with pytest.raises(KeyboardInterrupt):
-            small_training(recipe, settings, folder)
+            small_training(recipe, settings, folder, checkpoint_seconds=0)
 
 
 def worst_agreement(recipe: ModuleType, settings: Any, trained: Trained, encoders: Path) -> float:
