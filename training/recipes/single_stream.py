@@ -42,7 +42,7 @@ from typing import Any, Literal, Protocol, cast, get_args
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import cross_entropy
 
 from encoders.backbones.sound_pictures import mean_by_owner, sounds_to_pictures
 from encoders.heads import Layer, SharedSpaceHead
@@ -306,8 +306,6 @@ class StreamTask(Task):
         rows = cast(PictureNetwork, self.face).features(torch.cat([batch.faces, pictures]))
         faces, windows = rows[: len(batch.faces)], rows[len(batch.faces) :]
         vectors = torch.cat([faces, mean_by_owner(windows, owners, len(batch.voices))])
-        if getattr(self.given.face.preparation, "unit_length", False):
-            vectors = normalize(vectors, dim=1)
         people = torch.cat([batch.face_people, batch.voice_people])
         wanted = self.settings
         return stream_loss(self.classifier(vectors), vectors, people, wanted.centre_weight, wanted.reduction)

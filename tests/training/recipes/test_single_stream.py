@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from encoders.backbones.inception_resnet_v1_voice import prepare_spectrogram
 from encoders.backbones.small_picture import prepare_picture
 from encoders.encoder import Encoder
 from encoders.packaging import drawn_face, drawn_voice
@@ -16,7 +17,7 @@ from encoders.space import Modality
 from tests.training.small_run import small_people
 from tests.training.test_fusion import loop_orthogonal
 from training.loop import RunSettings, Trained, TrainingData, finished_task, read_best, train
-from training.networks import NetworkGiven, given_network, read_network_preparation
+from training.networks import NetworkGiven, given_network, read_network_preparation, trainable
 from training.publish import Origin, publish
 from training.reading import preparation_for
 from training.recipe import Batch, Given
@@ -264,6 +265,16 @@ def test_both_modalities_go_through_the_network_in_one_batch() -> None:
     people = batch.face_people.repeat(2)
     expected = stream_loss(task.classifier(vectors), vectors, people, POPULATION.stream.centre_weight, "mean")
     torch.testing.assert_close(found["total"], expected["total"])
+
+
+@pytest.mark.parametrize("settings", [POPULATION, replace(Settings(), voice_preparation={"bands": 80})])
+def test_sounds_are_prepared_for_training_as_for_serving(settings: Settings) -> None:
+    wanted = read_network_preparation(Modality.VOICE, settings.voice_backbone, settings.voice_preparation)
+    prepare = {"small_picture_voice": prepare_picture, "inception_resnet_v1_voice": prepare_spectrogram}
+    sound = drawn_voice(1, 0.6)
+    kept = trainable(Modality.VOICE, settings.voice_backbone).prepare(sound, wanted)
+    np.testing.assert_array_equal(kept, prepare[settings.voice_backbone](sound, wanted).numpy())
+    assert trainable(Modality.VOICE, settings.voice_backbone).prepare(0 * sound, wanted).reason == "silent"
 
 
 def test_two_networks_or_pictures_of_two_sizes_are_refused() -> None:
