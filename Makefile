@@ -8,7 +8,7 @@ READY := .venv/.ready
 # --quiet twice: mirrors that are only folders make pip warn about every package they lack
 PIP := --quiet --quiet --disable-pip-version-check
 
-.PHONY: demo test test-long check benchmark calibrate clean
+.PHONY: demo test test-long check methods benchmark calibrate clean
 .DEFAULT_GOAL := demo
 
 # Everything comes from pip packages, a Redis and a Milvus server included; apt is needed only where
@@ -41,6 +41,11 @@ test: check
 
 test-long: check
 	@$(BIN)/python -m pytest -m 'not benchmark'
+
+# Every method on the same invented people, three seeds each: an hour on two cores; goes on where it was stopped.
+SEEDS ?= 3
+methods: $(READY)
+	@$(BIN)/python -m deploy.methods --seeds $(SEEDS)
 
 benchmark: $(READY)
 	@$(BIN)/python -m tests.benchmarks.ingest_speed

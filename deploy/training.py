@@ -42,7 +42,7 @@ from training.prepared import Prepared, prepare
 from training.publish import Origin, publish, read_report, record_report
 from training.reading import Preparation, preparation_for
 from training.recipe import Recipe, recipe_name, recipes
-from training.runs import describe
+from training.runs import describe, seconds_spent
 
 RUNS = "runs"
 PREPARED = "prepared"
@@ -178,7 +178,8 @@ def train_population(opened: Installation, order: Order, told: Told, workers: in
         trained = train(order.recipe, order.settings, data, run_folder, order.run, partial(tell_training, told))
         told("publishing", 0, 1, "")
         encoder = publish(order.recipe, order.settings, data, trained, origin, home / ENCODERS)
-        write_json(run_folder / PUBLISHED_FILE, {"encoder": encoder.name})
+        spent = sum(seconds_spent(folder) for folder in (*trained.earlier, trained.folder))
+        write_json(run_folder / PUBLISHED_FILE, {"encoder": encoder.name, "training_seconds": round(spent, 1)})
     report, _ = measure(opened, Encoder.load(encoder, device=opened.settings.device), population, told)
     record_report(encoder, report)
     return Outcome(encoder, report, time.monotonic() - began, before=False)

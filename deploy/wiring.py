@@ -29,6 +29,7 @@ from ingest.pipeline import Extractor
 from ingest.sandbox import Sandbox, SandboxLimits
 from ingest.track import Extraction
 from search.archive import Archive, Records
+from search.domains import Domains
 from search.engine import Engine
 from search.evidence import Evidence
 from search.milvus import MilvusStore
@@ -264,7 +265,15 @@ class Installation:
     @property
     def prober(self) -> Prober:
         """Reads probes as the engine does."""
-        return Prober(self.extract, self.encoders, self.store, self.records.people)
+        return self._prober_with(self.encoders)
+
+    def _prober_with(self, encoders: Mapping[str, Encoder]) -> Prober:
+        return Prober(self.extract, encoders, self.store, self.records.people, self.domains.of)
+
+    @cached_property
+    def domains(self) -> Domains:
+        """Whom questions are about."""
+        return Domains(self.database, self.records.ledger)
 
     @property
     def engine(self) -> Engine:
@@ -273,7 +282,7 @@ class Installation:
 
     def engine_with(self, encoders: Mapping[str, Encoder]) -> Engine:
         """The read side with given encoders."""
-        return Engine(Prober(self.extract, encoders, self.store, self.records.people), encoders, self.store)
+        return Engine(self._prober_with(encoders), encoders, self.store)
 
     @cached_property
     def reading(self) -> str:

@@ -22,7 +22,7 @@ from ingest.database import StorableText, open_database, storable
 from ingest.track import MediaId
 from ingest.transactions import RecordsError, create_tables, now, on_postgresql, reading, repeatable, writing
 
-__all__ = ["Finding", "Ledger", "MediaRecord", "RecordsError", "finding_columns", "now", "open_database"]
+__all__ = ["Finding", "Ledger", "MediaRecord", "Pairing", "RecordsError", "finding_columns", "now", "open_database"]
 
 Database = Engine
 """Where records are kept; from :func:`open_database`."""
@@ -72,6 +72,18 @@ def finding_columns() -> tuple[sql.Column[Any], ...]:
 
 
 _TRACKS = sql.Table("tracks", _METADATA, *finding_columns())
+_PAIRINGS = sql.Table(
+    "pairings",
+    _METADATA,
+    sql.Column("media", sql.String(64), primary_key=True),
+    sql.Column("evidence", sql.String(64), primary_key=True),
+    sql.Column("start_ms", sql.BigInteger, primary_key=True, autoincrement=False),
+    sql.Column("end_ms", sql.BigInteger, primary_key=True, autoincrement=False),
+    sql.Column("track", sql.Integer, nullable=True),
+    sql.Column("probability", sql.Float, nullable=False),
+    sql.Column("off_screen", sql.Float, nullable=False),
+    sql.Column("overlapped", sql.Float, nullable=False),
+)
 _ANNOUNCED = sql.Table(
     "announced",
     _METADATA,
@@ -101,6 +113,31 @@ class Finding:
     end_ms: int
     track: int
     quality: float
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Which face speaks during one turn of a medium, as the records keep what was judged from mouths and sound.
+
+    Args:
+        media: content hash of the file.
+        evidence: id of the stored turn.
+        start_ms: start of the turn in milliseconds.
+        end_ms: its end.
+        track: number of the face track that most likely speaks; None: no face is visible.
+        probability: 0 to 1, that it is the one that speaks.
+        off_screen: 0 to 1, that the speaker is not visible.
+        overlapped: share of the turn during which another speaker speaks too.
+    """
+
+    media: str
+    evidence: str
+    start_ms: int
+    end_ms: int
+    track: int | None
+    probability: float
+    off_screen: float
+    overlapped: float
 
 
 @dataclass(frozen=True)
@@ -138,7 +175,7 @@ class Ledger:
         return MediaRecord(**fields, warnings=tuple(row["warnings"]))
 
     @repeatable
-    def begin(self, record: MediaRecord, findings: Sequence[Finding]) -> None:
+    def begin(self, record: MediaRecord, findings: Sequence[Finding], pairings: Sequence[Pairing] = ()) -> None:
         """Record what was found, before any row is written; replaces what an earlier reading found."""
         warnings = [storable(warning) for warning in record.warnings]
         values = vars(record) | {"state": "writing", "warnings": warnings, "updated": now()}
@@ -146,9 +183,13 @@ class Ledger:
             # the medium first: of two who read the same one, the other waits here
             _put(connection, _MEDIA, _MEDIA.c.id == record.id, values)
             connection.execute(sql.delete(_TRACKS).where(_TRACKS.c.media == record.id))
+            connection.execute(sql.delete(_PAIRINGS).where(_PAIRINGS.c.media == record.id))
             unique = {(f.modality, f.evidence, f.start_ms, f.end_ms): vars(f) for f in findings}
             if unique:
                 connection.execute(sql.insert(_TRACKS), list(unique.values()))
+            judged = {(p.evidence, p.start_ms, p.end_ms): vars(p) for p in pairings}
+            if judged:
+                connection.execute(sql.insert(_PAIRINGS), list(judged.values()))
 
     @repeatable
     def finish(self, media: str) -> None:
@@ -193,7 +234,8 @@ class Ledger:
             for path in paths:
                 connection.execute(sql.delete(_FILES).where(_FILES.c.path == path))
             if media is not None:
-                connection.execute(sql.delete(_TRACKS).where(_TRACKS.c.media == media))
+                for table in (_TRACKS, _PAIRINGS):
+                    connection.execute(sql.delete(table).where(table.c.media == media))
                 connection.execute(sql.delete(_MEDIA).where(_MEDIA.c.id == media))
 
     @repeatable
@@ -202,6 +244,36 @@ class Ledger:
         with reading(self._database) as connection:
             rows = connection.execute(sql.select(_TRACKS).where(_TRACKS.c.media == media)).mappings().all()
         return [Finding(**row) for row in rows]
+
+    @repeatable
+    def pairings(self, media: str) -> list[Pairing]:
+        """Which faces speak in one medium, in order of time; nothing of a medium that an earlier version read."""
+        query = sql.select(_PAIRINGS).where(_PAIRINGS.c.media == media)
+        query = query.order_by(_PAIRINGS.c.start_ms, _PAIRINGS.c.end_ms, _PAIRINGS.c.evidence)
+        with reading(self._database) as connection:
+            return [Pairing(**row) for row in connection.execute(query).mappings()]
+
+    @repeatable
+    def archived(self, archive: str) -> dict[str, list[Path]]:
+        """The media of an archive that are in, in order of their hashes, each with the paths of its files there."""
+        query = (
+            sql.select(_FILES.c.media, _FILES.c.path)
+            .join(_MEDIA, _MEDIA.c.id == _FILES.c.media)
+            .where(_FILES.c.archive == storable(archive), _FILES.c.state == "done", _MEDIA.c.state == "done")
+            .order_by(_FILES.c.media, _FILES.c.path)
+        )
+        found: dict[str, list[Path]] = {}
+        with reading(self._database) as connection:
+            for row in connection.execute(query):
+                found.setdefault(row.media, []).append(Path(row.path))
+        return found
+
+    @repeatable
+    def archives(self, media: str | None = None) -> set[str]:
+        """Names of the archives that there are, or of those that a medium is in."""
+        query = sql.select(_FILES.c.archive).distinct().where(_FILES.c.state == "done")
+        with reading(self._database) as connection:
+            return set(connection.scalars(query if media is None else query.where(_FILES.c.media == media)))
 
     def all_findings(self, batch: int = 5000) -> Iterator[Finding]:
         """Everything found in all media, in order of media, read in batches."""

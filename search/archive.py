@@ -32,7 +32,7 @@ from encoders.face import FaceCrop
 from encoders.space import Modality
 from encoders.voice import SAMPLE_RATE
 from ingest.jobs import FileReport
-from ingest.ledger import Finding, Ledger, MediaRecord
+from ingest.ledger import Finding, Ledger, MediaRecord, Pairing
 from ingest.media import MediaError
 from ingest.track import Extraction, FaceTrack, MediaId, SpeechTurn
 from search.announcements import Announcement, Announcements
@@ -160,7 +160,8 @@ class Archive:
             with self._settled(found, encoded) as rows:
                 check()
                 usable = {row.evidence for held in rows.values() for row in held}
-                self._ledger.begin(record, [finding for finding in found if finding.evidence in usable])
+                kept = [finding for finding in found if finding.evidence in usable]
+                self._ledger.begin(record, kept, _pairings(extraction))
                 self._upsert(rows)
                 check()
                 self._remove_rows([finding for finding in stale if not self._people.owner(finding)])
@@ -434,3 +435,14 @@ def _findings(media: str, faces: Sequence[FaceTrack], turns: Sequence[SpeechTurn
         identity = voice_id(turn.waveform)
         findings.append(Finding(media, Modality.VOICE, identity, *turn.span.milliseconds(), turn.speaker, quality))
     return findings
+
+
+def _pairings(extraction: Extraction) -> list[Pairing]:
+    """What the records will say of who speaks in each turn; nothing where it was not judged."""
+    pairings = []
+    for turn, speaking in zip(extraction.turns, extraction.speaking or (), strict=False):
+        track = None if speaking.track is None else extraction.faces[speaking.track].index
+        overlapped = sum(span.duration for span in turn.overlaps) / max(turn.span.duration, 1e-9)
+        place = (extraction.media, voice_id(turn.waveform), *turn.span.milliseconds())
+        pairings.append(Pairing(*place, track, speaking.probability, speaking.off_screen, min(1.0, overlapped)))
+    return pairings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from itertools import repeat
 from pathlib import Path
 
 
@@ -62,16 +63,16 @@ class ListFolder:
         """Lines with their numbers, without empty ones."""
         return _numbered(self.text(path))
 
-    def columns(self, path: Path, separator: str, headers: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
-        """The columns of a table, row i of each on line i + 2: as :meth:`table`, several times as fast."""
+    def columns(self, path: Path, separator: str, headers: Sequence[tuple[str, ...]]) -> list[Sequence[str]]:
+        """The columns of a table, row i of each on line i + 2: as :meth:`table`, many times as fast."""
         text = self.text(path)
         first, *body = text.splitlines() or [""]
-        rows = [line.split(separator) for line in body]
         header = tuple(first.split(separator))
-        plain = header in headers and set(map(len, rows)) == {len(header)} and (separator == " " or " " not in text)
-        if not plain or any("" in row for row in rows):
-            rows = [list(cells) for _, cells in _rows(path, _numbered(text), separator, headers)]
-        return list(zip(*rows, strict=True))
+        flat = even_cells(body, separator, len(header)) if header in headers else None
+        if flat is None:
+            rows = [cells for _, cells in _rows(path, _numbered(text), separator, headers)]
+            return list(zip(*rows, strict=True))
+        return [flat[place :: len(header)] for place in range(len(header))]
 
     def table(
         self, path: Path, separator: str, headers: Sequence[tuple[str, ...]]
@@ -87,6 +88,19 @@ def cells(path: Path, number: int, line: str, separator: str, count: int) -> tup
         name = {" ": "space", "\t": "tab", ",": "comma"}[separator]
         raise ProtocolError(path, f"needs {count} cells separated by {name}, got {line!r}", number)
     return found
+
+
+def even_cells(lines: Sequence[str], separator: str, count: int) -> list[str] | None:
+    """The cells of many lines, one line after the other.
+
+    None unless each line plainly holds ``count`` filled cells, and no blank but those that separate.
+    """
+    if set(map(str.count, lines, repeat(separator))) != {count - 1}:
+        return None
+    joined = separator.join(lines)
+    flat = joined.split(separator)
+    plain = joined.split() == (flat if separator.isspace() else [joined])
+    return flat if plain and "" not in flat else None
 
 
 def _numbered(text: str) -> Iterator[tuple[int, str]]:

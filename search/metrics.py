@@ -8,12 +8,16 @@ No function changes its inputs.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from search.ranking import expected_reciprocal_rank, judge, scores_and_relevance
+
+# Chance is asked of the same numbers for a model, for each oracle and for each breakdown.
+_CASES = 16_384
 
 
 def average_precision(scores: ArrayLike, relevant: ArrayLike) -> float:
@@ -92,16 +96,19 @@ def reciprocal_rank(scores: ArrayLike, relevant: ArrayLike) -> float:
     return expected_reciprocal_rank(before, tied, wanted)
 
 
+@lru_cache(maxsize=_CASES)
 def chance_recall(relevant: int, total: int, k: int) -> float:
     """Probability that one of ``relevant`` right answers of ``total`` is among the first k of a random order."""
     return 1.0 if k >= total else 1.0 - _all_wrong(total, relevant, k)
 
 
+@lru_cache(maxsize=_CASES)
 def chance_reciprocal_rank(relevant: int, total: int) -> float:
     """Expected 1 / rank of the first of ``relevant`` right answers of ``total`` in a random order."""
     return expected_reciprocal_rank(0, total, relevant)
 
 
+@lru_cache(maxsize=_CASES)
 def chance_average_precision(relevant: int, total: int) -> float:
     """Expected average precision of a random order of ``total`` items, ``relevant`` of them right.
 

@@ -73,6 +73,7 @@ class Prober:
         encoders: serving encoders by the name of their space.
         store: the index.
         people: names of the enrolled.
+        own_domains: the domains of this installation's own people that a question about a medium is of.
     """
 
     def __init__(
@@ -81,11 +82,13 @@ class Prober:
         encoders: Mapping[str, Encoder],
         store: Store,
         people: People,
+        own_domains: Callable[[str], Collection[str]] = lambda _media: (),
     ) -> None:
         self._extract = extract
         self._encoders = encoders
         self._store = store
         self._people = people
+        self._own_domains = own_domains
 
     def probe(self, path: Path) -> Probe:
         """Read a file and encode its largest face and its longest-speaking voice.
@@ -211,6 +214,10 @@ class Prober:
     def domains(self) -> set[str]:
         """Whom the identity encoders are for: one domain unless encoders of different domains serve together."""
         return {encoder.domain for name, encoder in self._encoders.items() if name != SHARED}
+
+    def asked_about(self, domain: str, media: str) -> bool:
+        """Whether a question about a medium is one about people of a domain."""
+        return self.domains() == {domain} or domain in self._own_domains(media)
 
     def names(self, among: Collection[str] | None = None) -> dict[str, str]:
         """Names of the enrolled by id; of those only whose ids are given, if they are."""

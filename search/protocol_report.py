@@ -209,6 +209,7 @@ def _unusable(lists: TrialLists, measured: Measured) -> list[dict[str, Any]]:
         paths = lists.catalogues[modality].paths
         missing = [paths[row] for row in lacking.tolist() if paths[row] not in known]
         if missing:
-            reason = f"no vector was given for it, nor for {len(missing) - 1} others of its modality"
+            others = f", nor for {len(missing) - 1} more of its modality" if len(missing) > 1 else ""
+            reason = f"no vector was given for it{others}"
             told.append({"path": missing[0], "reason": reason, "readable": True, "count": len(missing)})
     return told

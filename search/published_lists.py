@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.space import Modality
-from search.list_folder import ListFolder, ProtocolError, cells
+from search.list_folder import ListFolder, ProtocolError, cells, even_cells
 from search.protocols import CRITERIA, META, META_HEADER, RETRIEVAL, SPLITS, TRIALS_HEADER
 from search.trial_lists import (
     SEEN,
@@ -98,6 +98,21 @@ class _Lists(ListFolder):
                 first + int(wrong[0]),
             )
         return rows
+
+    def _paths(self, path: Path, least: int, most: int | None = None) -> list[Sequence[str]]:
+        """Columns of paths with spaces between them and no header, at least so many, as many on every line."""
+        lines = self.text(path).splitlines()
+        if not lines:
+            raise ProtocolError(path, "holds no trials")
+        width = most or max(least, len(lines[0].split()))
+        flat = even_cells(lines, " ", width)
+        if flat is not None:
+            return [flat[place::width] for place in range(width)]
+        rows = [line.split() for line in lines]
+        for number, row in enumerate(rows, start=1):
+            if len(row) != width:
+                raise ProtocolError(path, f"needs {width} paths separated by spaces, got {len(row)}", number)
+        return list(zip(*rows, strict=True))
 
     def _same(self, voices: Rows, faces: Rows) -> NDArray[np.bool_]:
         registers = self._registers
@@ -194,7 +209,7 @@ class _PLists(_Lists):
         _refuse_repeated(path, rows, samples, 2)
         return rows
 
-    def _columns(self, path: Path, separator: str, headers: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    def _columns(self, path: Path, separator: str, headers: Sequence[tuple[str, ...]]) -> list[Sequence[str]]:
         columns = self.columns(path, separator, headers)
         if not columns:
             raise ProtocolError(path, "holds nothing but its header")
@@ -216,14 +231,7 @@ class _PLists(_Lists):
         return PairList(voices, faces, said)
 
     def _candidates(self, path: Path, probe: Modality) -> CandidateList:
-        rows = [line.split() for line in self.text(path).splitlines()]
-        width = max(3, len(rows[0])) if rows else 3
-        for number, row in enumerate(rows, start=1):
-            if len(row) != width:
-                raise ProtocolError(path, f"needs {width} paths separated by spaces, got {len(row)}", number)
-        if not rows:
-            raise ProtocolError(path, "holds no trials")
-        asked, *offered = zip(*rows, strict=True)
+        asked, *offered = self._paths(path, least=3)
         probes = self._rows(path, probe, asked, (TEST,), 1)
         candidates = np.stack([self._rows(path, probe.other, column, (TEST,), 1) for column in offered], axis=1)
         own = self._registers[probe].people_of(probes)
@@ -260,18 +268,12 @@ class _DLists(_Lists):
         both = []
         for way, probe in _WAYS:
             path = self.folder / name.format(way)
-            rows = [line.split() for line in self.text(path).splitlines()]
-            for number, row in enumerate(rows, start=1):
-                if len(row) != 2:
-                    raise ProtocolError(path, f"needs 2 paths separated by a space, got {len(row)}", number)
-            if not rows:
-                raise ProtocolError(path, "holds no trials")
-            first, second = zip(*rows, strict=True)
+            first, second = self._paths(path, least=2, most=2)
             sides = {
                 probe: self._rows(path, probe, first, (TEST,), 1),
                 probe.other: self._rows(path, probe.other, second, (TEST,), 1),
             }
-            both.append((sides[Modality.VOICE], sides[Modality.FACE], np.full(len(rows), probe is Modality.VOICE)))
+            both.append((sides[Modality.VOICE], sides[Modality.FACE], np.full(len(first), probe is Modality.VOICE)))
         voices, faces, asked = (np.concatenate(parts) for parts in zip(*both, strict=True))
         return PairList(voices, faces, self._same(voices, faces), asked)
 

@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ MODALITY_OF_SUFFIX = {
     **dict.fromkeys(("jpg", "jpeg", "png", "bmp", "webp", "pgm", "tif"), Modality.FACE),
 }
 _ARRAYS = {"path", "vector", "person", "modality", "dimension", "space", "space_digest", "identities"}
-_ROWS_AT_ONCE = 8192
+_ROWS_AT_ONCE, _PAIRS_AT_ONCE = 8192, 1024
 # Scores nearer than this are one score: sums of the same numbers in another order differ by less.
 _DECIMALS = 13
 
@@ -92,8 +93,8 @@ class SampleVectors:
     def compared(self, first: Rows, second: Rows) -> NDArray[np.float64]:
         """(n,) scores of rows of ``vectors``."""
         scores = np.empty(len(first))
-        for start in range(0, len(first), _ROWS_AT_ONCE):
-            part = slice(start, start + _ROWS_AT_ONCE)
+        for start in range(0, len(first), _PAIRS_AT_ONCE):
+            part = slice(start, start + _PAIRS_AT_ONCE)
             if self.similarity is Similarity.COSINE:
                 one, other = self.vectors[first[part]], self.vectors[second[part]]
                 scores[part] = np.einsum("nd,nd->n", one, other, dtype=np.float64)
@@ -211,7 +212,7 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
 
 def _places(names: Sequence[str], known: Mapping[str, int]) -> Rows:
     """(n,) the row of each name, −1 where it has none."""
-    return np.fromiter((known.get(name, -1) for name in names), dtype=np.int32, count=len(names))
+    return np.fromiter(map(known.get, names, repeat(-1)), dtype=np.int32, count=len(names))
 
 
 def _rows(path: Path, names: Sequence[str], place: Rows, count: int) -> Rows:

@@ -29,6 +29,8 @@ CROPS = "1.6"
 """The folder of VoxCeleb1's face crops: the box enlarged so many times."""
 _OLD_VOICE = re.compile(r"(?P<video>.+)_\d\d(?P<clip>\d{5}\.wav)")
 _CROP = re.compile(r"\d{7}\.jpg")
+_TAILS = {Modality.VOICE: ("00001.wav", ".wav"), Modality.FACE: ("0035550.jpg", ".jpg")}
+"""What most names end with in either form, such as this number, and its suffix."""
 
 Rows = NDArray[np.int32]
 
@@ -226,18 +228,36 @@ class Register(dict[str, int]):
         super().__init__()
         self._modality, self._people, self._recordings = modality, people, recordings
         self._rows: dict[str, int] = {}
+        self._heads: dict[str, tuple[str, int, int]] = {}
+        example, self._suffix = _TAILS[modality]
+        self._tail = -len(example)
         self._person = array("i")
         self._recording = array("i")
 
     def __missing__(self, written: str) -> int:
-        canonical, person, video = canonical_path(self._modality, written, self._people)
-        row = self._rows.setdefault(canonical, len(self._person))
-        if row == len(self._person):
-            self._person.append(person)
-            recordings = self._recordings
-            self._recording.append(-1 if video is None else recordings.setdefault((person, video), len(recordings)))
-        self[written] = row
+        at = self._tail
+        # what stands before a number says all the rest, and is the same for many samples
+        known, tail = self._heads.get(written[:at]), written[at:]
+        if known is not None and tail[-4:] == self._suffix and tail[:-4].isdecimal():
+            canonical = known[0] + tail
+        else:
+            canonical, known = self._checked(written)
+        new = len(self._rows)
+        row = self[written] = self._rows.setdefault(canonical, new)
+        if row == new:
+            self._person.append(known[1])
+            self._recording.append(known[2])
         return row
+
+    def _checked(self, written: str) -> tuple[str, tuple[str, int, int]]:
+        """Its canonical path, and what is known of all that begin as it does, if it ends with a number."""
+        canonical, person, video = canonical_path(self._modality, written, self._people)
+        recordings, at = self._recordings, self._tail
+        recording = -1 if video is None else recordings.setdefault((person, video), len(recordings))
+        known, tail = (canonical[:at], person, recording), written[at:]
+        if tail[-4:] == self._suffix and tail[:-4].isdecimal():
+            self._heads[written[:at]] = known
+        return canonical, known
 
     def rows(self, written: Collection[str]) -> Rows:
         """(n,) rows of paths. Raises ListedPathError."""

@@ -3,25 +3,26 @@
 What a voice scores with a face is what the face scores with the voice, so one matrix product serves both ways; it
 is made a block at a time and never held whole. Scores are products in double precision, kept as whole numbers of
 2⁻³¹: finer than vectors in single precision mean anything, so equal vectors tie whatever the order in which a
-product was summed, and whole numbers sort many times as fast. NumPy only.
+product was summed, and whole numbers sort many times as fast.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from queue import SimpleQueue
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from search.ranking import expected_reciprocal_rank
 
 _FINENESS = float(2**31 - 64)  # scores of −1 to 1 and a little beyond fit into 32 bits
-_PRODUCT_ROWS = 256  # of one matrix product: 41 MB against 20,000
+_PRODUCT_ROWS, _PRODUCT_COLUMNS = 256, 500  # of one matrix product: 1 MB, which the processor keeps near
 _MOST_HELD = 80_000_000  # scores of a chunk of rows, 320 MB
 _MOST_THREADS = 4
 
@@ -84,7 +85,7 @@ class Ranked:
 
         Ties are shuffled; :func:`search.metrics.recall_at` has the formula.
         """
-        cases, times = self._cases()
+        cases, times = self._cases
         curve = np.zeros(most)
         for (before, tied, wanted), count in zip(cases.tolist(), times.tolist(), strict=True):
             if before >= most:
@@ -97,17 +98,19 @@ class Ranked:
 
     def mean_reciprocal_rank(self) -> float:
         """Mean over the probes of the expected 1 / place of the first right answer when ties are shuffled."""
-        cases, times = self._cases()
+        cases, times = self._cases
         simple = cases[:, 1] == cases[:, 2]
         expected = 1.0 / (cases[:, 0] + 1.0)
         expected[~simple] = [expected_reciprocal_rank(*map(int, one)) for one in cases[~simple]]
         return float(np.average(expected, weights=times))
 
+    @cached_property
     def _cases(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Each (before, tied, wanted) once, and how many probes have it: where few items tie, there are few."""
-        asked = self.asked
-        found = np.stack([self.before[asked], self.tied[asked], self.wanted[asked]], axis=1)
-        return np.unique(found, axis=0, return_counts=True)
+        asked, most = self.asked, self.gallery + 1
+        found = (self.before[asked] * most + self.tied[asked]) * most + self.wanted[asked]
+        cases, times = np.unique(found, return_counts=True)
+        return np.stack([cases // most**2, cases // most % most, cases % most], axis=1), times
 
 
 def rank_both_ways(first: Side, second: Side) -> tuple[Ranked, Ranked]:
@@ -127,11 +130,10 @@ def rank_both_ways(first: Side, second: Side) -> tuple[Ranked, Ranked]:
         raise ValueError(f"vectors {first.vectors.shape} and {second.vectors.shape} cannot be compared")
     orders = [np.argsort(side.person, kind="stable") for side in (first, second)]
     sides = first.in_order(orders[0]), second.in_order(orders[1])
-    groups = list(_shared_people(*sides))
-    _count(sides, groups)
-    ranked = [
-        _ranked(sides[way], sides[1 - way], groups, way, np.argsort(orders[way], kind="stable")) for way in (0, 1)
-    ]
+    scaled = sides[0].vectors * _FINENESS
+    groups = list(_shared_people([side.person for side in sides], scaled, sides[1].vectors))
+    _count(scaled, sides[1].vectors, groups)
+    ranked = [_ranked(sides, groups, way, np.argsort(orders[way], kind="stable")) for way in (0, 1)]
     return ranked[0], ranked[1]
 
 
@@ -142,7 +144,7 @@ class _Group:
     Args:
         spans: the person's rows on either side.
         scores: (a, b) whole numbers, what they score with each other.
-        asked: for either direction (rows, right answers + 1): their scores, and what beats the best of them.
+        asked: for either direction (rows, right answers + 1): their scores, rising, and what beats the best of them.
         at_least: of the same shape: how many items of the gallery score at least so much; filled in later.
     """
 
@@ -152,51 +154,65 @@ class _Group:
     at_least: tuple[Whole, Whole]
 
 
-def _shared_people(first: Side, second: Side) -> Iterator[_Group]:
-    for person in np.intersect1d(first.person, second.person):
-        spans = [
-            slice(*(int(np.searchsorted(side.person, person, one)) for one in ("left", "right")))
-            for side in (first, second)
-        ]
-        scores = _whole(first.vectors[spans[0]] @ second.vectors[spans[1]].T)
-        asked = [np.append(lines, lines.max(axis=1, keepdims=True) + 1, axis=1) for lines in (scores, scores.T)]
+def _shared_people(people: Sequence[NDArray[np.integer]], scaled: Line, second: Line) -> Iterator[_Group]:
+    for person in np.intersect1d(*people):
+        spans = [slice(*(int(np.searchsorted(one, person, end)) for end in ("left", "right"))) for one in people]
+        scores = np.rint(scaled[spans[0]] @ second[spans[1]].T).astype(np.int32)
+        asked = [_rising(lines) for lines in (scores, scores.T)]
         counts = [np.zeros(lines.shape, dtype=np.int32) for lines in asked]
         yield _Group((spans[0], spans[1]), scores, (asked[0], asked[1]), (counts[0], counts[1]))
 
 
-def _whole(scores: NDArray[np.float64]) -> Whole:
-    return np.rint(scores * _FINENESS).astype(np.int32)
+def _rising(scores: Whole) -> Whole:
+    """Sorted lines, and behind each the least whole number that beats them all."""
+    ranked = np.sort(scores, axis=1)  # places are looked up faster in this order
+    return np.append(ranked, ranked[:, -1:] + 1, axis=1)
 
 
-def _count(sides: tuple[Side, Side], groups: list[_Group]) -> None:
-    """Fill in ``at_least`` of every group: a chunk of the first side's rows at a time against all of the second's."""
-    vectors, across = sides[0].vectors * _FINENESS, np.ascontiguousarray(sides[1].vectors.T)
-    height = max(1, min(len(vectors), _MOST_HELD // across.shape[1]))
-    held = np.empty((height, across.shape[1]), dtype=np.int32)
+def _count(scaled: Line, second: Line, groups: list[_Group]) -> None:
+    """Fill in ``at_least`` of every group: a chunk of the first side's rows at a time against all of the second's.
+
+    Args:
+        scaled: (n, d) vectors of the first side, so that products are scores in whole numbers before rounding.
+        second: (m, d) vectors of the second.
+        groups: the people whom both sides show.
+    """
+    width, chunks = len(second), -(-len(scaled) // max(1, _MOST_HELD // len(second)))
+    height = -(-len(scaled) // chunks)
+    held = np.empty((width, height), dtype=np.int32)  # the other way about: columns are what is sorted last
     threads = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
-    products: SimpleQueue[NDArray[np.float64]] = SimpleQueue()  # made once: fresh memory costs as much as sorting
+    spare: SimpleQueue[tuple[Line, Whole]] = SimpleQueue()  # made once: fresh memory costs as much as sorting
     for _ in range(threads):
-        products.put(np.empty((min(height, _PRODUCT_ROWS), across.shape[1])))
+        spare.put((np.empty((_PRODUCT_ROWS, _PRODUCT_COLUMNS)), np.empty((_PRODUCT_ROWS, width), dtype=np.int32)))
 
-    def rows(chunk: Whole, start: int, first: int) -> None:
-        lines, product = chunk[first : first + _PRODUCT_ROWS], products.get()
-        block = product[: len(lines)]
-        np.matmul(vectors[start + first : start + first + len(lines)], across, out=block)
-        np.rint(block, out=block)
-        lines[:] = block
-        products.put(product)
-        _count_rows(lines, start + first, groups)
+    def rows(start: int, stop: int, first: int) -> None:
+        product, lines = spare.get()
+        last = min(first + _PRODUCT_ROWS, stop)
+        columns = held[:, first - start : last - start]
+        _score(scaled[first:last], second, product, lines[: last - first])
+        _count_rows(lines[: last - first], columns, first, groups)
+        spare.put((product, lines))
 
-    # each task writes to counts of its own; products, rounding and sorting run side by side
-    with ThreadPoolExecutor(threads) as pool:
-        for start in range(0, len(vectors), height):
-            chunk = held[: min(height, len(vectors) - start)]
-            list(pool.map(partial(rows, chunk, start), range(0, len(chunk), _PRODUCT_ROWS)))
-            list(pool.map(partial(_count_columns, chunk), groups))
+    # Each task writes to counts of its own; products, rounding and sorting run side by side. Threads that the library
+    # of products would start besides would only wait for each other.
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
+        for start in range(0, len(scaled), height):
+            stop = min(start + height, len(scaled))
+            list(pool.map(partial(rows, start, stop), range(start, stop, _PRODUCT_ROWS)))
+            list(pool.map(partial(_count_columns, held[:, : stop - start]), groups))
 
 
-def _count_rows(lines: Whole, start: int, groups: list[_Group]) -> None:
-    """Complete rows of the first side: count over all of the second."""
+def _score(scaled: Line, second: Line, product: Line, lines: Whole) -> None:
+    """Fill ``lines`` (rows, m) with the scores of some rows; what is rounded is still near the processor."""
+    for begin in range(0, len(second), _PRODUCT_COLUMNS):
+        some = second[begin : begin + _PRODUCT_COLUMNS]
+        part = product[: len(scaled), : len(some)]
+        np.matmul(scaled, some.T, out=part)
+        np.rint(part, out=lines[:, begin : begin + len(some)], casting="unsafe")
+
+
+def _count_rows(lines: Whole, columns: Whole, start: int, groups: list[_Group]) -> None:
+    """Complete rows of the first side: keep them for the columns' sake, then sort them and count over each."""
     stop = start + len(lines)
     met = [group for group in groups if group.spans[0].start < stop and group.spans[0].stop > start]
     parts = [(group, max(start, group.spans[0].start), min(stop, group.spans[0].stop)) for group in met]
@@ -204,41 +220,42 @@ def _count_rows(lines: Whole, start: int, groups: list[_Group]) -> None:
         # one score has one value, also where another product summed it in another order
         own = slice(begin - group.spans[0].start, end - group.spans[0].start)
         lines[begin - start : end - start, group.spans[1]] = group.scores[own]
-    ranked = np.sort(lines, axis=1)
+    columns[:] = lines.T
+    lines.sort(axis=1)
     width = lines.shape[1]
     for group, begin, end in parts:
         for row in range(begin, end):
-            own = row - group.spans[0].start
-            group.at_least[0][own] = width - ranked[row - start].searchsorted(group.asked[0][own])
+            own_row = row - group.spans[0].start
+            group.at_least[0][own_row] = width - lines[row - start].searchsorted(group.asked[0][own_row])
 
 
-def _count_columns(chunk: Whole, group: _Group) -> None:
-    """A part of the first side's rows: count over it for each of the second side's samples of a person."""
-    height = len(chunk)
-    ranked = np.ascontiguousarray(chunk[:, group.spans[1]].T)
+def _count_columns(columns: Whole, group: _Group) -> None:
+    """A part of the first side's rows: sort and count over it for each of the second side's samples of a person."""
+    ranked = columns[group.spans[1]]
     ranked.sort(axis=1)
+    height = ranked.shape[1]
     for line, asked, at_least in zip(ranked, group.asked[1], group.at_least[1], strict=True):
         at_least += height - line.searchsorted(asked)
 
 
-def _ranked(own: Side, other: Side, groups: list[_Group], way: int, back: NDArray[np.intp]) -> Ranked:
+def _ranked(sides: Sequence[Side], groups: list[_Group], way: int, back: NDArray[np.intp]) -> Ranked:
     """From counts to figures, a person at a time; ``back`` puts the probes into the order they came in."""
+    own, other = sides[way], sides[1 - way]
     probes = len(own.person)
     average, elsewhere = np.full(probes, np.nan), np.full(probes, np.nan)
     before, tied, wanted, relevant = np.zeros((4, probes), dtype=np.int64)
     for group in groups:
         rows, answers = group.spans[way], group.spans[1 - way]
-        asked, at_least = group.asked[way], group.at_least[way].astype(np.int64)
-        order = np.argsort(-asked[:, :-1].astype(np.int64), axis=1, kind="stable")
-        scores = np.take_along_axis(asked, order, axis=1)
-        reached = np.take_along_axis(at_least, order, axis=1)
+        scores, reached = group.asked[way][:, -2::-1], group.at_least[way][:, -2::-1]
+        best = group.at_least[way][:, -1]
+        order = np.argsort(group.scores.T if way else group.scores, axis=1)[:, ::-1]
         upto = _last_tied(scores)
         video, videos = own.recording[rows, None], other.recording[answers][order]
         same = (video == videos) & (video >= 0)
         average[rows] = np.mean((upto + 1) / reached, axis=1)
         elsewhere[rows] = _without(same, upto, reached)
-        before[rows] = at_least[:, -1]
-        tied[rows] = reached[:, 0] - at_least[:, -1]
+        before[rows] = best
+        tied[rows] = reached[:, 0] - best
         wanted[rows], relevant[rows] = upto[:, 0] + 1, scores.shape[1]
     return Ranked(
         average[back], elsewhere[back], before[back], tied[back], wanted[back], relevant[back], len(other.person)

@@ -4,7 +4,8 @@ Where mouths and sound were judged, a face weighs as much as it probably speaks:
 who is not seen takes no evidence from faces, and a speaking face that is somebody else's speaks against whom the
 voice resembles. Otherwise the faces on screen share the weight of the one that may be speaking. What the shared
 space says is reported always, and has weight only where its encoder was calibrated on people of the domain that is
-asked about. How the kinds of evidence are weighed against each other stands in :mod:`search.fusion`.
+asked about: that of the identity encoders, or of an archive that the file is in, or of the enrolled. How the kinds
+of evidence are weighed against each other stands in :mod:`search.fusion`.
 """
 
 from __future__ import annotations
@@ -188,7 +189,7 @@ def _encode_across(prober: Prober, extraction: Extraction, voices: _Voices, amon
     heard = voices.embed(prober, SHARED)
     seen = {place: prober.embed_face(track, SHARED) for place, track in enumerate(extraction.faces)}
     faces = {place: point for place, point in seen.items() if point is not None}
-    weighs = prober.domains() == {calibration.provenance.get("domain")}
+    weighs = prober.asked_about(str(calibration.provenance.get("domain")), extraction.media)
     wanted = heard.values() if weighs else ()
     near = [prober.shortlist(point, want=Modality.FACE, among=among) for point in wanted]
     return _Across(weighs, heard, faces, frozenset(one.person for people in near for one in people))

@@ -35,6 +35,7 @@ DOORS = {
     "typer": {"deploy/cli/"},
     "matplotlib": {"search/plots.py"},
     "sklearn": {"search/figures.py"},
+    "ot": {"training/optimal_transport.py"},
 }
 
 

@@ -28,10 +28,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from encoders.space import Modality
 from training.batches import Plan, batch_plan, make_batch
@@ -73,6 +74,8 @@ __all__ = [
 ]
 
 CHECKPOINTS = "checkpoints"
+# What a checkpoint calls the moving average of the weights, before each one's own name.
+AVERAGE = "average of "
 BEST_FILE = "best.safetensors"
 # How often progress is told and the losses are looked at, in seconds: a look waits for the device.
 TOLD_EVERY = 1.0
@@ -119,6 +122,7 @@ class Trained:
         best_epoch: whose weights are kept in ``best.safetensors``, from 1.
         validated: the best epoch's figures.
         earlier: folders of the stages before the last, first to last.
+        run: how it was run.
     """
 
     folder: Path
@@ -126,6 +130,7 @@ class Trained:
     best_epoch: int
     validated: Validated
     earlier: tuple[Path, ...] = ()
+    run: RunSettings = field(default_factory=RunSettings, compare=False)
 
 
 @dataclass
@@ -138,6 +143,7 @@ class _State:
     best_epoch: int = 0
     best: dict[str, float] | None = None
     last: dict[str, float] | None = None
+    averaged: int = 0  # steps in the moving average of the weights
 
 
 def train(
@@ -190,7 +196,7 @@ def train(
             earlier = (*earlier, place)
         described["recipe"] = recipe_name(recipe)
         trained = _run_stage(_Loop(stages[-1], data, given, folder, run, before), described, on_progress)
-    return replace(trained, earlier=earlier)
+    return replace(trained, earlier=earlier, run=run)
 
 
 def finished_task(recipe: Recipe, settings: Any, data: TrainingData, trained: Trained) -> Task:  # noqa: ANN401
@@ -266,6 +272,7 @@ class _Loop:
         self._device = run.torch_device()
         self._task: Task = stage.build(given, run.seed, before).to(self._device)
         self._optimiser = stage.optimiser(self._task)
+        self._average = _averaging(self._task, stage.average) if stage.average else None
         self._curves = Curves(folder) if run.curves else None
         try:
             self._per_epoch = len(self._plan(0))
@@ -281,7 +288,12 @@ class _Loop:
         """Go to where the newest whole checkpoint stands; the log forgets what came after it."""
         checkpoint = read_checkpoint(self.folder / CHECKPOINTS)
         if checkpoint is not None:
-            self._task.load_state_dict(dict(checkpoint.weights))
+            own = {name: value for name, value in checkpoint.weights.items() if not name.startswith(AVERAGE)}
+            self._task.load_state_dict(own)
+            if self._average is not None:
+                kept = {name: checkpoint.weights[f"{AVERAGE}{name}"] for name in own}
+                self._average.module.load_state_dict(kept)
+                self._average.n_averaged.fill_(checkpoint.state["averaged"])
             self._optimiser.load_state_dict(dict(checkpoint.optimiser))
             self._state = _State(**checkpoint.state)
             self._names = sorted(self._state.sums)
@@ -354,11 +366,19 @@ class _Loop:
         if self._stepped:
             self._optimiser.step()
             self._optimiser.zero_grad(set_to_none=True)
+            if self._average is not None:
+                self._average.update_parameters(self._task)
+                state.averaged += 1
 
     @property
     def _stepped(self) -> bool:
         """Whether no gradient waits for further batches; what is left at the end of an epoch does not wait."""
         return self._state.batch % self._run.accumulate == 0 or self._state.batch == self._per_epoch
+
+    @property
+    def _kept(self) -> Task:
+        """What is validated and kept: the task, or the moving average of its weights."""
+        return self._task if self._average is None else cast(Task, self._average.module)
 
     def _learning_rate(self) -> float:
         """A pure function of progress: 0 at the first step, 1 at the last."""
@@ -416,12 +436,12 @@ class _Loop:
         line: dict[str, Any] = {"epoch": epoch, "learning_rate": rate, "losses": losses}
         if epoch % self._run.validate_every == 0 or epoch == self._settings.epochs:
             asked = time.monotonic()
-            self._require_finite(self._task.state_dict())
-            validated = validate(self._task, self._data.validation, self._device)
+            self._require_finite(self._kept.state_dict())
+            validated = validate(self._kept, self._data.validation, self._device)
             line["validation_seconds"] = round(time.monotonic() - asked, 3)
             state.last = line["validation"] = asdict(validated)
             if state.best is None or self._stage.keep == "last" or validated.mean > Validated(**state.best).mean:
-                write_weights(self.folder / BEST_FILE, self._task.state_dict())
+                write_weights(self.folder / BEST_FILE, self._kept.state_dict())
                 state.best, state.best_epoch = asdict(validated), epoch
         line["seconds"] = round(time.monotonic() - began, 3)
         append_log(self.folder, line)
@@ -433,10 +453,23 @@ class _Loop:
 
     def _save(self) -> None:
         self._state.sums = self._read_sums()
-        weights = self._task.state_dict()
+        weights = dict(self._task.state_dict())
         self._require_finite(weights)
+        if self._average is not None:
+            weights |= {f"{AVERAGE}{name}": value for name, value in self._kept.state_dict().items()}
         checkpoint = Checkpoint(weights, self._optimiser.state_dict(), asdict(self._state))
         write_checkpoint(self.folder / CHECKPOINTS, self._done, checkpoint)
+
+
+def _averaging(task: Task, decay: float) -> AveragedModel:
+    """A moving average of a task's weights and statistics, which forgets its beginning faster than its decay says."""
+
+    def average(averaged: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
+        if not averaged.is_floating_point():
+            return current
+        return averaged.lerp(current, 1 - min(decay, (1 + int(count)) / (10 + int(count))))
+
+    return AveragedModel(task, avg_fn=average, use_buffers=True)
 
 
 @contextmanager

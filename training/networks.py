@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from encoders.backbones.backbone import Unusable
 from encoders.backbones.dimnet_voice import DimnetVoiceNetwork, DimnetVoicePreparation
@@ -180,6 +181,31 @@ def run_network(
     if given.backbone is None:
         return cast(Tensor, network(samples))
     return trainable(modality, given.backbone).run(network, samples, lengths)
+
+
+def multiply_adds(modality: Modality, backbone: str, told: Mapping[str, Any], seconds: float) -> int:
+    """Multiplications with addition that a row's network takes for one sample.
+
+    Args:
+        modality: of the sample.
+        backbone: the row.
+        told: fields of its preparation.
+        seconds: length of a voice.
+
+    Raises:
+        ValueError: see :func:`trainable` and :func:`read_network_preparation`.
+    """
+    preparation = read_network_preparation(modality, backbone, told)
+    given = given_network(modality, backbone, preparation)
+    network = make_network(modality, given).eval()
+    if modality is Modality.FACE:
+        sample = torch.zeros(1, 3, preparation.side, preparation.side)
+    else:
+        sample = torch.zeros(1, round(seconds * 16_000) // WAVEFORM_ROW, frame_values(preparation))
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        run_network(modality, given, network, sample)
+    return int(counter.get_total_flops()) // 2
 
 
 def read_network_preparation(modality: Modality, backbone: str, told: Mapping[str, Any]) -> Any:  # noqa: ANN401

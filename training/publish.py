@@ -34,15 +34,18 @@ from search.store import SHARED
 from training.calibration import PAIR, RULES, People, calibrate
 from training.card import CardFacts, model_card, with_measurements
 from training.checkpoint import replace_file, write_json, write_weights
+from training.configuration import Configuration, write_configuration
 from training.loop import Trained, TrainingData, finished_task
 from training.prepared import Prepared
 from training.reading import Preparation
 from training.recipe import Recipe, Task, recipe_name
-from training.runs import held
+from training.runs import git_state, held
 from training.validation import embed_prepared
 from training.vectors import Vectors
 
 REPORT_FILE = "report.json"
+CONFIGURATION_FILE = "configuration.yaml"
+"""The effective configuration; `visavox train --config` reads it."""
 SHORT_DIGEST = 12
 
 
@@ -110,6 +113,7 @@ def publish(
             return place
         identities = "".join(f"{name}\n" for name in data.training.identities)
         (staging / IDENTITIES_FILE).write_text(identities, encoding="utf-8")
+        write_configuration(staging / CONFIGURATION_FILE, Configuration(settings, trained.run), git_state())
         write_json(staging / CALIBRATION_FILE, _calibration(task, data.validation, digest, origin.domain))
         facts = CardFacts(
             place.name, description.name, asdict(settings), origin.domain, origin.trained_on, origin.validated_on,

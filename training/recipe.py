@@ -214,6 +214,8 @@ class Stage:
         learning_rate: a pure function of progress in [0, 1].
         on_vectors: whether it learns from the features that the stage before makes of the samples, extracted once.
         keep: which checkpoint is kept: ``best`` by mean mAP across the modalities on validation people, or ``last``.
+        average: decay, by step, of the moving average of the weights that is validated and kept instead of the weights
+            themselves (Polyak and Juditsky, 1992); 0: none.
     """
 
     name: str
@@ -223,10 +225,11 @@ class Stage:
     learning_rate: Callable[[float], float]
     on_vectors: bool = False
     keep: Literal["best", "last"] = "best"
+    average: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.keep not in ("best", "last"):
-            raise ValueError(f"keep is best or last, got {self.keep!r}")
+        if self.keep not in ("best", "last") or not 0 <= self.average < 1:
+            raise ValueError(f"keep is best or last, average in [0, 1), got {self.keep!r} and {self.average}")
 
 
 class RecipeSettings(Protocol):

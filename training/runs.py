@@ -123,7 +123,8 @@ def describe(recipe: Recipe, settings: Any, run: RunSettings, frozen: bool = Fal
 def describe_stage(stage: Stage, run: RunSettings, before: str) -> dict[str, Any]:
     """The same of one stage; ``before`` is the key of the stage that it goes on from, or empty."""
     described = {"stage": stage.name, "settings": asdict(stage.settings), "code": source_digest(stage)}
-    same: dict[str, Any] = json.loads(json.dumps(described | {"before": before, "keep": stage.keep}))
+    kept = {"before": before, "keep": stage.keep} | ({"average": stage.average} if stage.average else {})
+    same: dict[str, Any] = json.loads(json.dumps(described | kept))
     return same | _run_described(run)
 
 
@@ -210,6 +211,12 @@ def append_log(folder: Path, line: Mapping[str, Any]) -> None:
     """Add an epoch's line to the log."""
     with (folder / LOG_FILE).open("a", encoding="utf-8") as log:
         log.write(json.dumps(dict(line)) + "\n")
+
+
+def seconds_spent(folder: Path) -> float:
+    """How long the epochs of a run took, validation included; what a kill undid is not counted."""
+    lines = (folder / LOG_FILE).read_text(encoding="utf-8").splitlines()
+    return sum(float(json.loads(line)["seconds"]) for line in lines)
 
 
 def trim_log(folder: Path, epochs: int) -> None:

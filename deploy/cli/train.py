@@ -56,6 +56,15 @@ def train(
     allow_missing: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="Share of listed files and people that may be absent. 0.05")
     ] = None,
+    features: Annotated[
+        Path | None, typer.Option(help="Learn from frozen features: a folder of `visavox features`, in minutes.")
+    ] = None,
+    archive: Annotated[
+        str | None, typer.Option(help="Learn from the people who are seen to speak in the films of this archive.")
+    ] = None,
+    enrolled: Annotated[
+        bool, typer.Option("--enrolled", help="Learn from the people who are enrolled; goes with --archive too.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Train an encoder of faces and voices, publish it, and measure it on people it has never seen."""
@@ -65,9 +74,11 @@ def train(
         method = load_recipe(recipe)
     except UnknownRecipe as error:
         raise UsageError(str(error)) from error
-    if population + (corpus is not None) != 1:
+    own = archive is not None or enrolled
+    if population + (corpus is not None) + (features is not None) + own != 1:
         raise UsageError(
-            "say whom to learn from: --population (people that are invented) or --corpus NAME --root DIR (a corpus)"
+            "say whom to learn from: --population (people that are invented), --corpus NAME --root DIR (a corpus), "
+            "--features DIR (features that were extracted), or --archive NAME and --enrolled (your films and people)"
         )
     if (corpus is None) != (root is None) or (corpus is None and (faces or lists or allow_missing is not None)):
         raise UsageError("--corpus and --root go together; --faces, --lists and --allow-missing go with them")
@@ -77,10 +88,14 @@ def train(
         from deploy.wiring import installation
         from training.population.splits import TrainingSpec
 
-        told = _configured(method, config, preset or ("paper" if corpus is not None else "population"), epochs, initial)
+        told = _configured(method, config, preset or ("population" if population else "paper"), epochs, initial)
         with installation() as opened, Stages() as stages:
             if corpus is not None and root is not None:
                 outcome = _on_corpus(opened, method, corpus, (root, faces, lists, allow_missing), told, stages)
+            elif features is not None:
+                outcome = _on_features(opened, method, features, told, stages)
+            elif own:
+                outcome = _on_archive(opened, method, archive, enrolled, told, stages)
             else:
                 try:
                     learned = TrainingSpec(people, samples, seed)
@@ -168,6 +183,32 @@ def _on_corpus(
     except ValueError as error:
         raise UsageError(str(error)) from error
     return train_corpus(opened, order, stages.told)
+
+
+def _on_features(opened: Installation, method: Recipe, folder: Path, told: Configuration, stages: Stages) -> Outcome:
+    """Train on frozen features."""
+    from deploy.feature_training import FeatureOrder, train_features
+    from training.features import FeaturesError
+
+    try:
+        return train_features(opened, FeatureOrder(method, told.settings, folder, told.run), stages.told)
+    except FeaturesError as error:
+        raise NothingDone("features", str(error)) from error
+
+
+def _on_archive(
+    opened: Installation, method: Recipe, archive: str | None, enrolled: bool, told: Configuration, stages: Stages
+) -> Outcome:
+    """Train on the films of an archive, the enrolled, or both."""
+    from deploy.archive_training import ArchiveOrder, NoArchive, train_archive
+    from training.mining import TooFewMined
+
+    try:
+        return train_archive(opened, ArchiveOrder(method, told.settings, archive, enrolled, told.run), stages.told)
+    except NoArchive as error:
+        raise NothingDone("not_found", str(error)) from error
+    except TooFewMined as error:
+        raise NothingDone("too_few", str(error)) from error
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sql
 from sqlalchemy.engine import Engine
 
-from ingest.ledger import Finding, Ledger, MediaRecord, RecordsError, open_database
+from ingest.ledger import Finding, Ledger, MediaRecord, Pairing, RecordsError, open_database
 from ingest.track import MediaId
 
 MEDIA = MediaId("a" * 64)
@@ -47,6 +47,43 @@ def test_reading_a_medium_again_replaces_what_was_found(ledger: Ledger) -> None:
     ledger.begin(record(), [finding("3")])
     assert ledger.findings(MEDIA) == [finding("3")]
     assert list(ledger.all_findings()) == [finding("3")]
+
+
+def test_who_speaks_is_kept_in_order_of_time_and_replaced_with_the_rest(ledger: Ledger) -> None:
+    unseen, seen = (
+        Pairing(MEDIA, "2" * 64, 900, 1500, None, 0.0, 1.0, 0.25),
+        Pairing(MEDIA, "1" * 64, 0, 800, 3, 0.9, 0.1, 0.0),
+    )
+    ledger.begin(record(), [], [unseen, seen])
+    assert ledger.pairings(MEDIA) == [seen, unseen]
+    ledger.begin(record(), [], [unseen])
+    assert ledger.pairings(MEDIA) == [unseen] and ledger.pairings("b" * 64) == []
+
+
+def test_who_speaks_goes_with_its_medium(ledger: Ledger) -> None:
+    ledger.begin(record(), [], [Pairing(MEDIA, "1" * 64, 0, 800, 3, 0.9, 0.1, 0.0)])
+    ledger.remove_files([], MEDIA)
+    assert ledger.pairings(MEDIA) == []
+
+
+def test_records_of_an_earlier_version_know_nobody_who_speaks(database: Engine) -> None:
+    Ledger(database).begin(record(), [finding("1")])
+    with database.begin() as connection:
+        connection.execute(sql.text("DROP TABLE pairings"))
+    ledger = Ledger(database)
+    assert ledger.pairings(MEDIA) == [] and ledger.findings(MEDIA) == [finding("1")]
+
+
+def test_an_archive_is_its_media_that_are_in_with_their_files(ledger: Ledger) -> None:
+    other = MediaId("b" * 64)
+    for media, paths, archive in ((MEDIA, ("/a.mp4", "/copy.mp4"), "mine"), (other, ("/b.mp4",), "theirs")):
+        ledger.begin(record(media), [])
+        for path in paths:
+            ledger.record_file(Path(path), media, archive)
+    assert ledger.archived("mine") == {}
+    ledger.finish(MEDIA)
+    assert ledger.archived("mine") == {MEDIA: [Path("/a.mp4"), Path("/copy.mp4")]}
+    assert ledger.archives() == {"mine", "theirs"} and ledger.archives(other) == {"theirs"}
 
 
 def test_evidence_in_use_is_known(ledger: Ledger) -> None:

@@ -20,8 +20,9 @@ from encoders.space import Embedding, Modality, Space
 from encoders.voice import SAMPLE_RATE
 from ingest.ledger import Ledger, open_database
 from ingest.media import MediaError
-from ingest.track import Extraction, FaceShot, FaceTrack, Span, SpeechTurn, media_id
+from ingest.track import Extraction, FaceShot, FaceTrack, Span, Speaking, SpeechTurn, media_id
 from search.archive import Archive, Records
+from search.domains import Domains
 from search.engine import Engine
 from search.evidence import Evidence
 from search.people import People
@@ -143,6 +144,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.read: list[str] = []
+        self.paired: dict[str, tuple[Speaking, ...]] = {}
         self.evidence = self.folder / "evidence"
         self.database = open_database(self.database_url or f"sqlite:///{self.folder / 'records.sqlite'}")
         self.records = Records(Ledger(self.database), People(self.database), Evidence(self.evidence))
@@ -155,14 +157,23 @@ class World:
         if shared:
             self.encoders["shared"] = shared
         self.archive = Archive(self.extract, "s" * 64, self.encoders, self.store, self.records)
-        self.prober = Prober(self.extract, self.encoders, self.store, self.records.people)
+        self.domains = Domains(self.database, self.records.ledger)
+        people = self.records.people
+        self.prober = Prober(self.extract, self.encoders, self.store, people, self.domains.of)
         self.engine = Engine(self.prober, self.encoders, self.store)
 
-    def file(self, name: str, faces: Sequence[FaceTrack] = (), turns: Sequence[SpeechTurn] = ()) -> Path:
-        """A file with these faces and turns in it."""
+    def file(
+        self,
+        name: str,
+        faces: Sequence[FaceTrack] = (),
+        turns: Sequence[SpeechTurn] = (),
+        speaking: Sequence[Speaking] = (),
+    ) -> Path:
+        """A file with these faces and turns in it, and what was judged of who speaks."""
         path = self.folder / name
         path.write_bytes(name.encode())
-        self.found[hashlib.sha256(name.encode()).hexdigest()] = (list(faces), list(turns))
+        media = hashlib.sha256(name.encode()).hexdigest()
+        self.found[media], self.paired[media] = (list(faces), list(turns)), tuple(speaking)
         return path
 
     def broken(self, name: str) -> Path:
@@ -178,7 +189,7 @@ class World:
         if media not in self.found:
             raise MediaError(path, "corrupt: nothing decodes")
         faces, turns = self.found[media]
-        return Extraction(media, "film", 10.0, tuple(faces), tuple(turns))
+        return Extraction(media, "film", 10.0, tuple(faces), tuple(turns), (), self.paired.get(media, ()))
 
     def evidence_files(self) -> int:
         """Pieces of evidence on disk."""

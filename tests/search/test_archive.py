@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from encoders.encoder import Unusable, UnusableReason
 from encoders.space import Space
-from ingest.track import Span
+from ingest.track import Span, Speaking
 from search.milvus import MilvusStore
 from search.people import UnknownPerson
 from search.store import Filter, MemoryStore, Store
@@ -43,6 +44,19 @@ def test_a_film_becomes_rows_evidence_and_records(world: World) -> None:
     status = world.archive.status()
     assert (status.spaces["face_identity"].rows, status.spaces["voice_identity"].rows, status.media) == (1, 2, 1)
     assert world.evidence_files() == 3
+
+
+def test_the_records_keep_which_face_speaks_in_which_turn(world: World) -> None:
+    faces, turns = [face(RED, 7, span=SPAN), face(BLUE, 4, span=SPAN)], [turn(2), turn(3, 2, 3, 1)]
+    turns[1] = replace(turns[1], overlaps=(Span(2.25, 2.75),))
+    judged = [Speaking(1, 0.75, 0.125), Speaking(None, 0.0, 1.0)]
+    report = world.archive.ingest_file(world.file("a.mp4", faces, turns, judged), "default")
+    kept = world.records.ledger.pairings(str(report.media))
+    assert [(one.start_ms, one.track, one.probability, one.off_screen, one.overlapped) for one in kept] == [
+        (0, 4, 0.75, 0.125, 0.0), (2000, None, 0.0, 1.0, 0.5),
+    ]  # fmt: skip
+    voices = [one for one in world.records.ledger.findings(str(report.media)) if one.modality == "voice"]
+    assert {(one.evidence, one.start_ms) for one in kept} == {(one.evidence, one.start_ms) for one in voices}
 
 
 def test_a_second_run_costs_a_hash_and_changes_nothing(world: World) -> None:

@@ -193,6 +193,26 @@ def test_calibrated_on_this_domain_it_adds_four_to_one_to_a_voice_and_no_more(
     assert odds(own, "Ann") / odds(elsewhere, "Ann") == pytest.approx(4.055, rel=1e-3)
 
 
+def test_calibrated_on_an_archive_it_adds_to_a_voice_in_the_films_of_that_archive_and_in_no_others(
+    tmp_path: Path,
+) -> None:
+    world, spoken = small(tmp_path, "an archive"), [blend(LOW, LOW + 1, 0.5, 0, 2)]
+    elsewhere = heard(world, [], spoken)
+    world.serve(ColoursAndTones(calibrated_on=world.domains.archive("mine")))
+    assert heard(world, [], spoken).answer == elsewhere.answer == "unknown"
+    world.archive.ingest_file(world.folder / "asked.mp4", "yours")
+    assert heard(world, [], spoken).answer == "unknown"
+    world.archive.ingest_file(world.folder / "asked.mp4", "mine")
+    assert odds(heard(world, [], spoken), "Ann") / odds(elsewhere, "Ann") == pytest.approx(4.055, rel=1e-3)
+
+
+def test_calibrated_on_the_enrolled_it_adds_to_a_voice_in_every_file(tmp_path: Path) -> None:
+    world, spoken = small(tmp_path, "the enrolled"), [blend(LOW, LOW + 1, 0.5, 0, 2)]
+    elsewhere = heard(world, [], spoken)
+    world.serve(ColoursAndTones(calibrated_on=world.domains.enrolled()))
+    assert odds(heard(world, [], spoken), "Ann") / odds(elsewhere, "Ann") == pytest.approx(4.055, rel=1e-3)
+
+
 def test_voice_to_face_and_face_to_voice_together_add_no_more_than_one(tmp_path: Path) -> None:
     world, spoken = small(tmp_path, OWN), [blend(LOW, LOW + 1, 0.5, 0, 2)]
     reddish = (200, 60, 60)  # fits Ann's voice, but is Dan's face

@@ -31,7 +31,8 @@ ROUNDS = 5
 _KINDS = {Modality.VOICE: "wav", Modality.FACE: "jpg"}
 _HEADER = "id,voice-speaker-id,face-speaker-id,label,voice-path,face-path"
 
-_Shown = Mapping[Modality, Mapping[str, Sequence[str]]]
+Shown = Mapping[Modality, Mapping[str, Sequence[str]]]
+"""Names of samples by modality and person."""
 
 
 def write_trials(manifest: Manifest, folder: Path, seed: int = 0) -> Path:
@@ -70,12 +71,13 @@ def write_trials(manifest: Manifest, folder: Path, seed: int = 0) -> Path:
         numbers = {name: number for number, name in enumerate(manifest.identities, 1)}
         pairs = [
             f"{row},{numbers[one]},{numbers[other]},{int(one == other)},{voice},{face}"
-            for row, (one, other, voice, face) in enumerate(_pairs(some, shown, random), 1)
+            for row, (one, other, voice, face) in enumerate(draw_pairs(some, shown, random), 1)
         ]
         written = "random" if kind == "U" else kind
         _write(staging / f"veriflist/veriflist_test_{written}_unseenunheard.txt", [_HEADER, *pairs])
         for direction, probe in (("v2f", Modality.VOICE), ("f2v", Modality.FACE)):
-            _write(staging / f"matching/matching_{direction}_{kind}.csv", list(_matching(some, shown, probe, random)))
+            rows = [" ".join(one) for one in draw_matching(some, shown, probe, random)]
+            _write(staging / f"matching/matching_{direction}_{kind}.csv", rows)
     (staging / "protocol.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     staging.rename(folder)
@@ -133,10 +135,16 @@ def _write_people(manifest: Manifest, folder: Path) -> None:
     _write(folder / "meta.csv", ["VoxCeleb1 ID\tVGGFace1 ID\tGender\tNationality\tSet", *rows])
 
 
-def _pairs(
-    groups: Sequence[Sequence[str]], shown: _Shown, random: np.random.Generator
+def draw_pairs(
+    groups: Sequence[Sequence[str]], shown: Shown, random: np.random.Generator
 ) -> Iterator[tuple[str, str, str, str]]:
-    """Voice's person, face's person, voice, face: every voice with a face of its person and one of another."""
+    """Voice's person, face's person, voice, face: every voice with a face of its person and one of another.
+
+    Args:
+        groups: people who may be taken for each other, two at least.
+        shown: by modality, everybody's samples.
+        random: decides which face and which other person.
+    """
     for group in groups:
         ring = [group[place] for place in random.permutation(len(group))]
         for place, person in enumerate(ring):
@@ -147,10 +155,17 @@ def _pairs(
                     yield person, other, voice, faces[int(random.integers(len(faces)))]
 
 
-def _matching(
-    groups: Sequence[Sequence[str]], shown: _Shown, probe: Modality, random: np.random.Generator
-) -> Iterator[str]:
-    """Rows of a probe, the right candidate and the wrong ones, each of another person; as many in every row."""
+def draw_matching(
+    groups: Sequence[Sequence[str]], shown: Shown, probe: Modality, random: np.random.Generator
+) -> Iterator[list[str]]:
+    """Rows of a probe, the right candidate and the wrong ones, each of another person; as many in every row.
+
+    Args:
+        groups: see :func:`draw_pairs`, as for what follows.
+        shown: samples.
+        probe: modality of the probes.
+        random: decides which samples and which others.
+    """
     wrong = min(MOST_CANDIDATES, *(len(group) for group in groups)) - 1
     for group in groups:
         for person in group:
@@ -159,7 +174,7 @@ def _matching(
                 rivals = [others[place] for place in random.permutation(len(others))[:wrong]]
                 people = [(probe, person), (probe.other, person), *((probe.other, name) for name in rivals)]
                 paths = [shown[modality][name] for modality, name in people]
-                yield " ".join(some[int(random.integers(len(some)))] for some in paths)
+                yield [some[int(random.integers(len(some)))] for some in paths]
 
 
 def _write(path: Path, lines: Sequence[str]) -> None:

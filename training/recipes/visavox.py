@@ -58,6 +58,7 @@ class Settings:
         weight_decay: on every parameter (AdamW).
         temperature: cosines are divided by it.
         same_sex: added to the scores of negatives of the anchor's own sex; 0 treats all negatives alike.
+        average: decay of the moving average of the weights, which is what is kept; 0: the weights themselves.
         within: weight of the same contrast within each modality.
         embedding: components of the shared space.
         trunk: how many weighted residual layers both modalities share.
@@ -81,6 +82,7 @@ class Settings:
     weight_decay: float = 0.1
     temperature: float = 0.1
     same_sex: float = 0.0
+    average: float = 0.98
     within: float = 0.0
     embedding: int = 256
     trunk: int = 1
@@ -250,6 +252,7 @@ def stages(settings: Settings, frozen: bool) -> tuple[Stage, ...]:
         optimiser=partial(optimiser, settings=settings),
         learning_rate=partial(learning_rate, settings),
         on_vectors=bool(first) and settings.networks == "frozen",
+        average=settings.average,
     )
     return (*first, last)
 

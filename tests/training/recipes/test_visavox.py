@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from tests.training.small_run import RUN, small_data, small_given
-from training.loop import TrainingData, finished_task, train
+from training import loop
+from training.loop import Progress, TrainingData, finished_task, read_best, train
 from training.networks import NetworkGiven
 from training.pretraining import IdentitySettings
 from training.recipe import Batch, Given
@@ -169,6 +170,28 @@ def vectors(people: int, seed: int, names: str) -> Vectors:
         owners,
         f"{names} {seed}",
     )
+
+
+def test_a_run_that_was_stopped_has_the_same_average_in_the_end(tmp_path: Path, monkeypatch) -> None:
+    data = TrainingData(vectors(20, 0, "a"), vectors(8, 1, "b"))
+    settings = frozen_settings(epochs=2, steps_per_epoch=4, people_per_batch=10, average=0.8)
+    train(visavox, settings, data, tmp_path / "whole", RUN)
+
+    class Stopped(Exception):
+        pass
+
+    def stop(progress: Progress) -> None:
+        if progress.step >= 3:
+            raise Stopped
+
+    monkeypatch.setattr(loop, "TOLD_EVERY", 0.0)
+    with pytest.raises(Stopped):
+        train(visavox, settings, data, tmp_path / "halves", RUN, stop)
+    train(visavox, settings, data, tmp_path / "halves", RUN)
+    one, other = (read_best(tmp_path / name) for name in ("whole", "halves"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    plain = train(visavox, replace(settings, average=0.0), data, tmp_path / "plain", RUN)
+    assert not all(torch.equal(one[name], read_best(plain.folder)[name]) for name in one)
 
 
 def test_on_frozen_vectors_it_learns_what_faces_and_voices_share(tmp_path: Path) -> None:

@@ -1,0 +1,151 @@
+"""``train`` on one's own archive: from what ingest left in records and index to a measured model, without a film."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deploy.archive_training import ArchiveOrder, NoArchive, mine_archive, train_archive
+from deploy.cli import main
+from deploy.models import check_model
+from deploy.settings import load_settings
+from deploy.training import Outcome
+from deploy.wiring import Installation
+from encoders.encoder import Encoder
+from encoders.space import Modality
+from tests.deploy.drawn_archive import draw_archive, draw_enrolled
+from training.loop import RunSettings
+from training.mining import TooFewMined
+from training.recipes import bi_quintuple
+
+SETTINGS = replace(bi_quintuple.Settings(), epochs=2)
+
+
+def quiet(*_: object) -> None:
+    """Nobody listens."""
+
+
+def order(archive: str | None = "mine", *, enrolled: bool = False) -> ArchiveOrder:
+    return ArchiveOrder(bi_quintuple, SETTINGS, archive, enrolled, RunSettings())
+
+
+def open_home(home: Path) -> Installation:
+    return Installation(load_settings({"VISAVOX_HOME": str(home), "VISAVOX_DEVICE": "cpu"}))
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """Sixteen people, each in two films of the archive "mine"; three enrolled, one of whom is in the films."""
+    installation = open_home(tmp_path_factory.mktemp("home"))
+    draw_archive(installation, "mine", 16)
+    for name, person in (("Ann Archer", 3), ("Bob", 40), ("Cid", 41)):
+        draw_enrolled(installation, name, person)
+    yield installation
+    installation.close()
+
+
+@pytest.fixture(scope="module")
+def outcome(opened: Installation) -> Outcome:
+    return train_archive(opened, order(enrolled=True), quiet)
+
+
+def test_it_ends_in_a_folder_of_the_archive_s_domain_that_can_serve(opened: Installation, outcome: Outcome) -> None:
+    encoder = check_model(outcome.encoder, "cpu")
+    assert encoder.domain == opened.domains.archive("mine")
+    assert encoder.trained_on.startswith("10 people of archive mine")
+    assert encoder.calibration is not None
+    assert encoder.calibration["provenance"]["domain"] == encoder.domain
+    assert encoder.calibration["provenance"]["set_on"]["people"] == 4
+
+
+def test_it_is_measured_on_people_held_out_with_an_interval(outcome: Outcome) -> None:
+    found = outcome.report["retrieval"]["voice_to_face"]
+    assert found["people"] == 4 and 0 < found["map"] <= 1 and found["ceiling"] is None
+    low, high = outcome.report["verification"]["ci95"]
+    assert 0 <= low <= outcome.report["verification"]["auc"] <= high <= 1
+    assert outcome.report["index"] == "MilvusStore"
+    assert outcome.report["mined"] | {"sides": None} == {
+        "archive": "mine", "films": 32, "turns": 64, "pairs": 32, "people": 18, "enrolled": 3, "sides": None,
+    }  # fmt: skip
+    assert json.loads((outcome.encoder / "report.json").read_text()) == outcome.report
+
+
+def test_its_networks_are_those_of_the_identity_encoders_and_its_samples_nobody_s(
+    opened: Installation, outcome: Outcome
+) -> None:
+    described = json.loads((outcome.encoder / "encoder.json").read_text())
+    assert {name: one["weights"]["package"] for name, one in described["branches"].items()} == {
+        "face": "face_recognition_models", "voice": "resemblyzer",
+    }  # fmt: skip
+    golden = [Encoder.load(folder) for folder in (outcome.encoder, opened.encoders["face_identity"].folder)]
+    crops = [one._load_golden(Modality.FACE)[0][0] for one in golden]
+    assert np.array_equal(crops[0].pixels, crops[1].pixels)  # type: ignore[union-attr]
+
+
+def test_the_same_order_again_is_answered_at_once(opened: Installation, outcome: Outcome) -> None:
+    again = train_archive(opened, order(enrolled=True), quiet)
+    assert again.before and (again.encoder, again.report) == (outcome.encoder, outcome.report)
+
+
+def test_the_enrolled_add_labels_and_people(opened: Installation) -> None:
+    mined = mine_archive(opened, "mine", True, quiet)
+    people = {one.name: one for one in mined.people}
+    ids = {name: opened.records.people.find(name).id for name in ("Ann Archer", "Bob", "Cid")}
+    assert len(people) == 18 and {name for name in people if name.startswith("enrolled")} == {
+        f"enrolled_{identity}" for identity in ids.values()
+    }
+    assert len(people[f"enrolled_{ids['Ann Archer']}"].films) == 2
+
+
+def test_no_name_gets_into_what_is_written(opened: Installation, outcome: Outcome) -> None:
+    written = [path.read_bytes() for path in outcome.encoder.rglob("*") if path.is_file()]
+    written += [path.read_bytes() for path in (opened.settings.home / "runs").rglob("*") if path.is_file()]
+    assert written and not any(b"Ann Archer" in content for content in written)
+
+
+def test_too_few_people_and_an_archive_that_is_not_there_say_so(opened: Installation) -> None:
+    with pytest.raises(TooFewMined, match="3 people"):
+        train_archive(opened, order(None, enrolled=True), quiet)
+    with pytest.raises(NoArchive, match=r"'yours': archives are mine"):
+        train_archive(opened, order("yours"), quiet)
+
+
+def test_somebody_forgotten_is_mined_no_more_nor_what_nobody_judged_and_is_gone(tmp_path: Path) -> None:
+    with_them = open_home(tmp_path)
+    draw_archive(with_them, "mine", 3, films=2, judged=False)
+    draw_archive(with_them, "mine", 2, films=1)
+    draw_enrolled(with_them, "Bob", 40)
+    assert len(mine_archive(with_them, "mine", True, quiet).people) == 3
+    with_them.archive.forget("Bob")
+    assert len(mine_archive(with_them, "mine", True, quiet).people) == 2
+    with_them.close()
+
+
+def test_an_order_for_nobody_is_refused() -> None:
+    with pytest.raises(ValueError, match="an archive, the enrolled, or both"):
+        order(None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--archive", "yours"], 3, "nothing is in an archive"),
+        (["--enrolled"], 3, "at least 12 are needed"),
+        (["--archive", "mine", "--population"], 2, "say whom to learn from"),
+    ],
+)
+def test_the_command_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str],
+    code: int, said: str,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("VISAVOX_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("VISAVOX_DEVICE", "cpu")
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "bi_quintuple", *arguments, "--json"])
+    assert ended.value.code == code
+    assert said in json.loads(capsys.readouterr().out)["error"]["message"]

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.training.drawn_films import enrolled, face, film, portrait, turn
+from training.film_people import FilmPerson, MiningSettings, enrolled_person, people_of_film
+from training.filmed import Film
+
+
+def found(one: Film, settings: MiningSettings | None = None) -> list[FilmPerson]:
+    return people_of_film(one, lambda a, b: float(a @ b) > 0.8, settings)
+
+
+def speaking(one: Film) -> dict[str, FilmPerson]:
+    return {person.name[-1]: person for person in found(one) if person.voices is not None}
+
+
+def said(person: FilmPerson) -> list[str]:
+    return list(person.voices.evidence) if person.voices else []
+
+
+def test_the_face_that_speaks_and_the_voice_of_its_turns_are_one_person() -> None:
+    (person,) = found(portrait(3, "a"))
+    assert person.faces is not None and len(person.faces) == 2 and said(person) == ["a turn 0 0", "a turn 2000 0"]
+    assert person.confidence == pytest.approx(1 - 0.05**2)
+
+
+def test_a_mute_face_has_no_voice() -> None:
+    both = film([face(1, 0), face(2, 1)], [turn(1, 0, 0, (0, 0.9, 0.05))])
+    assert [(one.name, one.voices is None) for one in found(both)] == [
+        ("film_a_face_0", False),
+        ("film_a_face_1", True),
+    ]
+
+
+def test_a_pair_that_is_not_sure_enough_is_none() -> None:
+    unsure = film([face(1, 0)], [turn(1, 0, 0, (0, 0.4, 0.6))])
+    assert not speaking(unsure)
+    assert found(unsure, MiningSettings(least_confidence=0.3))[0].voices is not None
+
+
+def test_turns_of_one_speaker_support_each_other() -> None:
+    alone = film([face(1, 0)], [turn(1, 0, 0, (0, 0.6, 0.4))])
+    twice = film([face(1, 0)], [turn(1, 0, 0, (0, 0.6, 0.4)), turn(1, 0, 2000, (0, 0.6, 0.4))])
+    assert (found(alone)[0].confidence, found(twice)[0].confidence) == (pytest.approx(0.6), pytest.approx(0.84))
+
+
+def test_a_turn_of_the_speaker_off_screen_counts_less_and_one_whose_face_is_mute_not_at_all() -> None:
+    turns = [turn(1, 0, 0, (0, 0.95, 0.05)), turn(1, 0, 2000, (None, 0.0, 1.0)), turn(1, 0, 4000, (0, 0.05, 0.95))]
+    (person,) = speaking(film([face(1, 0)], turns)).values()
+    assert said(person) == ["a turn 0 0", "a turn 2000 0"]
+    assert person.voices is not None and person.voices.weights[1] < person.voices.weights[0]
+
+
+def test_who_else_speaks_in_a_turn_takes_from_its_weight() -> None:
+    turns = [turn(1, 0, 0, (0, 0.95, 0.05)), turn(1, 0, 2000, (0, 0.95, 0.05), overlapped=0.5)]
+    (person,) = speaking(film([face(1, 0)], turns)).values()
+    assert person.voices is not None and person.voices.weights[1] == pytest.approx(person.voices.weights[0] / 2)
+
+
+def test_a_speaker_whom_two_faces_surely_speak_is_two_people() -> None:
+    turns = [turn(1, 0, 0, (0, 0.95, 0.05)), turn(1, 0, 2000, (1, 0.95, 0.05)), turn(1, 0, 4000, (1, 0.3, 0.7))]
+    two = speaking(film([face(1, 0), face(2, 1)], turns))
+    assert {name: said(one) for name, one in two.items()} == {"0": ["a turn 0 0"], "1": ["a turn 2000 0"]}
+
+
+def test_two_speakers_of_one_sound_whom_one_face_speaks_are_one_person() -> None:
+    turns = [turn(1, 0, 0, (0, 0.9, 0.1)), turn(1, 1, 2000, (0, 0.9, 0.1))]
+    assert len(said(speaking(film([face(1, 0)], turns))["0"])) == 2
+
+
+def test_two_speakers_of_another_sound_whom_one_face_speaks_make_it_unsure_which_is_its_own() -> None:
+    alone = [turn(1, 0, 0, (0, 0.95, 0.05)), turn(1, 0, 2000, (0, 0.95, 0.05))]
+    (person,) = speaking(film([face(1, 0)], [*alone, turn(2, 1, 4000, (0, 0.9, 0.1))])).values()
+    assert said(person) == ["a turn 0 0", "a turn 2000 0"]
+    assert person.confidence < 0.7 < found(film([face(1, 0)], alone))[0].confidence
+
+
+def test_quality_and_confidence_weigh_the_faces() -> None:
+    (person,) = found(portrait(3, "a", 0.7))
+    assert person.faces is not None and np.allclose(person.faces.weights, 1 - 0.3**2)
+
+
+def test_a_film_without_speech_has_mute_faces_only() -> None:
+    assert [one.voices for one in found(film([face(1, 0)], []))] == [None]
+    assert found(film([], [turn(1, 0, 0, None)])) == []
+
+
+def test_what_was_never_judged_gives_no_pair() -> None:
+    assert not speaking(film([face(1, 0)], [turn(1, 0, 0, None)]))
+
+
+def test_faces_at_one_time_and_people_of_other_names_are_two() -> None:
+    first, second, later = found(film([face(1, 0), face(2, 1), face(1, 2, (9000, 12000))], []))
+    assert first.excludes(second) and not first.excludes(later) and not first.excludes(first)
+    ann, bob = (enrolled_person(enrolled(1, name)) for name in ("ann", "bob"))
+    assert ann.excludes(bob) and not ann.excludes(first)
+
+
+@pytest.mark.parametrize("wrong", [{"least_confidence": 1.1}, {"possibly_same": 0.95}, {"most_voice_log_odds": -1.0}])
+def test_settings_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"\[0, 1\]"):
+        MiningSettings(**wrong)

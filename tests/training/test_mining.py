@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from encoders.space import Modality, Space
+from tests.training.drawn_films import CALIBRATIONS, DIMENSION, enrolled, face, film, portrait, turn
+from training.corpora import Split
+from training.film_people import MiningSettings
+from training.filmed import EnrolledSamples, Film
+from training.mining import Mined, TooFewMined, mine, split_people, vectors_of_people
+
+SPACES = {modality: Space(f"{modality}_identity", DIMENSION, "1" * 64) for modality in Modality}
+
+
+def mined(films: Sequence[Film], people: Sequence[EnrolledSamples] = ()) -> Mined:
+    return mine(films, people, CALIBRATIONS)
+
+
+def crowd(people: int, films: int = 1, probability: float = 0.95) -> Mined:
+    return mined(
+        [portrait(person, f"{person} {number}", probability) for person in range(people) for number in range(films)]
+    )
+
+
+def test_somebody_in_two_films_is_one_person_with_the_samples_of_both() -> None:
+    found = mined([portrait(1, "a"), portrait(2, "b"), portrait(1, "c")])
+    assert [(one.name, one.films) for one in found.people] == [
+        ("film_a_face_0", ("a", "c")), ("film_b_face_0", ("b",)),
+    ]  # fmt: skip
+    assert (len(found.people[0].faces), len(found.people[0].voices)) == (4, 4)
+    assert (found.films, found.turns, found.pairs) == (3, 6, 3)
+
+
+def test_a_face_that_is_mute_in_one_film_adds_to_who_speaks_in_another() -> None:
+    found = mined([portrait(1, "a"), film([face(1, 0, media="b"), face(5, 1, media="b")], [], "b")])
+    assert [(one.name, len(one.faces), one.films) for one in found.people] == [("film_a_face_0", 4, ("a", "b"))]
+
+
+def test_the_enrolled_with_face_and_voice_are_learned_from_alone() -> None:
+    found = mined([], [enrolled(1, "ann"), enrolled(2, "bob", voices=False)])
+    assert [(one.name, one.enrolled, one.confidence) for one in found.people] == [("enrolled_ann", True, 1.0)]
+
+
+def test_somebody_enrolled_by_face_gets_the_voice_of_the_films_they_are_in() -> None:
+    found = mined([portrait(1, "a"), portrait(2, "b")], [enrolled(1, "ann", voices=False)])
+    assert [(one.name, one.enrolled) for one in found.people] == [("enrolled_ann", True), ("film_b_face_0", False)]
+    assert len(found.people[0].faces) == 4 and found.people[0].confidence == pytest.approx(0.9975)
+
+
+def test_films_without_speech_or_faces_stop_nothing() -> None:
+    silent, dark, empty = (
+        film([face(3, 0, media="s")], [], "s"),
+        film([], [turn(3, 0, 0, None)], "d"),
+        film([], [], "e"),
+    )
+    found = mined([silent, portrait(1, "a"), dark, empty])
+    assert [one.name for one in found.people] == ["film_a_face_0"] and found.films == 4
+
+
+def test_the_order_of_films_and_people_changes_nothing() -> None:
+    films = [portrait(person % 7, f"{person:02}") for person in range(12)]
+    people = [enrolled(person, f"p{person}") for person in (8, 3)]
+    forth, back = (mined(some, others) for some, others in ((films, people), (films[::-1], people[::-1])))
+    digests = {vectors_of_people(one.people, SPACES).digest for one in (forth, back)}
+    assert len(digests) == 1 and forth.beside == back.beside
+
+
+def test_nobody_is_on_two_sides_and_the_same_people_are_on_the_same_sides_again() -> None:
+    sides = split_people(crowd(16, films=2))
+    names = {side: {one.name for one in people} for side, people in sides.items()}
+    assert not any(one & other for one, other in combinations(names.values(), 2))
+    assert {side: len(one) for side, one in names.items()} == {Split.TRAIN: 8, Split.VALIDATION: 4, Split.TEST: 4}
+    assert names == {side: {one.name for one in people} for side, people in split_people(crowd(16, films=2)).items()}
+
+
+def test_whoever_possibly_is_one_person_is_on_one_side() -> None:
+    found = crowd(16)
+    chained = {one.name: frozenset({one.name}) for one in found.people}
+    for first, second in zip(found.people[::2], found.people[1::2], strict=True):
+        chained |= dict.fromkeys((first.name, second.name), frozenset({first.name, second.name}))
+    sides = split_people(Mined(found.people, chained, found.films, found.turns, found.pairs))
+    place = {one.name: side for side, people in sides.items() for one in people}
+    assert all(len({place[name] for name in together}) == 1 for together in chained.values())
+
+
+def test_people_who_are_nearly_one_are_known_to_be_possibly_one() -> None:
+    films = [portrait(1, "a"), portrait(1, "b")]
+    apart = mine(films, [], CALIBRATIONS, MiningSettings(same_person=1.0, possibly_same=0.1))
+    assert [len(apart.beside[one.name]) for one in apart.people] == [2, 2]
+
+
+def test_nobody_is_measured_on_whose_face_and_voice_are_not_surely_one() -> None:
+    unsure = mined([portrait(person, f"{person:02}", 0.95 if person < 10 else 0.4) for person in range(14)])
+    sides = split_people(unsure)
+    assert all(one.confidence > 0.9 for side in (Split.TEST, Split.VALIDATION) for one in sides[side])
+    assert any(one.confidence < 0.7 for one in sides[Split.TRAIN])
+
+
+@pytest.mark.parametrize(("people", "probability"), [(11, 0.95), (16, 0.4)])
+def test_too_few_people_is_one_sentence(people: int, probability: float) -> None:
+    with pytest.raises(TooFewMined, match=rf"^{people} people .* in {people} films .* at least 12 .*ingest films"):
+        split_people(crowd(people, probability=probability))
+
+
+def test_vectors_are_of_everybody_in_order_with_weights() -> None:
+    people = crowd(5).people
+    vectors = vectors_of_people(people[::-1], SPACES)
+    assert vectors.identities == tuple(one.name for one in people) and vectors.sexes == ("",) * 5
+    assert vectors.faces.shape == (10, DIMENSION) and vectors.voice_people.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert vectors.voice_weights is not None and np.allclose(vectors.voice_weights, 0.95)
+    assert np.allclose(vectors.voices[2:4], people[1].voices.vectors)
+
+
+def test_a_changed_weight_is_other_data() -> None:
+    one, other = (vectors_of_people(crowd(5, probability=sure).people, SPACES).digest for sure in (0.95, 0.96))
+    assert one != other

@@ -1,0 +1,209 @@
+"""People mined out of an archive's own films, and the enrolled: who learns to be known by voice and by face.
+
+A pair is a face that speaks and the voice of its turns, whole tracks of one film (:mod:`training.film_people`).
+People of different films who surely are one are one, so that they are not each other's negatives; so is whoever is
+enrolled with those who surely are them (:mod:`training.same_person`). Those who possibly are one stay two, but on one
+side of the split, so that nobody is learned from and measured on. What identity networks or mouths have judged wrongly
+is wrong here too: weights say how sure everything is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoders.space import Modality, Space
+from search.scores import Calibration
+from training.corpora import Split
+from training.film_people import FilmPerson, MiningSettings, enrolled_person, people_of_film
+from training.filmed import EnrolledSamples, Film, Looks
+from training.same_person import SamePerson, group_people
+from training.vectors import Vectors
+
+LEAST_TRAINED = 4
+"""Fewer people to learn from have too few to be told from."""
+
+LEAST_HELD_OUT = 4
+"""Fewer people on a side of those held out calibrate and measure nothing."""
+
+HELD_OUT_SHARE = 0.2
+
+
+class TooFewMined(Exception):
+    """There are too few people with face and voice to learn from and to measure on."""
+
+
+@dataclass(frozen=True, eq=False)
+class MinedPerson:
+    """One person, as far as can be told.
+
+    Args:
+        name: unique: of the first film and track, or of the enrolled person; no name that people know them by.
+        faces: with weights in [0, 1], how sure and how good each is.
+        voices: likewise.
+        confidence: probability that face and voice are one person's.
+        films: media that show them.
+        enrolled: whether somebody has said who they are.
+    """
+
+    name: str
+    faces: Looks
+    voices: Looks
+    confidence: float
+    films: tuple[str, ...]
+    enrolled: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Mined:
+    """What films and enrolments gave.
+
+    Args:
+        people: in order of their names.
+        beside: by name, everybody who possibly is the same person, themselves included.
+        films: media looked at.
+        turns: speech turns in them.
+        pairs: face tracks that were taken for the speakers of turns.
+    """
+
+    people: tuple[MinedPerson, ...]
+    beside: Mapping[str, frozenset[str]]
+    films: int
+    turns: int
+    pairs: int
+
+
+def mine(
+    films: Iterable[Film],
+    enrolled: Sequence[EnrolledSamples],
+    calibrations: Mapping[Modality, Calibration],
+    settings: MiningSettings | None = None,
+) -> Mined:
+    """Mine everybody who is seen to speak, and everybody who is enrolled with face and voice.
+
+    The same films in another order give the same.
+
+    Args:
+        films: of one archive; none to learn from the enrolled alone.
+        enrolled: who is enrolled; none to learn from the films alone.
+        calibrations: of each identity network, of a sample against a person's mean.
+        settings: default :class:`MiningSettings`.
+    """
+    settings = settings or MiningSettings()
+    voice = calibrations[Modality.VOICE]
+
+    def agree(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
+        return voice.log_odds(float(one @ other)) >= 0
+
+    shown: list[FilmPerson] = []
+    looked = turns = 0
+    for film in sorted(films, key=lambda one: one.media):
+        looked, turns = looked + 1, turns + len(film.turns)
+        shown += people_of_film(film, agree, settings)
+    people = [*(enrolled_person(samples) for samples in sorted(enrolled, key=lambda one: one.person)), *shown]
+    same = SamePerson.among(people, calibrations[Modality.FACE], voice, settings.most_voice_log_odds)
+    grouped = group_people(people, same, _log_odds(settings.same_person))
+    mined = sorted((one for group in grouped if (one := _mined([people[place] for place in group]))), key=_name)
+    pairs = sum(one.voices is not None for one in shown)
+    return Mined(tuple(mined), _beside(mined, same, settings), looked, turns, pairs)
+
+
+def split_people(mined: Mined, settings: MiningSettings | None = None) -> dict[Split, tuple[MinedPerson, ...]]:
+    """Who is learned from, who calibrates, who is measured on: by name alone, nobody on two sides.
+
+    Whoever possibly is one person is on one side. Those held out are the surest ones.
+
+    Raises:
+        TooFewMined: a side would have too few.
+    """
+    settings = settings or MiningSettings()
+    wanted = max(LEAST_HELD_OUT, round(HELD_OUT_SHARE * len(mined.people)))
+    sides: dict[Split, list[MinedPerson]] = {split: [] for split in Split}
+    by_name = {one.name: one for one in mined.people}
+    placed: set[str] = set()
+    for name in sorted(by_name, key=lambda one: hashlib.sha256(one.encode()).digest()):
+        if name in placed:
+            continue
+        together = [by_name[one] for one in sorted(mined.beside[name])]
+        placed |= {one.name for one in together}
+        sure = all(one.confidence >= settings.measured for one in together)
+        open_sides = [side for side in (Split.TEST, Split.VALIDATION) if sure and len(sides[side]) < wanted]
+        sides[open_sides[0] if open_sides else Split.TRAIN] += together
+    least = {Split.TRAIN: LEAST_TRAINED, Split.VALIDATION: LEAST_HELD_OUT, Split.TEST: LEAST_HELD_OUT}
+    if any(len(sides[side]) < count for side, count in least.items()):
+        raise TooFewMined(
+            f"{len(mined.people)} people with face and voice were found in {mined.films} films and among the enrolled, "
+            f"{sum(one.confidence >= settings.measured for one in mined.people)} of them surely paired; at least "
+            f"{sum(least.values())} are needed to learn from, calibrate and measure on: ingest films in which more "
+            "people are seen to speak, or enrol people with faces and voices"
+        )
+    return {side: tuple(sorted(people, key=_name)) for side, people in sides.items()}
+
+
+def vectors_of_people(people: Sequence[MinedPerson], spaces: Mapping[Modality, Space]) -> Vectors:
+    """Mined people as what a head learns from.
+
+    Args:
+        people: at least one.
+        spaces: that their points live in.
+    """
+    ordered = sorted(people, key=_name)
+    digest = hashlib.sha256("\n".join(spaces[modality].digest for modality in Modality).encode())
+    parts: dict[Modality, Any] = {}
+    for modality in Modality:
+        looks = [one.faces if modality is Modality.FACE else one.voices for one in ordered]
+        weights = np.concatenate([one.weights for one in looks]).astype(np.float32)
+        owners = np.repeat(np.arange(len(ordered)), [len(one) for one in looks]).astype(np.int64)
+        parts[modality] = np.ascontiguousarray(np.concatenate([one.vectors for one in looks])), owners, weights
+        for one, mine in zip(ordered, looks, strict=True):
+            digest.update(f"{modality} {one.name}\n".encode())
+            for identity, weight in zip(mine.evidence, mine.weights, strict=True):
+                digest.update(f"{identity} {weight:.6f}\n".encode())
+    return Vectors(
+        identities=tuple(one.name for one in ordered),
+        sexes=("",) * len(ordered),
+        faces=parts[Modality.FACE][0],
+        face_people=parts[Modality.FACE][1],
+        voices=parts[Modality.VOICE][0],
+        voice_people=parts[Modality.VOICE][1],
+        digest=digest.hexdigest(),
+        face_weights=parts[Modality.FACE][2],
+        voice_weights=parts[Modality.VOICE][2],
+    )
+
+
+def _mined(group: Sequence[FilmPerson]) -> MinedPerson | None:
+    """A group as one person; None without a face or without a voice."""
+    faces = [one.faces for one in group if one.faces is not None]
+    voices = [one.voices for one in group if one.voices is not None]
+    if not faces or not voices:
+        return None
+    said = any(not one.media and one.faces is not None and one.voices is not None for one in group)
+    # one film in which face and voice are not one person's is enough to make it two people's
+    confidence = 1.0 if said else min(one.confidence for one in group if one.voices is not None)
+    named = [one.person for one in group if one.person]
+    name = f"enrolled_{min(named)}" if named else min(one.name for one in group if one.voices is not None)
+    films = tuple(sorted({one.media for one in group if one.media}))
+    return MinedPerson(name, Looks.joined(faces), Looks.joined(voices), confidence, films, bool(named))
+
+
+def _beside(mined: Sequence[MinedPerson], same: SamePerson, settings: MiningSettings) -> dict[str, frozenset[str]]:
+    """By name, everybody who possibly is the same person."""
+    as_one = [FilmPerson(one.name, one.faces, one.voices, one.confidence) for one in mined]
+    groups = group_people(as_one, same, _log_odds(settings.possibly_same))
+    names = [frozenset(mined[place].name for place in group) for group in groups]
+    return {name: group for group in names for name in group}
+
+
+def _name(one: MinedPerson) -> str:
+    return one.name
+
+
+def _log_odds(probability: float) -> float:
+    return math.log(max(probability, 1e-9) / max(1.0 - probability, 1e-9))
