@@ -14,7 +14,8 @@ published methods:
   cannot tell apart;
 - *confidence*: pairs that were mined and not given count by how sure they are.
 
-On invented people (``POPULATION``) the networks start from nothing and are trained with the head. What was tried and did not help is in ``training/NOTES.md``, with numbers.
+On invented people (``POPULATION``) the networks start from nothing and are trained with the head. What was tried and
+did not help is in ``training/NOTES.md``, with numbers.
 """
 
 from __future__ import annotations

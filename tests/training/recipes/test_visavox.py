@@ -221,7 +221,7 @@ def test_impossible_settings_are_refused(wrong, told) -> None:
 
 
 def test_few_people_fill_smaller_batches() -> None:
-    fitted = POPULATION.fitting(20)
+    fitted = replace(POPULATION, identity=IdentitySettings()).fitting(20)
     assert fitted.people_per_batch == 15 and fitted.identity is not None and fitted.identity.people_per_batch == 15
     assert POPULATION.fitting(2000) == POPULATION
 
