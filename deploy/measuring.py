@@ -1,4 +1,4 @@
-"""Measures what an installation has: its encoders on files, its shared space on invented people, its own people."""
+"""Measures an installation: its encoders on files, its shared space on invented people or lists, its own people."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from deploy.models import check_model, find_folder, serving_folder
+from deploy.protocols import Asked, measure_protocol
 from deploy.training import Told, invite_measured, measure
 from deploy.wiring import Installation
 from ingest.walk import walk_media
 from search.evaluation import NothingToMeasure, Samples, collect, enrolled_samples, evaluate_people
-from search.measurement import ENROLLED, ON, PEOPLE, POPULATION, Measurement, NoModel
+from search.measurement import ENROLLED, ON, PEOPLE, POPULATION, PROTOCOL, Measurement, NoModel
 
 NO_MODEL = (
     "no shared-space encoder serves: train one with `visavox train bi_quintuple --population`, choose it with "
@@ -34,6 +35,8 @@ def take(opened: Installation, asked: Measurement, told: Told = lambda *_: None)
         NothingToMeasure: too few people, or samples of them. NoModel: there is nothing to measure.
         EncoderError, ProtocolError, SeenInTraining, StoreError, OSError: see there.
     """
+    if asked.on == PROTOCOL:
+        return measure_protocol(Asked.of(asked), told, opened.settings)
     if asked.on == POPULATION:
         report, scored = _on_population(opened, asked.model, told)
     else:
@@ -73,4 +76,4 @@ def _of(opened: Installation, samples: Samples) -> dict[str, Any]:
         return evaluate_people(samples, store, opened.encoders)
 
 
-__all__ = ["ENROLLED", "ON", "PEOPLE", "POPULATION", "Measurement", "NoModel", "NothingToMeasure", "take"]
+__all__ = ["ENROLLED", "ON", "PEOPLE", "POPULATION", "PROTOCOL", "Measurement", "NoModel", "NothingToMeasure", "take"]
