@@ -8,11 +8,15 @@ from typing import Any
 
 from deploy.models import check_model, find_folder, serving_folder
 from deploy.protocols import Asked, measure_protocol
+from deploy.report_files import ReportFiles
 from deploy.training import Told, invite_measured, measure
 from deploy.wiring import Installation
 from ingest.walk import walk_media
 from search.evaluation import NothingToMeasure, Samples, collect, enrolled_samples, evaluate_people
 from search.measurement import ENROLLED, ON, PEOPLE, POPULATION, PROTOCOL, Measurement, NoModel
+from search.population_page import as_lists_report
+from search.protocols import read_protocol
+from search.published_lists import read_trial_lists
 
 NO_MODEL = (
     "no shared-space encoder serves: train one with `visavox train bi_quintuple --population`, choose it with "
@@ -38,7 +42,7 @@ def take(opened: Installation, asked: Measurement, told: Told = lambda *_: None)
     if asked.on == PROTOCOL:
         return measure_protocol(Asked.of(asked), told, opened.settings)
     if asked.on == POPULATION:
-        report, scored = _on_population(opened, asked.model, told)
+        report, scored = _on_population(opened, asked, told)
     else:
         samples = _on_files(opened, Path(str(asked.folder)), told) if asked.folder else enrolled_samples(
             opened.store, opened.encoders, opened.records.people.names()
@@ -50,14 +54,22 @@ def take(opened: Installation, asked: Measurement, told: Told = lambda *_: None)
 
 
 def _on_population(
-    opened: Installation, model: str | None, told: Told
+    opened: Installation, asked: Measurement, told: Told
 ) -> tuple[dict[str, Any], Callable[[Path], None]]:
-    settings = opened.settings
+    settings, model = opened.settings, asked.model
     folder = find_folder(model, settings.home) if model is not None else serving_folder(settings)
     if folder is None:
         raise NoModel(NO_MODEL)
     encoder = check_model(folder, settings.device)
-    report, points = measure(opened, encoder, invite_measured(opened, told), told)
+    population = invite_measured(opened, told)
+    report, points = measure(opened, encoder, population, told)
+    files = ReportFiles.named(asked.html, asked.markdown)
+    if files:
+        told("drawing the report", 0, 1, "")
+        lists = read_trial_lists(population)
+        page, vectors = as_lists_report(report, lists, points, encoder)
+        files.write(page, lists, vectors, media=read_protocol(population).media)
+        told("drawing the report", 1, 1, "")
     return report, points.export
 
 

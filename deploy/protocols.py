@@ -13,10 +13,11 @@ import json
 import os
 from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from deploy.report_files import ReportFiles
 from deploy.settings import Settings, load_settings
 from encoders.space import SpaceMismatch
 from search.generated_lists import keep_drawn, with_drawn
@@ -51,8 +52,7 @@ class Asked:
         allow_seen: measure also what was trained on people of the test.
         allow_missing: leave out trials of samples that are not there.
         export: a file for the vectors.
-        html: a file for the report as a page.
-        markdown: a file for it as Markdown.
+        files: for the report as a page and as text.
         within: folders that nothing may lie outside of that is read, links followed; None: wherever it lies.
     """
 
@@ -67,8 +67,7 @@ class Asked:
     allow_seen: bool = False
     allow_missing: bool = False
     export: Path | None = None
-    html: Path | None = None
-    markdown: Path | None = None
+    files: ReportFiles = field(default_factory=ReportFiles)
     within: tuple[str, ...] | None = None
 
     @classmethod
@@ -80,7 +79,7 @@ class Asked:
         return cls(
             Path(lists.folder), _path(lists.media), _path(lists.embeddings), measurement.model, lists.compare,
             Similarity(lists.similarity), lists.through_index, lists.intervals, lists.allow_seen, lists.allow_missing,
-            _path(measurement.export), within=lists.within,
+            _path(measurement.export), ReportFiles.named(measurement.html, measurement.markdown), lists.within,
         )  # fmt: skip
 
     def refuse_outside(self) -> None:
@@ -129,29 +128,12 @@ def measure_protocol(asked: Asked, told: Told = lambda *_: None, settings: Setti
 
         export_vectors(asked.export, measured.vectors, lists)
     told("scoring", 1, 1, "")
-    if asked.html is not None or asked.markdown is not None:
+    if asked.files:
         told("drawing the report", 0, 1, "")
-        _write_pages(asked, lists, report, measured.vectors, other.vectors if other else None)
+        before = other.vectors if other else None
+        asked.files.write(report, lists, measured.vectors, before=before, media=asked.media)
         told("drawing the report", 1, 1, "")
     return report
-
-
-def _write_pages(
-    asked: Asked, lists: TrialLists, report: dict[str, Any], vectors: SampleVectors, other: SampleVectors | None
-) -> None:
-    from search.report_page import as_html, as_markdown, nothing_to_see
-    from search.report_pictures import examples, pictures
-
-    if asked.markdown is not None:
-        asked.markdown.write_text(as_markdown(report), encoding="utf-8")
-    if asked.html is not None:
-        drawn, searches = pictures(report, lists, vectors, other), examples(lists, vectors)
-        seen: Callable[[str], bytes | None] = nothing_to_see
-        if asked.media is not None:
-            from search.thumbnails import thumbnails
-
-            seen = thumbnails(lists, asked.media)
-        asked.html.write_text(as_html(report, drawn, searches, seen), encoding="utf-8")
 
 
 def _measured(asked: Asked, lists: TrialLists, settings: Settings, told: Told) -> Measured:

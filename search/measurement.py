@@ -118,6 +118,8 @@ class Measurement:
         model: an encoder folder, or its name in the home; None: the one that serves.
         export: a file for what was scored, ``.npz``.
         lists: of the protocol.
+        html: with the population or a protocol, a file for the report as a page.
+        markdown: likewise, as text.
     """
 
     on: str
@@ -125,6 +127,8 @@ class Measurement:
     model: str | None = None
     export: str | None = None
     lists: OnLists | None = None
+    html: str | None = None
+    markdown: str | None = None
 
     def __post_init__(self) -> None:
         if self.on not in ON:
@@ -135,6 +139,8 @@ class Measurement:
             raise ValueError("lists go with a protocol, and a protocol needs its lists")
         if self.model is not None and self.on not in (POPULATION, PROTOCOL):
             raise ValueError("a model goes with the population or a protocol; the others measure what serves")
+        if (self.html or self.markdown) and self.on not in (POPULATION, PROTOCOL):
+            raise ValueError("a page and a text are written of the population or a protocol")
 
     def to_json(self) -> dict[str, Any]:
         """This measurement as plain JSON values."""
@@ -150,7 +156,7 @@ class Measurement:
         if lists is not None:
             within = lists.get("within")
             lists = OnLists(**{**lists, "within": None if within is None else tuple(within)})
-        names = ("folder", "model", "export")
+        names = ("folder", "model", "export", "html", "markdown")
         return cls(document["on"], **{name: document.get(name) for name in names}, lists=lists)
 
 
