@@ -102,6 +102,7 @@ def _measure(told: Connection, asked: dict[str, Any], settings: Settings, expect
     threading.Thread(target=_end_with_parent, daemon=True).start()
     from deploy.protocols import Asked, measure_protocol
 
+    found: dict[str, Any]
     try:
         found = {"report": measure_protocol(Asked.of(Measurement.from_json(asked)), settings=settings)}
     except expected.final as error:
