@@ -1,4 +1,4 @@
-"""Measures what an installation has: its encoders on files, its shared space on invented people, its own people."""
+"""Measures an installation: its encoders on files, its shared space on invented people or lists, its own people."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from deploy.models import check_model, find_folder, serving_folder
+from deploy.protocols import Asked, measure_protocol
+from deploy.report_files import ReportFiles
 from deploy.training import Told, invite_measured, measure
 from deploy.wiring import Installation
 from ingest.walk import walk_media
 from search.evaluation import NothingToMeasure, Samples, collect, enrolled_samples, evaluate_people
-from search.measurement import ENROLLED, ON, PEOPLE, POPULATION, Measurement, NoModel
+from search.measurement import ENROLLED, ON, PEOPLE, POPULATION, PROTOCOL, Measurement, NoModel
+from search.population_page import as_lists_report
+from search.protocols import read_protocol
+from search.published_lists import read_trial_lists
 
 NO_MODEL = (
     "no shared-space encoder serves: train one with `visavox train bi_quintuple --population`, choose it with "
@@ -34,8 +39,10 @@ def take(opened: Installation, asked: Measurement, told: Told = lambda *_: None)
         NothingToMeasure: too few people, or samples of them. NoModel: there is nothing to measure.
         EncoderError, ProtocolError, SeenInTraining, StoreError, OSError: see there.
     """
+    if asked.on == PROTOCOL:
+        return measure_protocol(Asked.of(asked), told, opened.settings)
     if asked.on == POPULATION:
-        report, scored = _on_population(opened, asked.model, told)
+        report, scored = _on_population(opened, asked, told)
     else:
         samples = _on_files(opened, Path(str(asked.folder)), told) if asked.folder else enrolled_samples(
             opened.store, opened.encoders, opened.records.people.names()
@@ -47,14 +54,22 @@ def take(opened: Installation, asked: Measurement, told: Told = lambda *_: None)
 
 
 def _on_population(
-    opened: Installation, model: str | None, told: Told
+    opened: Installation, asked: Measurement, told: Told
 ) -> tuple[dict[str, Any], Callable[[Path], None]]:
-    settings = opened.settings
+    settings, model = opened.settings, asked.model
     folder = find_folder(model, settings.home) if model is not None else serving_folder(settings)
     if folder is None:
         raise NoModel(NO_MODEL)
     encoder = check_model(folder, settings.device)
-    report, points = measure(opened, encoder, invite_measured(opened, told), told)
+    population = invite_measured(opened, told)
+    report, points = measure(opened, encoder, population, told)
+    files = ReportFiles.named(asked.html, asked.markdown)
+    if files:
+        told("drawing the report", 0, 1, "")
+        lists = read_trial_lists(population)
+        page, vectors = as_lists_report(report, lists, points, encoder)
+        files.write(page, lists, vectors, media=read_protocol(population).media)
+        told("drawing the report", 1, 1, "")
     return report, points.export
 
 
@@ -73,4 +88,4 @@ def _of(opened: Installation, samples: Samples) -> dict[str, Any]:
         return evaluate_people(samples, store, opened.encoders)
 
 
-__all__ = ["ENROLLED", "ON", "PEOPLE", "POPULATION", "Measurement", "NoModel", "NothingToMeasure", "take"]
+__all__ = ["ENROLLED", "ON", "PEOPLE", "POPULATION", "PROTOCOL", "Measurement", "NoModel", "NothingToMeasure", "take"]

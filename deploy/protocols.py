@@ -12,15 +12,17 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deploy.settings import load_settings
+from deploy.report_files import ReportFiles
+from deploy.settings import Settings, load_settings
 from encoders.space import SpaceMismatch
 from search.generated_lists import keep_drawn, with_drawn
-from search.measurement import Model, NoModel
+from search.list_folder import refuse_outside
+from search.measurement import Measurement, Model, NoModel
 from search.protocol_report import Measured, check_seen, report_on
 from search.published_lists import read_trial_lists
 from search.sample_vectors import SampleVectors, read_sample_vectors
@@ -29,6 +31,7 @@ from search.trial_lists import TrialLists
 
 PROTOCOLS = "protocols"
 EVALUATIONS = "evaluations.json"
+VECTORS = ".npz"
 
 Told = Callable[[str, int, int, str], None]
 
@@ -49,8 +52,8 @@ class Asked:
         allow_seen: measure also what was trained on people of the test.
         allow_missing: leave out trials of samples that are not there.
         export: a file for the vectors.
-        html: a file for the report as a page.
-        markdown: a file for it as Markdown.
+        files: for the report as a page and as text.
+        within: folders that nothing may lie outside of that is read, links followed; None: wherever it lies.
     """
 
     protocol: Path
@@ -64,29 +67,59 @@ class Asked:
     allow_seen: bool = False
     allow_missing: bool = False
     export: Path | None = None
-    html: Path | None = None
-    markdown: Path | None = None
+    files: ReportFiles = field(default_factory=ReportFiles)
+    within: tuple[str, ...] | None = None
+
+    @classmethod
+    def of(cls, measurement: Measurement) -> Asked:
+        """The same as a job asks it. Raises ValueError where that is not about a protocol."""
+        lists = measurement.lists
+        if lists is None:
+            raise ValueError(f"a measurement on {measurement.on} has no lists")
+        return cls(
+            Path(lists.folder), _path(lists.media), _path(lists.embeddings), measurement.model, lists.compare,
+            Similarity(lists.similarity), lists.through_index, lists.intervals, lists.allow_seen, lists.allow_missing,
+            _path(measurement.export), ReportFiles.named(measurement.html, measurement.markdown), lists.within,
+        )  # fmt: skip
+
+    def refuse_outside(self) -> None:
+        """Raise ProtocolError if something is to be read that lies outside of where it may."""
+        other = Path(self.compare) if self.compare is not None and self.compare.endswith(VECTORS) else None
+        for path in (self.protocol, self.media, self.embeddings, other):
+            if path is not None:
+                refuse_outside(path, self.within)
 
 
-def measure_protocol(asked: Asked, told: Told = lambda *_: None) -> dict[str, Any]:
+def _path(name: str | None) -> Path | None:
+    return None if name is None else Path(name)
+
+
+def measure_protocol(asked: Asked, told: Told = lambda *_: None, settings: Settings | None = None) -> dict[str, Any]:
     """Measure, and give the report.
+
+    Args:
+        asked: what, and how.
+        told: hears of each stage and how much of it is done.
+        settings: of the installation; by default as the environment says.
 
     Raises:
         NoModel: media are given and no model. ProtocolError, PointsError, SeenInTraining, NothingToMeasure,
         SpaceMismatch, EncoderError, StoreError, OSError: see there.
     """
     told("reading the lists", 0, 1, "")
-    lists = with_drawn(read_trial_lists(asked.protocol))
-    home = load_settings().home
-    measured = _measured(asked, lists, asked.model, told)
+    asked.refuse_outside()
+    lists = with_drawn(read_trial_lists(asked.protocol, asked.within))
+    settings = settings or load_settings()
+    home = settings.home
+    measured = _measured(asked, lists, settings, told)
     other = None
     if asked.compare is not None:
-        other = _compared(asked, lists, asked.compare, told)
+        other = _compared(asked, lists, asked.compare, settings, told)
     told("scoring", 0, 1, "")
     report = report_on(lists, measured, other=other, intervals=asked.intervals, allow_seen=asked.allow_seen)
     if asked.through_index:
         told("asking the index", 0, 1, "")
-        _through_index(lists, measured.vectors, report)
+        _through_index(lists, measured.vectors, settings, report)
     place = keep_drawn(lists, home / PROTOCOLS)
     report["protocol"]["drawn_in"] = str(place.relative_to(home)) if place else None
     report["test_evaluations"] = _counted(home / PROTOCOLS, lists, measured)
@@ -95,47 +128,30 @@ def measure_protocol(asked: Asked, told: Told = lambda *_: None) -> dict[str, An
 
         export_vectors(asked.export, measured.vectors, lists)
     told("scoring", 1, 1, "")
-    if asked.html is not None or asked.markdown is not None:
+    if asked.files:
         told("drawing the report", 0, 1, "")
-        _write_pages(asked, lists, report, measured.vectors, other.vectors if other else None)
+        before = other.vectors if other else None
+        asked.files.write(report, lists, measured.vectors, before=before, media=asked.media)
         told("drawing the report", 1, 1, "")
     return report
 
 
-def _write_pages(
-    asked: Asked, lists: TrialLists, report: dict[str, Any], vectors: SampleVectors, other: SampleVectors | None
-) -> None:
-    from search.report_page import as_html, as_markdown, nothing_to_see
-    from search.report_pictures import examples, pictures
-
-    if asked.markdown is not None:
-        asked.markdown.write_text(as_markdown(report), encoding="utf-8")
-    if asked.html is not None:
-        drawn, searches = pictures(report, lists, vectors, other), examples(lists, vectors)
-        seen: Callable[[str], bytes | None] = nothing_to_see
-        if asked.media is not None:
-            from search.thumbnails import thumbnails
-
-            seen = thumbnails(lists, asked.media)
-        asked.html.write_text(as_html(report, drawn, searches, seen), encoding="utf-8")
-
-
-def _measured(asked: Asked, lists: TrialLists, model: str | None, told: Told) -> Measured:
+def _measured(asked: Asked, lists: TrialLists, settings: Settings, told: Told) -> Measured:
     if asked.embeddings is None:
-        return _encoded(asked, lists, model, told)
+        return _encoded(asked, lists, asked.model, settings, told)
     vectors = read_sample_vectors(asked.embeddings, lists, asked.similarity, allow_missing=asked.allow_missing)
-    if model is None:
+    if asked.model is None:
         return Measured(vectors)
-    stated = _stated(model)
+    stated = _stated(asked.model, settings)
     _require_space(asked.embeddings, vectors, stated)
     return Measured(vectors, stated)
 
 
-def _compared(asked: Asked, lists: TrialLists, other: str, told: Told) -> Measured:
-    if Path(other).suffix == ".npz":
+def _compared(asked: Asked, lists: TrialLists, other: str, settings: Settings, told: Told) -> Measured:
+    if other.endswith(VECTORS):
         vectors = read_sample_vectors(Path(other), lists, asked.similarity, allow_missing=asked.allow_missing)
         return Measured(vectors)
-    return _encoded(asked, lists, other, told)
+    return _encoded(asked, lists, other, settings, told)
 
 
 @dataclass(frozen=True)
@@ -148,11 +164,11 @@ class _Stated:
     identities: frozenset[str]
 
 
-def _stated(model: str) -> Model:
+def _stated(model: str, settings: Settings) -> Model:
     from deploy.models import find_folder
     from encoders.folder import read_description, read_identities
 
-    folder = find_folder(model, load_settings().home)
+    folder = find_folder(model, settings.home)
     description = read_description(folder)
     identities = read_identities(folder, description)
     return _Stated(description.make_space(), description.domain, description.trained_on, identities)
@@ -168,12 +184,11 @@ def _require_space(path: Path, vectors: SampleVectors, model: Model) -> None:
         )
 
 
-def _encoded(asked: Asked, lists: TrialLists, model: str | None, told: Told) -> Measured:
+def _encoded(asked: Asked, lists: TrialLists, model: str | None, settings: Settings, told: Told) -> Measured:
     from deploy.models import check_model, find_folder, serving_folder
     from deploy.training import sample_readers
     from search.protocol_media import embed_lists, find_files
 
-    settings = load_settings()
     folder = find_folder(model, settings.home) if model is not None else serving_folder(settings)
     if folder is None:
         raise NoModel("no shared-space encoder serves: name one with --model, or give vectors with --embeddings")
@@ -183,7 +198,7 @@ def _encoded(asked: Asked, lists: TrialLists, model: str | None, told: Told) -> 
     check_seen(
         lists, Measured(SampleVectors.nothing(lists, encoder.space.dimension), encoder), allowed=asked.allow_seen
     )
-    files = find_files(lists, asked.media, allow_missing=asked.allow_missing)
+    files = find_files(lists, asked.media, allow_missing=asked.allow_missing, within=asked.within)
 
     def seen(done: int, total: int, unusable: int) -> None:
         told(f"encoding by {folder.name}", done, total, f"{unusable} unusable" if unusable else "")
@@ -192,12 +207,12 @@ def _encoded(asked: Asked, lists: TrialLists, model: str | None, told: Told) -> 
     return Measured(vectors, encoder, unusable)
 
 
-def _through_index(lists: TrialLists, vectors: SampleVectors, report: dict[str, Any]) -> None:
-    from deploy.wiring import installation
+def _through_index(lists: TrialLists, vectors: SampleVectors, settings: Settings, report: dict[str, Any]) -> None:
+    from deploy.wiring import Installation
     from search.through_index import through_index
 
-    sides = vectors.sides(lists.usable(vectors.present))
-    with installation() as opened, opened.scratch_store() as store:
+    sides, opened = vectors.sides(lists.usable(vectors.present)), Installation(settings)
+    with closing(opened), opened.scratch_store() as store:
         for way, figures in through_index(sides, store, space_digest=vectors.space_digest).items():
             report["retrieval"][way] |= figures
         report["index"] = type(store).__name__

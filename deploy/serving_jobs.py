@@ -187,5 +187,5 @@ def _runner(opened: Installation, book: Book, reader: ConfinedReader, ending: Ca
             opened.archive.flush()  # often would be slow, and it is safe without
 
     ways = replace(ways_of(opened, archive), plan=_in_one_piece, extract=lambda: reader.extract)
-    work = ingest_work(ways) | {EVALUATE: evaluating(lambda: opened)}
+    work = ingest_work(ways) | {EVALUATE: evaluating(lambda: opened, lists_apart=True)}
     return Runner(book, work, (*OUTAGES, SandboxError), on_idle=rest, stopping=ending)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -15,10 +14,12 @@ from typing import Any
 
 from deploy import reading
 from deploy.measuring import NoModel, take
+from deploy.measuring_apart import Expected, MeasuringFailed, kind_of, take_apart
 from deploy.settings import Settings, load_settings
 from deploy.wiring import OUTAGE_SECONDS, WORKER_PATIENCE_SECONDS, Installation, Outage
 from encoders.devices import count_devices, device_of
 from encoders.encoder import EncoderError
+from encoders.space import SpaceMismatch
 from ingest.book import Book
 from ingest.flow import Intake, Ways, ingest_work
 from ingest.ledger import Ledger, RecordsError, open_database
@@ -32,7 +33,7 @@ from search.answers import EnrolAnswer, Refusal
 from search.archive import Archive
 from search.evaluation import NothingToMeasure
 from search.intake import Recogniser
-from search.measurement import EVALUATE, Measurement
+from search.measurement import EVALUATE, PROTOCOL, Measurement
 from search.people import UnknownPerson
 from search.points import PointsError, SeenInTraining
 from search.protocols import ProtocolError
@@ -44,7 +45,9 @@ ENROL = "enrol"
 """The kind of jobs that enrol, and of their only task."""
 SOMEBODY_WAITS = 1000
 """Priority of what somebody waits for."""
-FINAL_OF_EVALUATION = (EncoderError, NothingToMeasure, NoModel, PointsError, ProtocolError, SeenInTraining)
+FINAL_OF_EVALUATION = (
+    EncoderError, NothingToMeasure, NoModel, PointsError, ProtocolError, SeenInTraining, SpaceMismatch,
+)  # fmt: skip
 FINAL_OF_ENROLMENT = (EncoderError, UnknownPerson, ValueError)
 HANGS = 70
 """Exit code of a child whose task showed no progress."""
@@ -174,19 +177,27 @@ def _answering(work: Callable[[Held], dict[str, Any]], final: tuple[type[Excepti
         try:
             return Outcome(result=work(held))
         except final as error:
-            kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__).lower()
+            kind = error.kind if isinstance(error, MeasuringFailed) else kind_of(error)
             return Outcome(TaskState.FAILED, reason=str(error), result={"error": {"type": kind}})
 
     return answer
 
 
-def evaluating(opened: Callable[[], Installation]) -> Work:
-    """What to do with a measurement, in an installation that is asked for when it is needed."""
+def evaluating(opened: Callable[[], Installation], *, lists_apart: bool = False) -> Work:
+    """What to do with a measurement, in an installation that is asked for when it is needed.
+
+    Args:
+        opened: gives the installation.
+        lists_apart: whether published lists are measured on in a process of their own.
+    """
 
     def measure(held: Held) -> dict[str, Any]:
-        return take(opened(), Measurement.from_json(held.claim.arguments), lambda *_: held.check())
+        asked = Measurement.from_json(held.claim.arguments)
+        if lists_apart and asked.on == PROTOCOL:
+            return take_apart(asked, opened().settings, Expected(FINAL_OF_EVALUATION, OUTAGES), held.check)
+        return take(opened(), asked, lambda *_: held.check())
 
-    return _answering(measure, FINAL_OF_EVALUATION)
+    return _answering(measure, (*FINAL_OF_EVALUATION, MeasuringFailed))
 
 
 def _enrol(archive: Archive, held: Held) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -56,6 +56,30 @@ class JobCalls:
         asked = {"paths": [str(path) for path in paths], "archive": archive, "priority": priority}
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
         return read(JobPage, self._transport.send("POST", "/v1/ingests", json=asked, headers=headers).json())
+
+    def evaluate(
+        self,
+        on: Literal["population", "enrolled", "protocol"],
+        model: str | None = None,
+        lists: Mapping[str, Any] | None = None,
+        priority: int = 0,
+        idempotency_key: str | None = None,
+    ) -> JobPage:
+        """Have the encoders measured: the job's ``result`` becomes the report.
+
+        Args:
+            on: whom to measure on.
+            model: with ``population`` or ``protocol`` the name of an encoder folder there, or the one that serves.
+            lists: with ``protocol``: ``folder``, and ``media`` or ``embeddings``, all within its
+                ``VISAVOX_MEDIA_ROOTS``; perhaps ``compare``, ``similarity``, ``through``, ``intervals``,
+                ``allow_seen`` and ``allow_missing``.
+            priority: -100 to 100, higher comes first.
+            idempotency_key: as of :meth:`ingest`.
+        """
+        told = None if lists is None else {name: _plain(value) for name, value in lists.items()}
+        asked = {"on": on, "model": model, "lists": told, "priority": priority}
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        return read(JobPage, self._transport.send("POST", "/v1/evaluations", json=asked, headers=headers).json())
 
     def jobs(self, limit: int = 20, *, unfinished: bool = False) -> list[JobPage]:
         """The jobs asked for last, the newest first, 100 at most; long questions are not among them."""
@@ -122,6 +146,10 @@ class JobCalls:
 
     def _change(self, identity: str, what: str) -> JobPage:
         return read(JobPage, self._transport.send("POST", f"{_address(identity)}/{what}").json())
+
+
+def _plain(value: object) -> object:
+    return str(value) if isinstance(value, Path) else value
 
 
 def _address(identity: str) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from itertools import repeat
 from pathlib import Path
 
+from ingest.walk import OUTSIDE, lies_within
+
 
 class ProtocolError(ValueError):
     """A protocol folder cannot be used; the message names the file, the line and what is wrong.
@@ -24,15 +26,23 @@ class ProtocolError(ValueError):
         self.line = line
 
 
+def refuse_outside(path: Path, within: Sequence[str] | None) -> None:
+    """Raise ProtocolError if a path lies in none of some folders, links followed; None: it may lie anywhere."""
+    if within is not None and not lies_within(path, within):
+        raise ProtocolError(path, OUTSIDE)
+
+
 class ListFolder:
     """A folder of lists; remembers the bytes of what was read.
 
     Args:
         folder: where the lists are.
+        within: folders that no list may lie outside of, links followed; None: wherever it lies.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, within: Sequence[str] | None = None) -> None:
         self.folder = folder
+        self._within = within
         self._hashes: list[str] = []
 
     @property
@@ -49,6 +59,7 @@ class ListFolder:
 
     def text(self, path: Path) -> str:
         """A list's content. Raises ProtocolError where it cannot be read."""
+        refuse_outside(path, self._within)
         try:
             content = path.read_bytes()
             text = content.decode("utf-8-sig")

@@ -8,11 +8,13 @@ from typing import Any, Protocol
 
 from encoders.space import Space
 from ingest.tasks import NewJob, NewTask, Queue
+from search.scores import Similarity
 
 EVALUATE = "evaluate"
 """The kind of jobs that measure, and of their only task."""
-POPULATION, PEOPLE, ENROLLED = "population", "people", "enrolled"
-ON = (POPULATION, PEOPLE, ENROLLED)
+POPULATION, PEOPLE, ENROLLED, PROTOCOL = "population", "people", "enrolled", "protocol"
+ON = (POPULATION, PEOPLE, ENROLLED, PROTOCOL)
+SIMILARITIES = tuple(map(str, Similarity))
 
 
 BOOTSTRAP_DRAWS = 1000
@@ -66,38 +68,96 @@ class Model(Protocol):
 
 
 @dataclass(frozen=True)
+class OnLists:
+    """How published lists are measured on. Paths are as whoever measures sees them.
+
+    Args:
+        folder: of the lists.
+        media: folder of the files that they name; None: the vectors come from a file.
+        embeddings: that file, ``.npz``.
+        compare: another such file, or with media another encoder folder.
+        similarity: ``cosine``, ``euclidean`` or ``correlation``.
+        through_index: whether the index is asked too.
+        intervals: whether people are resampled.
+        allow_seen: measure also what was trained on people of the test.
+        allow_missing: leave out trials of samples that are not there.
+        within: folders that nothing may lie outside of that is read, links followed; None: wherever it lies.
+    """
+
+    folder: str
+    media: str | None = None
+    embeddings: str | None = None
+    compare: str | None = None
+    similarity: str = "cosine"
+    through_index: bool = False
+    intervals: bool = True
+    allow_seen: bool = False
+    allow_missing: bool = False
+    within: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.media is None) == (self.embeddings is None):
+            raise ValueError("a protocol needs either media (files to encode) or embeddings (vectors in an npz file)")
+        if self.similarity not in SIMILARITIES:
+            raise ValueError(f"a similarity is {', '.join(SIMILARITIES)}, not {self.similarity!r}")
+        if self.through_index and self.similarity != "cosine":
+            raise ValueError(f"an index asks for cosines: it does not go with the similarity {self.similarity}")
+        if self.compare is not None and self.embeddings is not None and not self.compare.endswith(".npz"):
+            raise ValueError(f"embeddings are compared with another npz file, not with {self.compare!r}")
+
+
+@dataclass(frozen=True)
 class Measurement:
     """What is to be measured.
 
     Args:
         on: ``population`` (the shared space on invented people), ``people`` (the identity encoders on a folder that
-            holds one folder per person) or ``enrolled`` (the live collection's own people).
+            holds one folder per person), ``enrolled`` (the live collection's own people) or ``protocol`` (the shared
+            space on published lists).
         folder: of the people.
         model: an encoder folder, or its name in the home; None: the one that serves.
         export: a file for what was scored, ``.npz``.
+        lists: of the protocol.
+        html: with the population or a protocol, a file for the report as a page.
+        markdown: likewise, as text.
     """
 
     on: str
     folder: str | None = None
     model: str | None = None
     export: str | None = None
+    lists: OnLists | None = None
+    html: str | None = None
+    markdown: str | None = None
 
     def __post_init__(self) -> None:
         if self.on not in ON:
             raise ValueError(f"a measurement is on one of {', '.join(ON)}, not {self.on!r}")
         if (self.on == PEOPLE) != (self.folder is not None):
             raise ValueError("a folder goes with people, and people need one")
-        if self.model is not None and self.on != POPULATION:
-            raise ValueError("a model goes with the population; the others measure what serves")
+        if (self.on == PROTOCOL) != (self.lists is not None):
+            raise ValueError("lists go with a protocol, and a protocol needs its lists")
+        if self.model is not None and self.on not in (POPULATION, PROTOCOL):
+            raise ValueError("a model goes with the population or a protocol; the others measure what serves")
+        if (self.html or self.markdown) and self.on not in (POPULATION, PROTOCOL):
+            raise ValueError("a page and a text are written of the population or a protocol")
 
     def to_json(self) -> dict[str, Any]:
         """This measurement as plain JSON values."""
-        return asdict(self)
+        told = asdict(self)
+        if self.lists is not None and self.lists.within is not None:
+            told["lists"]["within"] = list(self.lists.within)
+        return told
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Measurement:
         """Read back what ``to_json`` gave."""
-        return cls(**{name: document.get(name) for name in ("on", "folder", "model", "export")})  # type: ignore[arg-type]
+        lists = document.get("lists")
+        if lists is not None:
+            within = lists.get("within")
+            lists = OnLists(**{**lists, "within": None if within is None else tuple(within)})
+        names = ("folder", "model", "export", "html", "markdown")
+        return cls(document["on"], **{name: document.get(name) for name in names}, lists=lists)
 
 
 def evaluation_job(asked: Measurement, priority: int = 0) -> NewJob:

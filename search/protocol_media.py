@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encoders.space import Modality
-from search.list_folder import ProtocolError
+from search.list_folder import ProtocolError, refuse_outside
 from search.measurement import Unusable
 from search.points import CrossModalEncoder, Readers, embed_files
 from search.sample_vectors import SampleVectors
@@ -28,16 +28,19 @@ VALIDATION_SAMPLES = 20
 Files = Mapping[Modality, Mapping[str, Path]]
 
 
-def find_files(lists: TrialLists, media: Path, *, allow_missing: bool = False) -> Files:
+def find_files(
+    lists: TrialLists, media: Path, *, allow_missing: bool = False, within: Sequence[str] | None = None
+) -> Files:
     """Where each sample lies, by canonical path; also some of validation people, if they are there.
 
     Args:
         lists: which samples are needed.
         media: holds ``idXXXXX/…`` and ``Name/1.6/…``, or the folders in which VoxCeleb1 is unpacked.
         allow_missing: leave out what is not there.
+        within: folders that no file may lie outside of, links followed; None: wherever it lies.
 
     Raises:
-        ProtocolError: there is no such folder, or a sample is not there.
+        ProtocolError: there is no such folder, or a sample is not there or lies outside.
     """
     if not media.is_dir():
         raise ProtocolError(media, "there is no such folder of media")
@@ -53,6 +56,8 @@ def find_files(lists: TrialLists, media: Path, *, allow_missing: bool = False) -
                 found[modality][name] = place
         for name, place in _of_validation(lists, roots, modality):
             found[modality].setdefault(name, place)
+        for place in found[modality].values() if within is not None else ():
+            refuse_outside(place, within)
     if missing and not allow_missing:
         total = sum(len(lists.catalogues[modality].paths) for modality in Modality)
         raise ProtocolError(

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.space import Modality
-from search.list_folder import ListFolder, ProtocolError, cells, even_cells
+from search.list_folder import ListFolder, ProtocolError, cells, even_cells, refuse_outside
 from search.protocols import CRITERIA, META, META_HEADER, RETRIEVAL, SPLITS, TRIALS_HEADER
 from search.trial_lists import (
     SEEN,
@@ -45,8 +45,12 @@ VOXCELEB = "VoxCeleb1"
 Person = tuple[str, str, str, str, str]
 
 
-def read_trial_lists(folder: Path) -> TrialLists:
+def read_trial_lists(folder: Path, within: Sequence[str] | None = None) -> TrialLists:
     """Read and check the lists of a protocol folder, of whichever of the known kinds.
+
+    Args:
+        folder: of the lists.
+        within: folders that no list may lie outside of, links followed; None: wherever it lies.
 
     Raises:
         ProtocolError: a list is missing, a line of one cannot be meant, or two splits are mixed.
@@ -59,14 +63,14 @@ def read_trial_lists(folder: Path) -> TrialLists:
         raise ProtocolError(
             folder, f"holds {is_p[0]} and {is_d[0]}, the lists of two splits: a protocol is of one, take them apart"
         )
-    return (_DLists(folder) if is_d else _PLists(folder)).read()
+    return (_DLists if is_d else _PLists)(folder, within).read()
 
 
 class _Lists(ListFolder):
     """What the kinds have in common."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+    def __init__(self, folder: Path, within: Sequence[str] | None = None) -> None:
+        super().__init__(folder, within)
         self._registers: dict[Modality, Register] = {}
         self._people = People((), (), *(np.array([], dtype=str),) * 3)
 
@@ -161,6 +165,7 @@ class _PLists(_Lists):
         return (self.folder / META[1]).is_file()
 
     def _about(self) -> dict[str, str]:
+        refuse_outside(self.folder / "protocol.json", self._within)
         try:
             document = json.loads((self.folder / "protocol.json").read_text(encoding="utf-8"))
             return {name: str(document[name]) for name in ("name", "domain") if name in document}

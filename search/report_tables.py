@@ -13,6 +13,7 @@ GROUPS = {
     "GN": "GN, of one sex and nationality", "GNA": "GNA, of one sex, nationality and age group",
 }  # fmt: skip
 ORACLES = {"gender": "knows the sex", "gender_nationality": "knows sex and nationality"}
+CEILING = "ceiling"
 LEGEND = (
     ("mAP", "are the right ones at the top? 1 when all of them come first; comparable within one gallery only"),
     ("recall@k", "share of searches with a right one among the first k"),
@@ -20,6 +21,7 @@ LEGEND = (
     ("AUC", "how often a pair of one person scores higher than a pair of two; guessing gives 50 %"),
     ("EER", "share of wrong answers where both kinds of error are equally frequent; lower is better"),
     ("1:N", "how often the right one is picked out of N"),
+    (CEILING, "the best that any model can reach, where it is known how these people were made"),
     ("interval", "where the figure may lie for other people of this kind: 95 %, from resampled people"),
 )
 _RETRIEVAL = (
@@ -96,9 +98,11 @@ def _interval(bounds: Sequence[float] | None) -> str:
 def _retrieval(report: Mapping[str, Any]) -> Iterator[Table]:
     for way, figures in report["retrieval"].items():
         others = [report["oracles"][name]["retrieval"][way] for name in ORACLES]
+        ceiling = {"map": percent(figures["ceiling"])} if figures.get("ceiling") is not None else {}
         rows = tuple(
             (words, percent(figures[name]), _interval(figures[bounds]) if bounds else "",
-             percent(figures[chance]) if chance else "", *(percent(one[name]) for one in others))
+             percent(figures[chance]) if chance else "", *(percent(one[name]) for one in others),
+             *([ceiling.get(name, "")] if ceiling else []))
             for name, words, bounds, chance in _RETRIEVAL
         )  # fmt: skip
         note = ""
@@ -109,22 +113,26 @@ def _retrieval(report: Mapping[str, Any]) -> Iterator[Table]:
                 "what exact search finds."
             )
         title = f"Retrieval, {WAYS[way]}: {figures['probes']} searches in {figures['gallery']} samples"
-        yield Table(title, ("%", "model", "interval", "chance", *ORACLES.values()), rows, note)
+        head = ("%", "model", "interval", "chance", *ORACLES.values(), *([CEILING] if ceiling else []))
+        yield Table(title, head, rows, note)
 
 
 def _verification(report: Mapping[str, Any]) -> Iterator[Table]:
     for split, words in SPLITS.items():
         groups = report["verification"].get(split, {})
+        ceiling = any(own.get("ceiling_auc") is not None for own in groups.values())
         rows = []
         for group in groups:
             own = groups[group]
             others = [report["oracles"][name]["verification"][split][group] for name in ORACLES]
             rows.append(
                 (GROUPS.get(group, group), percent(own["auc"]), _interval(own["ci95"]), percent(own["eer"]),
-                 *(percent(one["auc"]) for one in others), f"{own['pairs']:,}")
+                 *(percent(one["auc"]) for one in others),
+                 *([percent(own.get("ceiling_auc"))] if ceiling else []), f"{own['pairs']:,}")
             )  # fmt: skip
         if rows:
-            head = ("%", "AUC", "interval", "EER", *(f"AUC, {name}" for name in ORACLES.values()), "pairs")
+            names = [*ORACLES.values(), *([CEILING] if ceiling else [])]
+            head = ("%", "AUC", "interval", "EER", *(f"AUC, {name}" for name in names), "pairs")
             yield Table(f"Verification, {words}", head, tuple(rows), "Chance is 50 % for AUC and EER.")
 
 
@@ -152,6 +160,9 @@ def _matching_1_to_n(report: Mapping[str, Any]) -> Iterator[Table]:
         ]
         if rows:
             rows.append(("chance", *(percent(1 / number) for number in numbers)))
+            best = {number: groups.get("U", {}).get(str(number), {}).get("ceiling") for number in numbers}
+            if any(value is not None for value in best.values()):
+                rows.append((f"{CEILING}, U", *(percent(best[number]) for number in numbers)))
             yield Table(f"Matching 1:N, {WAYS[way]}", ("%", *(f"1:{number}" for number in numbers)), tuple(rows))
 
 

@@ -155,7 +155,7 @@ class _Group:
 
 
 def _shared_people(people: Sequence[NDArray[np.integer]], scaled: Line, second: Line) -> Iterator[_Group]:
-    for person in np.intersect1d(*people):
+    for person in np.intersect1d(people[0], people[1]):
         spans = [slice(*(int(np.searchsorted(one, person, end)) for end in ("left", "right"))) for one in people]
         scores = np.rint(scaled[spans[0]] @ second[spans[1]].T).astype(np.int32)
         asked = [_rising(lines) for lines in (scores, scores.T)]
@@ -270,7 +270,7 @@ def _last_tied(scores: Whole) -> NDArray[np.intp]:
     return np.minimum.accumulate(ends[:, ::-1], axis=1)[:, ::-1]
 
 
-def _without(same: NDArray[np.bool_], upto: NDArray[np.intp], reached: NDArray[np.int64]) -> Line:
+def _without(same: NDArray[np.bool_], upto: NDArray[np.intp], reached: NDArray[np.integer]) -> Line:
     """Average precision without the right answers of the probe's own video; NaN where no other is left."""
     out = np.take_along_axis(np.cumsum(same, axis=1), upto, axis=1)
     gained = np.where(same, 0.0, (upto + 1 - out) / np.maximum(reached - out, 1))

@@ -61,9 +61,12 @@ def evaluate(
         bool, typer.Option("--allow-missing", help="With --protocol: leave out trials whose samples are not there.")
     ] = False,
     html: Annotated[
-        Path | None, typer.Option(help="With --protocol: write the report with its pictures to this page.")
+        Path | None,
+        typer.Option(help="With --population or --protocol: write the report with its pictures to this page."),
     ] = None,
-    markdown: Annotated[Path | None, typer.Option(help="With --protocol: write the report to this text.")] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(help="With --population or --protocol: write the report to this text.")
+    ] = None,
     export: Annotated[Path | None, typer.Option(help="Write what was scored to this .npz file.")] = None,
     json: Json = False,
 ) -> None:
@@ -82,8 +85,10 @@ def evaluate(
         raise UsageError(
             "--media, --embeddings, --compare, --through, --allow-seen and --allow-missing go with --protocol"
         )
-    if protocol is None and (similarity != "cosine" or not intervals or html or markdown):
-        raise UsageError("--similarity, --no-intervals, --html and --markdown go with --protocol")
+    if protocol is None and (similarity != "cosine" or not intervals):
+        raise UsageError("--similarity and --no-intervals go with --protocol")
+    if (html or markdown) and not (population or protocol):
+        raise UsageError("--html and --markdown go with --population or --protocol")
     if export is not None and (export.suffix != ".npz" or export.is_dir()):
         raise UsageError(f"--export names a file that ends in .npz, not {export}")
     if people is not None and not people.is_dir():
@@ -97,11 +102,12 @@ def evaluate(
     if protocol is not None:
         _must_fit(media, embeddings, compare, similarity, through)
         from deploy.protocols import Asked
+        from deploy.report_files import ReportFiles
         from search.scores import Similarity
 
         asked_of_lists = Asked(
             protocol, media, embeddings, model, compare, Similarity(similarity), through is not None, intervals,
-            allow_seen, allow_missing, export.absolute() if export is not None else None, html, markdown,
+            allow_seen, allow_missing, export.absolute() if export is not None else None, ReportFiles(html, markdown),
         )  # fmt: skip
         _on_protocol(asked_of_lists, json)
         return
@@ -112,13 +118,18 @@ def evaluate(
 
         folder = str(people.absolute()) if people is not None else None
         asked = Measurement(
-            POPULATION if population else PEOPLE if folder else ENROLLED, folder, model,
-            str(export.absolute()) if export is not None else None,
+            POPULATION if population else PEOPLE if folder else ENROLLED, folder, model, _whole(export),
+            html=_whole(html), markdown=_whole(markdown),
         )  # fmt: skip
         with installation() as opened:
             report = _by_workers(opened, asked) if opened.settings.broker_url else _here(opened, asked)
     unreadable = [one for one in report.get("unusable", ()) if not one.get("readable", True)]
     answer(report, json, lambda: console.print(as_table(report)), code=WITH_FAILURES if unreadable else DONE)
+
+
+def _whole(path: Path | None) -> str | None:
+    """A path as any process finds it."""
+    return None if path is None else str(path.absolute())
 
 
 def _must_fit(

@@ -1,4 +1,4 @@
-"""A small convolutional network for pictures of faces and of sounds alike, quick on a CPU: 128 features.
+"""A small convolutional network for pictures of faces and of sounds alike, quick on a CPU: 128 components.
 
 The single stream of S1 in small, for faces of 64 px and for 64 log-mel bands by 64 frames of 30 ms.
 """
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, normalize
 
 from encoders.backbones.backbone import Unusable, load_parameters, read_preparation
 from encoders.backbones.serving import quick_type, served
@@ -63,13 +63,13 @@ class SmallPictureNetwork(torch.nn.Module):
         self.linear = torch.nn.Linear(WIDTHS[-1] * ROWS * COLUMNS, FEATURES)
 
     def features(self, pictures: Tensor) -> Tensor:
-        """(n, 3, height, width) float32 -> (n, 128)."""
+        """(n, 3, height, width) float32 -> (n, 128), before they get unit length."""
         # colours side by side in memory: a CPU's convolutions are a fifth faster so
         hidden = self.layers(pictures.contiguous(memory_format=torch.channels_last)).float()
         return cast(Tensor, self.linear(adaptive_avg_pool2d(hidden, (ROWS, COLUMNS)).flatten(1)))
 
     def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Features of faces or of sounds, before the head.
+        """Vectors of faces or of sounds, before the head.
 
         Args:
             inputs: (n, 3, height, width) float32 of ``small_face.chips_to_input``, or (n, frames, bands) float32 of
@@ -77,9 +77,9 @@ class SmallPictureNetwork(torch.nn.Module):
             lengths: of sounds, (n,) int64 frames that count; None when all do.
 
         Returns:
-            (n, 128) float32.
+            (n, 128) float32 of unit length.
         """
-        return picture_features(self.features, inputs, lengths)
+        return normalize(picture_features(self.features, inputs, lengths), dim=1)
 
 
 class SmallPicture:
@@ -108,7 +108,7 @@ class SmallPicture:
         return prepare_chip(sample, self.preparation)
 
     def embed(self, prepared: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Chips (side, side, 3) to (samples, 128) float32 features, not of unit length."""
+        """Chips (side, side, 3) to (samples, 128) float32 of unit length."""
         rows = [np.zeros((0, FEATURES), dtype=np.float32)]
         for first in range(0, len(prepared), AT_ONCE):
             chips = torch.from_numpy(np.stack(prepared[first : first + AT_ONCE])).to(self._device)

@@ -12,7 +12,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.responses import Response as PlainResponse
 
 from search.access import Forbidden, Keys, Unauthenticated
-from search.api import evidence_routes, job_routes, people_routes, problems, routes
+from search.api import evaluation_routes, evidence_routes, job_routes, people_routes, problems, routes
 from search.api.gate import OPEN, KeyCheck
 from search.api.hosts import LOOPBACK, HostCheck
 from search.api.job_feeds import Feeds
@@ -68,8 +68,9 @@ def create_app(
     app.add_middleware(HostCheck, allowed=allowed_hosts)
     app.add_middleware(Draining, drain=operation.drain, refusal=_stopping)
     app.add_middleware(Observed, meters=operation.meters, failed=_failed)
-    for router in (routes.router, job_routes.router, evidence_routes.router, people_routes.router, operation_router):
-        app.include_router(router)
+    for part in (routes, job_routes, evaluation_routes, evidence_routes, people_routes):
+        app.include_router(part.router)
+    app.include_router(operation_router)
     problems.install(app)
     if keys is not None:
         _describe_keys(app)

@@ -70,7 +70,8 @@ EVALUATION = JobPage(
     started=None, finished=None, files=0,
     counts={"waiting": 0, "running": 0, "done": 0, "unchanged": 0, "failed": 0, "cancelled": 0},
     seconds_of_media=0.0, rate=0.0, real_time=0.0,
-    asked={"on": "enrolled", "folder": None, "model": None, "export": None},
+    asked={"on": "enrolled", "folder": None, "model": None, "export": None, "lists": None, "html": None,
+           "markdown": None},
 )  # fmt: skip
 FORGET = ForgetAnswer("Ada Lovelace", 16, 16, 16)
 QUEUED: JobState = "queued"

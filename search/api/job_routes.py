@@ -11,10 +11,9 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 
 from ingest.flow import INGEST, first_step, walking_job
@@ -32,15 +31,15 @@ from search.api.people_routes import ONCE_PROBLEMS
 from search.api.problems import CrossSite, JobUnfinished, JobUnrepeatable, PathRefused, answered, documented
 from search.api.services import Desk, Overloaded
 from search.idempotency import Claim
-from search.measurement import Measurement, evaluation_job
 
 router = APIRouter(tags=["jobs"])
+NamedPath = Annotated[str, Field(min_length=1, max_length=4096)]
 
 MOST_PATHS = 1000
 MOST_JOBS = 100
 LARGEST_NUMBER = 2**53
 _BOOKED = re.compile("[0-9a-f]{32}")
-_LINKS = {name: {"identity": "$response.body#/job"} for name in ("job", "job_files", "cancel_job", "forget_job")}
+LINKS = {name: {"identity": "$response.body#/job"} for name in ("job", "job_files", "cancel_job", "forget_job")}
 
 AnyJob = Annotated[str, Path(description="As the 202 named it.", max_length=200, examples=[examples.JOB])]
 States = Annotated[
@@ -71,7 +70,7 @@ class JobAnswer:
 class Ingest(BaseModel):
     """What is to be read, and how urgent it is."""
 
-    paths: list[Annotated[str, Field(min_length=1, max_length=4096)]] = Field(
+    paths: list[NamedPath] = Field(
         min_length=1, max_length=MOST_PATHS, examples=[[examples.FOLDER]],
         description="Files and folders as the server and the workers see them, with their whole path.",
     )  # fmt: skip
@@ -126,7 +125,7 @@ async def _feeds_of(request: Request) -> Feeds:
                 seconds_of_media=0.0, rate=0.0, real_time=0.0, remaining=None, first_errors=[], result=None),
         202, "Taken: a job, at Location",
         {"Location": "The job.", "Retry-After": "Seconds.",
-         REPLAYED: "`true` where this was done before, and the answer is that of then."}, _LINKS,
+         REPLAYED: "`true` where this was done before, and the answer is that of then."}, LINKS,
     ),
 )  # fmt: skip
 async def ingest(desk: AtDesk, request: Request, body: Ingest, key: IdempotencyKey = None) -> Response:
@@ -141,7 +140,7 @@ async def ingest(desk: AtDesk, request: Request, body: Ingest, key: IdempotencyK
     work = desk.services.work
 
     def take() -> JobPage:
-        places = _inside(body.paths, work.roots)
+        places = inside(body.paths, work.roots)
         job = walking_job(places, body.archive, priority=body.priority, within=work.roots)
         return work.pages.page(work.hands.submit(job))
 
@@ -152,7 +151,7 @@ async def ingest(desk: AtDesk, request: Request, body: Ingest, key: IdempotencyK
     return await once(desk, request, digest_of({"body": body.model_dump_json()}), enter)
 
 
-def _inside(paths: Sequence[str], roots: Sequence[FilePath]) -> list[FilePath]:
+def inside(paths: Sequence[str], roots: Sequence[FilePath]) -> list[FilePath]:
     """The paths, if all of them lie in a root. Raises PathRefused; whether one exists is not told."""
     if not roots:
         raise PathRefused(
@@ -166,48 +165,6 @@ def _inside(paths: Sequence[str], roots: Sequence[FilePath]) -> list[FilePath]:
                 "there, or copy it into one"
             )
     return [FilePath(path) for path in paths]
-
-
-class Evaluation(BaseModel):
-    """What is to be measured, and which model."""
-
-    on: Literal["population", "enrolled"] = Field(
-        examples=["enrolled"],
-        description="`population`: the shared space on invented people nobody was trained on; `enrolled`: the encoders "
-        "on the people who are enrolled.",
-    )
-    model: str | None = Field(
-        default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,199}$", examples=["bi_quintuple-0123456789ab"],
-        description="With `population`: name of an encoder folder in the installation; the one that serves by default.",
-    )  # fmt: skip
-    priority: int = Field(default=0, ge=-100, le=100, examples=[0], description="Higher comes first.")
-
-
-@router.post(
-    "/v1/evaluations", summary="Measure how well the encoders do", operation_id="evaluate",
-    status_code=202, response_model=JobPage,
-    responses=documented(BrokerUnavailable, CrossSite, RecordsError, *ONCE_PROBLEMS, body=True)
-    | answered(
-        examples.EVALUATION, 202, "Taken: a job, at Location, whose result is the report",
-        {"Location": "The job.", "Retry-After": "Seconds.",
-         REPLAYED: "`true` where this was done before, and the answer is that of then."}, _LINKS,
-    ),
-)  # fmt: skip
-async def evaluate(desk: AtDesk, request: Request, body: Evaluation, key: IdempotencyKey = None) -> Response:
-    """The job that measures: its result is the report that ``visavox evaluate`` prints, kept until it is forgotten."""
-    del key  # documented and checked; read where it is needed
-    work = desk.services.work
-    try:
-        asked = Measurement(body.on, model=body.model)
-    except ValueError as error:
-        raise RequestValidationError([{"loc": ("body", "model"), "msg": str(error)}]) from error
-
-    async def enter(_claim: Claim | None) -> Done:
-        job = evaluation_job(asked, body.priority)
-        page = await desk.look(lambda: work.pages.page(work.hands.submit(job)))
-        return Done(page, 202, {"Location": f"/v1/jobs/{page.job}", "Retry-After": "5"})
-
-    return await once(desk, request, digest_of({"body": body.model_dump_json()}), enter)
 
 
 @router.get(

@@ -66,14 +66,16 @@ def test_verification_comes_most_of_the_way_to_the_ceiling_also_within_a_sex(tra
     assert share(told["same_sex"]["auc"], told["same_sex"]["ceiling_auc"]) >= 0.6
 
 
-def test_evaluating_the_published_folder_gives_the_same_report_and_exports_it(
+def test_evaluating_the_published_folder_gives_the_same_report_and_exports_and_draws_it(
     home: Path, trained: Mapping[str, Any]
 ) -> None:
-    export = home / "points.npz"
-    assert (
-        visavox(home, "evaluate", "--population", "--model", trained["encoder"], "--export", str(export))
-        == (trained["report"])
-    )
+    export, page, text = (home / name for name in ("points.npz", "report.html", "report.md"))
+    written = ("--export", str(export), "--html", str(page), "--markdown", str(text))
+    told = visavox(home, "evaluate", "--population", "--model", trained["encoder"], *written)
+    assert told == trained["report"]
+    assert page.read_text().count("<svg") > 6 and 'src="data:image/jpeg;base64,' in page.read_text()
+    ceiling = trained["report"]["retrieval"]["voice_to_face"]["ceiling"]
+    assert f"| {100 * ceiling:.2f} |" in text.read_text()
     points = read_points(export)
     assert points.space.digest == Encoder.load(Path(trained["encoder"])).space.digest
     assert sum(map(len, points.paths.values())) > 1900

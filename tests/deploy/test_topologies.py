@@ -142,6 +142,7 @@ def test_workers_enrol_into_every_space_and_measure_who_is_enrolled(
     assert measured["retrieval"]["face_to_face"]["people"] == 3
 
 
+@pytest.mark.long
 def test_a_server_with_workers_has_them_enrol(
     tmp_path: Path, redis_url: str, milvus_server: str, samples: Mapping[str, list[str]]
 ) -> None:

@@ -164,6 +164,7 @@ def test_two_workers_share_the_files_of_a_job(house: House) -> None:
     assert len({house.child(f"film{n}") for n in range(8)}) == 2
 
 
+@pytest.mark.long
 def test_a_worker_numbers_its_children_and_a_dead_ones_successor_takes_its_number_over(house: House) -> None:
     house.start(children=2)
     job = house.submit(a="sleep 300", b="sleep 300")

@@ -257,7 +257,40 @@ def test_an_evaluation_is_taken_as_a_job_of_its_own_kind(client: TestClient, hou
 
 @pytest.mark.parametrize(
     "body",
-    [{}, {"on": "people"}, {"on": "enrolled", "model": "some"}, {"on": "population", "model": "../x"}],
+    [
+        {},
+        {"on": "people"},
+        {"on": "enrolled", "model": "some"},
+        {"on": "population", "model": "../x"},
+        {"on": "protocol"},
+        {"on": "population", "lists": {"folder": "/m", "media": "/m"}},
+        {"on": "protocol", "lists": {"folder": "/m"}},
+        {"on": "protocol", "lists": {"folder": "/m", "embeddings": "/m/v.npz", "compare": "name"}},
+        {"on": "protocol", "lists": {"folder": "/m", "media": "/m", "compare": "../name"}},
+    ],
 )
-def test_an_evaluation_that_means_nothing_is_refused(client: TestClient, body: dict[str, str]) -> None:
+def test_an_evaluation_that_means_nothing_is_refused(client: TestClient, body: dict[str, Any]) -> None:
     assert kind(client.post("/v1/evaluations", json=body)) == "invalid-request"
+
+
+def test_an_evaluation_on_lists_within_the_roots_is_taken_and_says_where_it_may_read(
+    client: TestClient, house: House
+) -> None:
+    folder = media(house, "v.npz")
+    lists = {"folder": str(folder / "lists"), "embeddings": str(folder / "v.npz"), "intervals": False}
+    told = client.post("/v1/evaluations", json={"on": "protocol", "lists": lists}).json()
+    assert told["kind"] == "evaluate" and told["asked"]["lists"]["within"] == [str(folder)]
+    assert told["asked"]["lists"].items() >= lists.items() and not told["asked"]["lists"]["through_index"]
+
+
+@pytest.mark.parametrize("part", ["folder", "media", "embeddings", "compare"])
+def test_an_evaluation_that_would_read_outside_of_the_roots_is_refused(
+    client: TestClient, house: House, part: str
+) -> None:
+    folder = media(house)
+    (folder / "link").symlink_to(folder.parent)
+    paths = {"folder": folder / "lists", ("media" if part == "media" else "embeddings"): folder / "v.npz"}
+    for outside in ("/etc/hosts.npz", "v.npz", folder / "link" / "v.npz"):
+        lists = {name: str(path) for name, path in (paths | {part: outside}).items()}
+        assert kind(client.post("/v1/evaluations", json={"on": "protocol", "lists": lists})) == "path-refused"
+    assert client.get("/v1/jobs").json() == {"jobs": []}

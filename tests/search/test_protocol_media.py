@@ -65,6 +65,21 @@ def test_a_file_that_is_missing_is_named_unless_it_may_be(lists: TrialLists, med
         find_files(lists, media / "nowhere")
 
 
+def test_a_file_that_leads_out_of_where_may_be_read_is_refused(
+    lists: TrialLists, media: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    find_files(lists, media, within=[str(media)])
+    for name in (f"unzippedFaces/{lists.catalogues[FACE].paths[3]}", "vox1_dev_wav/wav/id10048/film/00000.wav"):
+        elsewhere = tmp_path_factory.mktemp("elsewhere") / "file"
+        (media / name).rename(elsewhere)
+        (media / name).symlink_to(elsewhere)
+        find_files(lists, media)
+        with pytest.raises(ProtocolError, match=f"{name}: lies outside of the folders that may be read"):
+            find_files(lists, media, within=[str(media)])
+        (media / name).unlink()
+        elsewhere.rename(media / name)
+
+
 def test_each_sample_has_its_own_vector_and_a_damaged_one_none(lists: TrialLists, media: Path, tmp_path: Path) -> None:
     files = find_files(lists, media)
     vectors, unusable = embed_lists(lists, files, Spelling(), READERS)

@@ -150,3 +150,13 @@ def test_a_folder_of_two_splits_is_refused(small: Path) -> None:
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ProtocolError, match="there is no such folder"):
         read_trial_lists(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", [SPLITS, META, PAIRS, VOICES])
+def test_a_list_that_leads_out_of_where_may_be_read_is_not_read(small: Path, tmp_path: Path, name: str) -> None:
+    read_trial_lists(small, within=[str(small)])
+    (small / name).rename(tmp_path / "elsewhere")
+    (small / name).symlink_to(tmp_path / "elsewhere")
+    read_trial_lists(small)
+    with pytest.raises(ProtocolError, match=f"{Path(name).name}: lies outside of the folders that may be read"):
+        read_trial_lists(small, within=[str(small)])

@@ -42,7 +42,7 @@ from typing import Any, Literal, Protocol, cast, get_args
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import cross_entropy
 
 from encoders.backbones.sound_pictures import mean_by_owner, sounds_to_pictures
 from encoders.heads import Layer, SharedSpaceHead
@@ -193,26 +193,33 @@ class Settings:
 
 POPULATION = Settings(
     stream=StreamSettings(
-        epochs=10,
-        steps_per_epoch=60,
-        people_per_batch=64,
-        samples_per_person=2,
-        learning_rate=2e-3,
+        epochs=8,
+        steps_per_epoch=80,
+        people_per_batch=128,
+        samples_per_person=1,
+        learning_rate=3e-3,
         final_learning_rate=1e-4,
+        warm_up=0.05,
+        weight_decay=0.05,
+        centre_weight=0.01,
         reduction="mean",
         augmentation=Augmentation(brightness=0.25, contrast=0.15, frames=64),
     ),
-    epochs=30,
-    learning_rate=1e-3,
-    final_learning_rate=1e-4,
-    embedding=128,
+    epochs=8,
+    steps_per_epoch=50,
+    learning_rate=1e-2,
+    final_learning_rate=1e-3,
+    orthogonal_weight=0.1,
     orthogonality="mean",
     face_backbone="small_picture",
     voice_backbone="small_picture_voice",
     face_preparation={},
     voice_preparation={},
 )
-"""For a small network that starts from nothing on invented people: means instead of sums, larger learning rates."""
+"""For a small network that starts from nothing on invented people, found on validation people. Means instead of sums
+and larger learning rates; smaller λ and α. With λ = 0.1 the centres hold back names (AUC 0.78 against 0.85 after 200
+steps). With α = 1 the orthogonal loss, which a single axis of two opposite groups satisfies, leaves little but sex
+(AUC 0.77, same-sex 0.53); alone (``cross_entropy=False``) it leaves nothing else."""
 
 
 class PictureNetwork(Protocol):
@@ -306,8 +313,6 @@ class StreamTask(Task):
         rows = cast(PictureNetwork, self.face).features(torch.cat([batch.faces, pictures]))
         faces, windows = rows[: len(batch.faces)], rows[len(batch.faces) :]
         vectors = torch.cat([faces, mean_by_owner(windows, owners, len(batch.voices))])
-        if getattr(self.given.face.preparation, "unit_length", False):
-            vectors = normalize(vectors, dim=1)
         people = torch.cat([batch.face_people, batch.voice_people])
         wanted = self.settings
         return stream_loss(self.classifier(vectors), vectors, people, wanted.centre_weight, wanted.reduction)

@@ -14,8 +14,8 @@ published methods:
   cannot tell apart;
 - *confidence*: pairs that were mined and not given count by how sure they are.
 
-On invented people (``POPULATION``) the networks are trained first to tell people apart, then together with the
-head. What was tried and did not help is in ``training/NOTES.md``, with numbers.
+On invented people (``POPULATION``) the networks start from nothing and are trained with the head. What was tried and
+did not help is in ``training/NOTES.md``, with numbers.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class Settings:
         people_per_batch: identities of a batch.
         samples_per_person: faces of each, and as many voices: the positives of an anchor.
         learning_rate: the largest, reached after ``warm_up``.
+        final_learning_rate: where it ends, along a cosine.
         warm_up: share of the training in which it rises.
         weight_decay: on every parameter (AdamW).
         temperature: cosines are divided by it.
@@ -78,6 +79,7 @@ class Settings:
     people_per_batch: int = 1024
     samples_per_person: int = 1
     learning_rate: float = 1e-3
+    final_learning_rate: float = 1e-6
     warm_up: float = 0.1
     weight_decay: float = 0.1
     temperature: float = 0.1
@@ -104,11 +106,13 @@ class Settings:
                 f"a batch needs at least 2 people (negatives) with at least 1 sample each, got "
                 f"{self.people_per_batch} with {self.samples_per_person}"
             )
-        if self.learning_rate <= 0 or self.temperature <= 0 or not 0 <= self.warm_up < 1:
+        if not 0 < self.final_learning_rate <= self.learning_rate:
             raise ValueError(
-                f"learning_rate and temperature are above 0, warm_up in [0, 1), got {self.learning_rate}, "
-                f"{self.temperature}, {self.warm_up}"
+                f"the learning rate falls from learning_rate ({self.learning_rate}) to final_learning_rate "
+                f"({self.final_learning_rate}), both above 0"
             )
+        if self.temperature <= 0 or not 0 <= self.warm_up < 1:
+            raise ValueError(f"temperature is above 0, warm_up in [0, 1), got {self.temperature} and {self.warm_up}")
         if min(self.weight_decay, self.within, self.trunk) < 0 or min(self.embedding, self.hidden) < 1:
             raise ValueError(
                 f"weight_decay, within and trunk are at least 0, embedding and hidden at least 1, got "
@@ -131,17 +135,18 @@ class Settings:
 
 POPULATION = Settings(
     networks="trained",
-    identity=IdentitySettings(epochs=4),
     epochs=10,
     steps_per_epoch=50,
     people_per_batch=256,
-    learning_rate=1e-3,
-    weight_decay=0.05,
-    temperature=0.2,
+    learning_rate=2e-3,
+    final_learning_rate=4e-4,
+    weight_decay=0.1,
+    temperature=0.15,
+    same_sex=0.7,
     embedding=128,
     hidden=128,
     dropout=0.0,
-    augmentation=Augmentation(brightness=0.25, contrast=0.15),
+    augmentation=Augmentation(brightness=0.25, contrast=0.15, masked_bands=8),
     face_backbone="small_face",
     voice_backbone="small_voice",
 )
@@ -271,4 +276,4 @@ def optimiser(task: torch.nn.Module, settings: Settings) -> torch.optim.Optimize
 
 def learning_rate(settings: Settings, progress: float) -> float:
     """The learning rate after a share of the training, 0 to 1. Raises ValueError: progress outside."""
-    return falling_rate(progress, settings.learning_rate, settings.learning_rate / 1000, "cosine", settings.warm_up)
+    return falling_rate(progress, settings.learning_rate, settings.final_learning_rate, "cosine", settings.warm_up)

@@ -117,12 +117,20 @@ def test_vectors_are_those_of_the_bare_network_window_by_window(hearing):
     prepared = [hearing.served.prepare(drawn_voice(seed, 0.5 + seed)) for seed in range(3)]
     with torch.no_grad():
         rows = [hearing.bare.features(sounds_to_pictures(one[None])[0]).mean(dim=0) for one in prepared]
-    expected = torch.stack(rows)
-    expected = torch.nn.functional.normalize(expected) if hearing.row.startswith("inception") else expected
+    expected = torch.nn.functional.normalize(torch.stack(rows))
     vectors = hearing.served.embed(prepared)
     assert vectors.shape == (3, hearing.preparation.dimension) and vectors.dtype == np.float32
     np.testing.assert_allclose(vectors, expected.numpy(), atol=1e-4 * float(expected.abs().max()))
     assert hearing.served.embed([]).shape == (0, hearing.preparation.dimension)
+
+
+def test_vectors_of_any_length_are_given_where_the_preparation_asks_for_them(tmp_path):
+    hearing = Hearing("inception_resnet_v1_voice", LARGE, tmp_path)
+    asked = InceptionResnetVoice(hearing.weights, asdict(hearing.preparation) | {"unit_length": False})
+    prepared = [hearing.served.prepare(drawn_voice(1, 0.5))]
+    row = asked.embed(prepared)[0]
+    assert abs(np.linalg.norm(row) - 1) > 0.01
+    np.testing.assert_allclose(row / np.linalg.norm(row), hearing.served.embed(prepared)[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("hearing", ["small_picture_voice", LONG], indirect=True)
@@ -139,7 +147,8 @@ def test_vectors_depend_neither_on_neighbours_nor_on_order_nor_on_the_batch(hear
 
 def test_in_training_all_windows_are_one_batch_whatever_their_number():
     sounds, network = torch.randn(AT_ONCE + 1, 64, 64), SmallPictureNetwork().train()
-    torch.testing.assert_close(network(sounds), network.features(sounds_to_pictures(sounds)[0]))
+    expected = torch.nn.functional.normalize(network.features(sounds_to_pictures(sounds)[0]))
+    torch.testing.assert_close(network(sounds), expected)
 
 
 @pytest.mark.parametrize(

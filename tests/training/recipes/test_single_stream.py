@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from encoders.backbones.inception_resnet_v1_voice import prepare_spectrogram
 from encoders.backbones.small_picture import prepare_picture
 from encoders.encoder import Encoder
 from encoders.packaging import drawn_face, drawn_voice
@@ -16,10 +17,10 @@ from encoders.space import Modality
 from tests.training.small_run import small_people
 from tests.training.test_fusion import loop_orthogonal
 from training.loop import RunSettings, Trained, TrainingData, finished_task, read_best, train
-from training.networks import NetworkGiven, given_network, read_network_preparation
+from training.networks import NetworkGiven, given_network, read_network_preparation, trainable
 from training.publish import Origin, publish
-from training.reading import preparation_for
-from training.recipe import Batch, Given
+from training.reading import Preparation, preparation_for
+from training.recipe import Batch, Given, Task
 from training.recipes import single_stream
 from training.recipes.single_stream import (
     POPULATION,
@@ -83,13 +84,15 @@ def pictures(people: int = 3, samples: int = 2) -> Batch:
     return Batch(faces, owners, torch.randn(len(owners), 64, 64, generator=random), None, owners)
 
 
-def small_data() -> TrainingData:
-    """Ten people to learn from and six to validate on, whose sounds have 64 bands."""
-    parts = []
+def small_data(preparation: Preparation = PREPARATION) -> TrainingData:
+    """Ten people to learn from and six to validate on, whose pictures have the size of the preparation's."""
+    parts, side = [], preparation.face.side
     for name, people in (("trained", 10), ("validated", 6)):
         prepared = small_people(name, people)
-        mels = np.pad(prepared.mels, ((0, 0), (0, 24)))
-        parts.append(replace(prepared, mels=mels, preparation=PREPARATION, digest=f"pictures {name}"))
+        edges = ((0, 0), (0, side - 64), (0, side - 64), (0, 0))
+        faces, mels = np.pad(prepared.faces, edges), np.pad(prepared.mels, ((0, 0), (0, side - 40)))
+        told = f"pictures of {side} px of {name}"
+        parts.append(replace(prepared, faces=faces, mels=mels, preparation=preparation, digest=told))
     return TrainingData(*parts)
 
 
@@ -266,6 +269,16 @@ def test_both_modalities_go_through_the_network_in_one_batch() -> None:
     torch.testing.assert_close(found["total"], expected["total"])
 
 
+@pytest.mark.parametrize("settings", [POPULATION, replace(Settings(), voice_preparation={"bands": 80})])
+def test_sounds_are_prepared_for_training_as_for_serving(settings: Settings) -> None:
+    wanted = read_network_preparation(Modality.VOICE, settings.voice_backbone, settings.voice_preparation)
+    prepare = {"small_picture_voice": prepare_picture, "inception_resnet_v1_voice": prepare_spectrogram}
+    sound = drawn_voice(1, 0.6)
+    kept = trainable(Modality.VOICE, settings.voice_backbone).prepare(sound, wanted)
+    np.testing.assert_array_equal(kept, prepare[settings.voice_backbone](sound, wanted).numpy())
+    assert trainable(Modality.VOICE, settings.voice_backbone).prepare(0 * sound, wanted).reason == "silent"
+
+
 def test_two_networks_or_pictures_of_two_sizes_are_refused() -> None:
     given = given_for(POPULATION)
     other = given_network(Modality.VOICE, "small_voice", read_network_preparation(Modality.VOICE, "small_voice", {}))
@@ -380,18 +393,45 @@ def test_a_training_that_is_stopped_in_either_stage_goes_on_to_the_same_weights(
         assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
+def published(settings: Settings, data: TrainingData, trained: Trained, folder: Path) -> Encoder:
+    """The folder of a run, loaded."""
+    golden = {Modality.FACE: [drawn_face(1)], Modality.VOICE: [drawn_voice(1, 0.7)]}
+    origin = Origin("invented people", "10 invented people", "6 others", data.training.preparation, golden)
+    return Encoder.load(publish(single_stream, settings, data, trained, origin, folder))
+
+
+def assert_the_vectors_of_training(encoder: Encoder, task: Task, spectra: list[torch.Tensor]) -> None:
+    with torch.inference_mode():
+        expected = torch.cat([task.embed(Modality.VOICE, one[None]) for one in spectra]).numpy()
+    found = encoder.encode(Modality.VOICE, [drawn_voice(seed, 0.6 + seed) for seed in range(len(spectra))])
+    assert min(float(one.vector @ row) for one, row in zip(found, expected, strict=True)) > 0.99999
+
+
 def test_a_published_folder_holds_one_network_twice_and_gives_the_vectors_of_training(
     trained: Trained, tmp_path: Path
 ) -> None:
-    golden = {Modality.FACE: [drawn_face(1)], Modality.VOICE: [drawn_voice(1, 0.7)]}
-    origin = Origin("invented people", "10 invented people", "6 others", PREPARATION, golden)
-    encoder = Encoder.load(publish(single_stream, SMALL, small_data(), trained, origin, tmp_path))
+    encoder = published(SMALL, small_data(), trained, tmp_path)
     assert encoder.folder.name.startswith("single_stream-") and encoder.verify_golden() > 0.99999
     branches = encoder.description.branches
     assert branches[Modality.FACE].weights.sha256 == branches[Modality.VOICE].weights.sha256
-    task = finished_task(single_stream, SMALL, small_data(), trained)
     spectra = [prepare_picture(drawn_voice(seed, 0.6 + seed), PREPARATION.voice) for seed in range(4)]
-    with torch.inference_mode():
-        expected = torch.cat([task.embed(Modality.VOICE, one[None]) for one in spectra]).numpy()
-    found = encoder.encode(Modality.VOICE, [drawn_voice(seed, 0.6 + seed) for seed in range(4)])
-    assert min(float(one.vector @ row) for one, row in zip(found, expected, strict=True)) > 0.99999
+    assert_the_vectors_of_training(encoder, finished_task(single_stream, SMALL, small_data(), trained), spectra)
+
+
+@pytest.mark.long
+def test_the_papers_network_trains_and_serves_as_the_small_one_does(tmp_path: Path) -> None:
+    small = {"dimension": 16, "unit_length": False}
+    settings = replace(
+        Settings(),
+        stream=replace(SMALL.stream, epochs=1, augmentation=replace(SMALL.augmentation, frames=80)),
+        epochs=1,
+        people_per_batch=4,
+        embedding=8,
+        face_preparation=small | {"side": 80},
+        voice_preparation=small | {"bands": 80},
+    )
+    data = small_data(preparation_for(settings, "dlib_hog"))
+    trained = train(single_stream, settings, data, tmp_path / "run", RunSettings(seed=5))
+    task, wanted = finished_task(single_stream, settings, data, trained), data.training.preparation.voice
+    spectra = [prepare_spectrogram(drawn_voice(seed, 0.6 + seed), wanted) for seed in range(2)]
+    assert_the_vectors_of_training(published(settings, data, trained, tmp_path / "encoders"), task, spectra)

@@ -209,7 +209,8 @@ def test_on_frozen_vectors_it_learns_what_faces_and_voices_share(tmp_path: Path)
         ({"networks": "thawed"}, "frozen or trained"),
         ({"epochs": 0}, "epochs and steps"),
         ({"people_per_batch": 1}, "at least 2 people"),
-        ({"temperature": 0.0}, "temperature are above 0"),
+        ({"temperature": 0.0}, "temperature is above 0"),
+        ({"final_learning_rate": 1.0}, "falls from learning_rate"),
         ({"trunk": -1}, "trunk are at least 0"),
         ({"dropout": 1.0}, r"dropout is in \[0, 1\)"),
     ],
@@ -220,7 +221,7 @@ def test_impossible_settings_are_refused(wrong, told) -> None:
 
 
 def test_few_people_fill_smaller_batches() -> None:
-    fitted = POPULATION.fitting(20)
+    fitted = replace(POPULATION, identity=IdentitySettings()).fitting(20)
     assert fitted.people_per_batch == 15 and fitted.identity is not None and fitted.identity.people_per_batch == 15
     assert POPULATION.fitting(2000) == POPULATION
 

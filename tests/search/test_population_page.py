@@ -1,0 +1,68 @@
+"""The report on invented people as a page and a text: the figures of exact search, and the ceiling beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from encoders.space import Space
+from search.crossmodal import evaluate_protocol
+from search.points import Points
+from search.population_page import as_lists_report
+from search.protocols import Protocol, read_protocol
+from search.published_lists import read_trial_lists
+from search.report_page import as_html, as_markdown
+from search.report_pictures import examples
+from search.report_tables import tables
+from search.sample_vectors import SampleVectors
+from search.trial_lists import TrialLists
+from tests.search.small_protocol import ceiling_points, write_small_protocol
+
+
+@dataclass(frozen=True)
+class Known:
+    """A model that knows how people were made."""
+
+    space: Space
+    domain: str = "invented people"
+    trained_on: str = "other invented people"
+    identities: frozenset[str] = frozenset({"Somebody_00000001"})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_small_protocol(tmp_path_factory.mktemp("protocol"), people=30, samples=3)
+
+
+@pytest.fixture(scope="module")
+def told(folder: Path) -> tuple[dict[str, Any], dict[str, Any], TrialLists, SampleVectors]:
+    protocol: Protocol = read_protocol(folder)
+    points: Points = ceiling_points(protocol)
+    report, lists = evaluate_protocol(protocol, points, draws=20), read_trial_lists(folder)
+    page, vectors = as_lists_report(report, lists, points, Known(points.space), intervals=False)
+    return report, page, lists, vectors
+
+
+def test_a_model_that_reaches_the_ceiling_is_shown_to_reach_it(told: tuple[Any, ...]) -> None:
+    report, page, _, _ = told
+    for way, figures in page["retrieval"].items():
+        assert figures["map"] == pytest.approx(report["retrieval"][way]["map_exact"], abs=1e-6)
+        assert figures["ceiling"] == pytest.approx(figures["map"], abs=1e-6)
+        assert page["matching_1_to_n"][way]["U"]["5"]["ceiling"] is not None
+    retrieval, verification = tables(page)[0], tables(page)[2]
+    assert retrieval.head[-1] == "ceiling" and retrieval.rows[0][-1] == retrieval.rows[0][1]
+    assert verification.head[-2] == "AUC, ceiling" and verification.rows[0][-2] == verification.rows[0][1]
+    by_number = next(table for table in tables(page) if table.title.startswith("Matching 1:N"))
+    assert by_number.rows[-1][0] == "ceiling, U" and by_number.rows[-1][1:] == by_number.rows[0][1:]
+
+
+def test_the_page_and_the_text_tell_who_was_measured(told: tuple[Any, ...]) -> None:
+    report, page, lists, vectors = told
+    html = as_html(page, [], examples(lists, vectors))
+    text = as_markdown(page)
+    for words in ("Voices and faces of small", "other invented people", report["protocol"]["digest"][:12], "ceiling"):
+        assert words in html and words in text
+    assert html.count('class="sample probe"') == 12
