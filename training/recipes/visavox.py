@@ -135,7 +135,7 @@ class Settings:
 
 POPULATION = Settings(
     networks="trained",
-    epochs=10,
+    epochs=12,
     steps_per_epoch=50,
     people_per_batch=256,
     learning_rate=2e-3,
