@@ -212,7 +212,7 @@ POPULATION = Settings(
 With the networks of the identity stage frozen, 10 to 15 epochs and unit vectors carried, the others' AUC was 0.790 at
 τ = 0.07, 0.844 at 0.2, 0.875 at 0.3 and 0.876 at 0.5. At 0.07 sums instead of means made 0.760 of 0.745. At 0.2 the
 contrast alone had 0.821, with the other two 0.838, with unit vectors carried 0.844; the transport alone had 0.468, and
-0.505 without the choice of samples: as the paper reports, chance.
+0.505 without the choice of samples: as the paper reports, chance. With a voice network that learns on it was 0.892.
 """
 
 
