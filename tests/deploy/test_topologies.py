@@ -118,6 +118,7 @@ def test_a_worker_over_redis_gives_the_rows_of_an_in_process_run(
     assert_same_rows(tmp_path, redis_url, None, small_media)
 
 
+@pytest.mark.long
 def test_workers_enrol_into_every_space_and_measure_who_is_enrolled(
     tmp_path: Path, redis_url: str, samples: Mapping[str, list[str]]
 ) -> None:

@@ -144,7 +144,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["bi_quadruple", "--population"], "choose one of: bi_quintuple"),
+        (["bi_quadruple", "--population"], "choose one of: bi_pseudo_label, bi_quintuple"),
         (["bi_quintuple"], "--population"),
         (["bi_quintuple", "--population", "--people", "1"], "people"),
         (["bi_quintuple", "--population", "--people", "20001"], "2 to 20000 people"),

@@ -199,8 +199,6 @@ def test_on_frozen_vectors_it_learns_what_faces_and_voices_share(tmp_path: Path)
     settings = frozen_settings(embedding=8, epochs=12, steps_per_epoch=10, people_per_batch=40, learning_rate=1e-2)
     trained = train(visavox, settings, data, tmp_path / "run", RUN)
     assert trained.validated.mean > 0.8  # chance is 0.09; the two modalities are a rotation of each other
-    again = train(visavox, settings, data, tmp_path / "again", RUN)
-    assert again.validated == trained.validated
 
 
 @pytest.mark.parametrize(
