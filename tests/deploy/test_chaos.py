@@ -167,6 +167,7 @@ def wild_run(
         opened.close()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_whatever_is_killed_the_archive_ends_as_after_a_quiet_run(
     tmp_path: Path, stoppable_redis: StoppableRedis, milvus_server: str

@@ -143,6 +143,7 @@ POPULATION = Settings(
     weight_decay=0.1,
     temperature=0.15,
     same_sex=0.7,
+    average=0.99,
     embedding=128,
     hidden=128,
     dropout=0.0,
