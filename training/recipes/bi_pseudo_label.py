@@ -120,7 +120,6 @@ class Settings:
         distribution_reduction: whether L_KL's softmax is over shares (``mean``) or numbers (``sum``) of samples.
         temperature: of the soft labels that carry L_KL's gradient.
         augmentation: how samples are varied.
-        average: decay of a moving average of the weights, which is then what is kept; the paper has none (0).
         pretraining: a stage that first teaches each network by itself to tell people apart; None: there is none.
     """
 
@@ -155,7 +154,6 @@ class Settings:
     distribution_reduction: Reduction = "mean"
     temperature: float = 1.0
     augmentation: Augmentation = AS_PUBLISHED
-    average: float = 0.0
     pretraining: IdentitySettings | None = None
 
     def __post_init__(self) -> None:
@@ -249,7 +247,6 @@ POPULATION = replace(
     bi_pseudo_label_weight=1.0,
     identity_weight=1.0,
     augmentation=Augmentation(brightness=0.25, contrast=0.15),
-    average=0.98,
     pretraining=IdentitySettings(),
 )
 """For invented people: small networks that a stage of their own has taught to tell people apart, clips of 2 s. L_Bi-P
@@ -384,6 +381,5 @@ def stages(settings: Settings, frozen: bool) -> tuple[Stage, ...]:
         build=partial(build, settings),
         optimiser=partial(optimiser, settings=settings),
         learning_rate=partial(learning_rate, settings),
-        average=settings.average,
     )
     return (method,) if frozen or settings.pretraining is None else (identity_stage(settings.pretraining), method)
