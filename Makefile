@@ -40,7 +40,7 @@ test: check
 	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder  # tests of workers mostly wait
 
 test-long: check
-	@$(BIN)/python -m pytest -m 'not benchmark'
+	@$(BIN)/python -m pytest -m 'not benchmark' --numprocesses 2 --dist loadfile
 
 # Every method on the same invented people, three seeds each: an hour on two cores; goes on where it was stopped.
 SEEDS ?= 3

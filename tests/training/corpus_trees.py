@@ -8,7 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.training.feature_corpus import tone
+from training.population.faces import draw_view, render_face
 from training.population.folder import write_photo, write_wav
+from training.population.people import invent_people
 
 # VoxCeleb1 id, VGGFace name, sex, country, code of P
 PEOPLE = (
@@ -66,6 +69,18 @@ def make_voxceleb1(root: Path) -> Path:
             voices += [f"{tree}/{number}/{video}/0000{clip}.wav" for clip in (1, 2)]
             faces += [f"faces/{name}/1.6/{video}/00000{frame}.jpg" for frame in (25, 50)]
     return make(root, [*voices, *faces])
+
+
+def write_voxceleb1_people(root: Path) -> Path:
+    """The same files, in which a face is found and a sound is long enough to be learned from."""
+    make_voxceleb1(root)
+    for number, (person, invented) in enumerate(zip(PEOPLE, invent_people(len(PEOPLE), 0), strict=True)):
+        random = np.random.default_rng(invented.seed)
+        for clip, place in enumerate(sorted(root.glob(f"vox1_*_wav/wav/{person[0]}/*/*.wav"))):
+            write_wav(place, tone(150 + 20 * number + clip))
+        for seed, place in enumerate(sorted(root.glob(f"faces/{person[1]}/1.6/*/*.jpg"))):
+            write_photo(place, render_face(invented, draw_view(random), 160, seed=seed))
+    return root
 
 
 def make_stills(root: Path) -> Path:

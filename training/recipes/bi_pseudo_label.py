@@ -238,20 +238,23 @@ POPULATION = replace(
     face_backbone="small_face",
     voice_backbone="small_voice",
     voice_preparation={},
-    epochs=10,
+    epochs=16,
     steps_per_epoch=60,
     final_learning_rate=1e-5,
     curve="cosine",
     embedding=128,
     hidden=128,
-    bi_pseudo_label_weight=1.0,
+    bi_pseudo_label_weight=0.3,
     identity_weight=1.0,
-    augmentation=Augmentation(brightness=0.25, contrast=0.15),
+    augmentation=Augmentation(brightness=0.25, contrast=0.15, masked_bands=8),
     pretraining=IdentitySettings(),
 )
-"""For invented people: small networks that a stage of their own has taught to tell people apart, clips of 2 s. L_Bi-P
-and L_id weigh the same: with 10 and 0.1, in so short a training, labels that still change with every batch drown what
-L_id teaches."""
+"""For invented people: small networks that a stage of their own has taught to tell people apart, clips of 2 s.
+
+L_Bi-P weighs less than L_id: with 10 and 0.1, in so short a training, labels that still change with every batch drown
+what L_id teaches. With both at 1, 10 epochs and no band of a voice masked, validation mAP was 0.190 and unseen people's
+AUC 0.859; without the stage before it 0.149 and 0.848.
+"""
 
 
 class BiPseudoLabelTask(Task):

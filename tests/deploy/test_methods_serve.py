@@ -1,0 +1,123 @@
+"""Each method as its paper has it, from VoxCeleb1's layout to a model that serves: tiny in people and steps only."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from deploy.models import ENCODERS
+from encoders.encoder import Encoder
+from encoders.space import Modality
+from tests.deploy.drawings import run, space_of
+from tests.training.corpus_trees import write_lists_p, write_voxceleb1_people
+from training.population.folder import InventedMedia, MediaSize, write_demo_media
+from training.recipe import load_recipe, recipes
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+
+METHODS = tuple(recipes())
+FEW = {"epochs": 1, "steps_per_epoch": 2, "people_per_batch": 2}
+# as few steps of what goes before, and batches that fit two people
+BEFORE: dict[str, dict[str, Any]] = {
+    "single_stream": {"stream": {"epochs": 1, "steps_per_epoch": 2, "people_per_batch": 2}},
+    "bi_pseudo_label": {"cluster_counts": [2, 3, 4], "samples_per_person": 2},
+    "prior_transport": {"identity": FEW},
+}
+NETWORKS = {
+    "bi_quintuple": ("inception_resnet_v1", "dimnet_voice"),
+    "single_stream": ("inception_resnet_v1", "inception_resnet_v1_voice"),
+    "bi_pseudo_label": ("resnet34_face", "dimnet_voice"),
+    "prior_transport": ("resnet34_face", "ecapa_tdnn"),
+    "joint_embedding": ("inception_resnet_v1", "dimnet_voice"),
+    "visavox": ("inception_resnet_v1", "ecapa_tdnn"),
+}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Faces that are found and sounds, of six people, where VoxCeleb1 has them."""
+    root = tmp_path_factory.mktemp("voxceleb1")
+    write_voxceleb1_people(root)
+    return write_lists_p(root)
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> InventedMedia:
+    """A film of one person to ingest, and a photo and a sound of the same one to ask with."""
+    size = MediaSize(people=3, strangers=0, films=1, film_seconds=8.0)
+    return write_demo_media(tmp_path_factory.mktemp("media"), 5, size)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the six are trained."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(autouse=True)
+def _environment(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("VISAVOX_HOME", str(home))
+    monkeypatch.setenv("VISAVOX_DEVICE", "cpu")
+    monkeypatch.delenv("VISAVOX_MODEL", raising=False)
+    yield
+
+
+def train(capsys: pytest.CaptureFixture[str], name: str, root: Path, folder: Path) -> Path:
+    """The encoder folder of a method that has taken two steps in its paper's setting; at once if it is there."""
+    chosen = folder / f"{name}.yaml"
+    chosen.write_text(yaml.safe_dump(FEW | BEFORE.get(name, {})))
+    code, told = run(capsys, "train", name, "--corpus", "voxceleb1", "--root", str(root), "--config", str(chosen))
+    assert code == 0, told
+    return Path(told["encoder"])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_trains_in_its_paper_s_setting_and_is_measured_through_the_index(capsys, name, root, tmp_path) -> None:
+    folder = train(capsys, name, root, tmp_path)
+    encoder, paper = Encoder.load(folder), load_recipe(name).Settings()
+    assert (paper.face_backbone, paper.voice_backbone) == NETWORKS[name]
+    kept = yaml.safe_load((folder / "configuration.yaml").read_text())
+    assert (kept["face_backbone"], kept["voice_backbone"], kept["epochs"]) == (*NETWORKS[name], 1)
+    assert encoder.domain == "VoxCeleb1" and encoder.identities == {"A.J._Buckley", "Aaron_Tveit"}
+    assert encoder.verify_golden() > 0.99999
+    report = json.loads((folder / "report.json").read_text())
+    assert report["index"] == "MilvusStore" and report["retrieval"]["voice_to_face"]["probes"] >= 2
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_it_serves_and_hands_over_to_the_next(capsys, name, root, media, home, tmp_path, monkeypatch) -> None:
+    after = METHODS[(METHODS.index(name) + 1) % len(METHODS)]
+    mine, next_one = (train(capsys, one, root, tmp_path) for one in (name, after))
+    shutil.copytree(home / ENCODERS, tmp_path / "home" / ENCODERS)
+    monkeypatch.setenv("VISAVOX_HOME", str(tmp_path / "home"))
+
+    assert run(capsys, "models", "use", mine.name)[0] == 0
+    code, told = run(capsys, "ingest", str(media.films[0].path))
+    assert (code, told["done"], told["failed"]) == (0, 1, []), told
+    first = found_both_ways(capsys, media)
+    code, told = run(capsys, "reencode", "--model", str(tmp_path / "home" / ENCODERS / next_one.name))
+    assert code == 0 and told["switched"] and told["rows"] == told["written"] > 1
+    assert told["digest"] == space_of(next_one).digest != space_of(mine).digest
+    second = found_both_ways(capsys, media)
+    for way, hits in first.items():  # the same faces and voices, found by another model
+        assert set(hits) == set(second[way])
+        assert not np.allclose([*hits.values()], [second[way][place] for place in hits])
+
+
+def found_both_ways(capsys: pytest.CaptureFixture[str], media: InventedMedia) -> dict[str, dict[str, float]]:
+    """The evidence that a photo and a sound find, and how well it goes with them."""
+    person, found = media.people[0], {}
+    sound = next(clip for clip in person.clips if clip.suffix == ".wav")
+    for asked, wanted in ((person.photos[0], Modality.VOICE), (sound, Modality.FACE)):
+        code, told = run(capsys, "find", str(asked), "--want", str(wanted))
+        assert code == 0, told
+        assert told["hits"] and {hit["modality"] for hit in told["hits"]} == {str(wanted)}
+        found[str(wanted)] = {hit["evidence"]: hit["score"] for hit in told["hits"]}
+    return found
