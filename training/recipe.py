@@ -5,6 +5,8 @@ A recipe is one method. Its module holds
 - ``Settings``: a frozen dataclass of every number of the method, with :class:`RecipeSettings`' fields among them; its
   defaults are the paper's;
 - ``POPULATION``: the settings for invented people: small networks, short clips, minutes on a laptop;
+- ``ABLATIONS``: what to change, field by field, to take a part of the method away or to try another number, by the
+  name of that row;
 - ``stages(settings, frozen)``: what is trained one after the other, as :class:`Stage`.
 
 The loop (:mod:`training.loop`) knows no more of a method than its stages.
@@ -17,7 +19,7 @@ import hashlib
 import importlib
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -306,6 +308,7 @@ class Recipe(Protocol):
     __file__: str
     Settings: Callable[..., Any]
     POPULATION: Any
+    ABLATIONS: Mapping[str, Mapping[str, Any]]
 
     def stages(self, settings: Any, frozen: bool) -> tuple[Stage, ...]:  # noqa: ANN401 - the recipe's own Settings
         """What is trained one after the other.
