@@ -291,6 +291,7 @@ def test_a_real_clip_is_the_same_in_shards(shared_media, real):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1200)
 def test_every_real_clip_is_the_same_in_shards(shared_media, real):
     for path in sorted((shared_media / "av").rglob("*.mp[4g]")):
         assert told(real(CELL).extract(path)) == told(real().extract(path)), path
