@@ -30,6 +30,7 @@ from torch import Tensor
 
 from encoders.heads import Layer, SharedSpaceHead
 from encoders.space import Modality
+from training.data_parallel import Processes
 from training.networks import NetworkGiven, make_network, run_network
 
 MadeTask = TypeVar("MadeTask", bound="Task")
@@ -45,6 +46,8 @@ DECIDING = (
     "training/batches.py",
     "training/loop.py",
     "training/networks.py",
+    "training/data_parallel.py",
+    "training/reproducible.py",
     "training/validation.py",
 )
 
@@ -147,6 +150,8 @@ class Task(torch.nn.Module, ABC):
     """
 
     head: torch.nn.Module
+    processes: Processes | None = None
+    """Those that train it together; set by the loop."""
 
     def __init__(self, given: Given) -> None:
         super().__init__()
@@ -166,8 +171,28 @@ class Task(torch.nn.Module, ABC):
             inputs: (n, 3, side, side) float32 faces, (n, frames, values) float32 voices, or (n, d) frozen vectors.
             lengths: of voices, (n,) int64 frames that count; None when all do.
         """
-        network = self.face if modality is Modality.FACE else self.voice
-        return run_network(modality, self.given.of(modality), network, inputs, lengths)
+        network, given = self.face if modality is Modality.FACE else self.voice, self.given.of(modality)
+
+        def run(samples: Tensor, lengths: Tensor | None) -> Tensor:
+            return run_network(modality, given, network, samples, lengths)
+
+        return run(inputs, lengths) if given.backbone is None else self.divided(run, inputs, lengths)
+
+    def divided(
+        self, run: Callable[[Tensor, Tensor | None], Tensor], samples: Tensor, lengths: Tensor | None = None
+    ) -> Tensor:
+        """Run a network on samples; in a training of several processes each on its part of them.
+
+        Args:
+            run: (n, …) samples and perhaps their (n,) lengths to (n, d) features.
+            samples: (n, …).
+            lengths: (n,) or None.
+
+        Returns:
+            (n, d) features of all samples.
+        """
+        together = self.processes if self.training else None
+        return run(samples, lengths) if together is None else together.divided(run, samples, lengths)
 
     def embed(self, modality: Modality, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Points of the shared space as serving will have them, before normalisation.

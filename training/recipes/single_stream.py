@@ -327,7 +327,8 @@ class StreamTask(Task):
         Batch normalisation then sees what it will be asked to normalise: both modalities at once.
         """
         pictures, owners = sounds_to_pictures(batch.voices, batch.voice_lengths)
-        rows = cast(PictureNetwork, self.face).features(torch.cat([batch.faces, pictures]))
+        network = cast(PictureNetwork, self.face)
+        rows = self.divided(lambda samples, _: network.features(samples), torch.cat([batch.faces, pictures]))
         faces, windows = rows[: len(batch.faces)], rows[len(batch.faces) :]
         vectors = torch.cat([faces, mean_by_owner(windows, owners, len(batch.voices))])
         people = torch.cat([batch.face_people, batch.voice_people])

@@ -34,6 +34,7 @@ def test_every_ablation_is_a_training_that_is_not_the_method_in_full(name: str) 
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)  # a transformer's checkpoints have a gigabyte
 @pytest.mark.parametrize(("name", "row"), ROWS, ids=[f"{name}, {row}" for name, row in ROWS])
 def test_every_ablation_takes_two_steps_in_each_of_its_stages(name: str, row: str, tmp_path: Path) -> None:
     recipe = load_recipe(name)
