@@ -20,8 +20,9 @@ from encoders.backbones.small_face import SmallFacePreparation
 from encoders.backbones.small_voice import SmallVoicePreparation
 from encoders.space import Modality
 from training.loop import RunSettings, Trained, TrainingData, train
-from training.networks import given_network
+from training.networks import frame_values, given_network
 from training.prepared import Prepared
+from training.reading import Preparation
 from training.recipe import Batch, Given
 from training.recipes import bi_quintuple
 
@@ -62,9 +63,23 @@ def small_people(name: str, people: int = 10, samples: int = 3, seed: int = 0) -
     )
 
 
-def small_data() -> TrainingData:
-    """Ten people to learn from, six to validate on."""
-    return TrainingData(small_people("trained"), small_people("validated", people=6))
+def small_data(preparation: Preparation | None = None) -> TrainingData:
+    """Ten people to learn from, six to validate on; with the size of a preparation's pictures and frames."""
+    parts = small_people("trained"), small_people("validated", people=6)
+    if preparation is None:
+        return TrainingData(*parts)
+    side, values = preparation.face.side, frame_values(preparation.voice)
+    learned, judged = (
+        replace(
+            part,
+            faces=np.pad(part.faces, ((0, 0), (0, side - 64), (0, side - 64), (0, 0))),
+            mels=np.pad(part.mels, ((0, 0), (0, values - 40))),
+            preparation=preparation,
+            digest=f"{part.digest} at {side} px, {values} values",
+        )
+        for part in parts
+    )
+    return TrainingData(learned, judged)
 
 
 def small_given(people: int = 10) -> Given:

@@ -14,12 +14,12 @@ from encoders.backbones.small_picture import prepare_picture
 from encoders.encoder import Encoder
 from encoders.packaging import drawn_face, drawn_voice
 from encoders.space import Modality
-from tests.training.small_run import small_people
+from tests.training.small_run import small_data
 from tests.training.test_fusion import loop_orthogonal
 from training.loop import RunSettings, Trained, TrainingData, finished_task, read_best, train
 from training.networks import NetworkGiven, given_network, read_network_preparation, trainable
 from training.publish import Origin, publish
-from training.reading import Preparation, preparation_for
+from training.reading import preparation_for
 from training.recipe import Batch, Given, Task
 from training.recipes import single_stream
 from training.recipes.single_stream import (
@@ -82,18 +82,6 @@ def pictures(people: int = 3, samples: int = 2) -> Batch:
     owners = torch.arange(people).repeat_interleave(samples)
     faces = torch.randn(len(owners), 3, 64, 64, generator=random)
     return Batch(faces, owners, torch.randn(len(owners), 64, 64, generator=random), None, owners)
-
-
-def small_data(preparation: Preparation = PREPARATION) -> TrainingData:
-    """Ten people to learn from and six to validate on, whose pictures have the size of the preparation's."""
-    parts, side = [], preparation.face.side
-    for name, people in (("trained", 10), ("validated", 6)):
-        prepared = small_people(name, people)
-        edges = ((0, 0), (0, side - 64), (0, side - 64), (0, 0))
-        faces, mels = np.pad(prepared.faces, edges), np.pad(prepared.mels, ((0, 0), (0, side - 40)))
-        told = f"pictures of {side} px of {name}"
-        parts.append(replace(prepared, faces=faces, mels=mels, preparation=preparation, digest=told))
-    return TrainingData(*parts)
 
 
 def drawn(rows=9, columns=4, people=5, seed=0):
@@ -362,7 +350,9 @@ def test_few_people_fill_smaller_batches_of_both_stages(people: int, stream: int
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    return train(single_stream, SMALL, small_data(), tmp_path_factory.mktemp("runs") / "run", RunSettings(seed=5))
+    return train(
+        single_stream, SMALL, small_data(PREPARATION), tmp_path_factory.mktemp("runs") / "run", RunSettings(seed=5)
+    )
 
 
 class Stopped(Exception):
@@ -386,8 +376,8 @@ def test_a_training_that_is_stopped_in_either_stage_goes_on_to_the_same_weights(
     run = RunSettings(seed=5)
     for told in (0, 2):  # after an epoch of the first stage, and of the second
         with pytest.raises(Stopped):
-            train(single_stream, SMALL, small_data(), tmp_path / "run", run, stop_after(told))
-    again = train(single_stream, SMALL, small_data(), tmp_path / "run", run)
+            train(single_stream, SMALL, small_data(PREPARATION), tmp_path / "run", run, stop_after(told))
+    again = train(single_stream, SMALL, small_data(PREPARATION), tmp_path / "run", run)
     for one, other in zip((*trained.earlier, trained.folder), (*again.earlier, again.folder), strict=True):
         first, second = read_best(one), read_best(other)
         assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
@@ -410,12 +400,14 @@ def assert_the_vectors_of_training(encoder: Encoder, task: Task, spectra: list[t
 def test_a_published_folder_holds_one_network_twice_and_gives_the_vectors_of_training(
     trained: Trained, tmp_path: Path
 ) -> None:
-    encoder = published(SMALL, small_data(), trained, tmp_path)
+    encoder = published(SMALL, small_data(PREPARATION), trained, tmp_path)
     assert encoder.folder.name.startswith("single_stream-") and encoder.verify_golden() > 0.99999
     branches = encoder.description.branches
     assert branches[Modality.FACE].weights.sha256 == branches[Modality.VOICE].weights.sha256
     spectra = [prepare_picture(drawn_voice(seed, 0.6 + seed), PREPARATION.voice) for seed in range(4)]
-    assert_the_vectors_of_training(encoder, finished_task(single_stream, SMALL, small_data(), trained), spectra)
+    assert_the_vectors_of_training(
+        encoder, finished_task(single_stream, SMALL, small_data(PREPARATION), trained), spectra
+    )
 
 
 @pytest.mark.long

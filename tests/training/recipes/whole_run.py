@@ -42,10 +42,16 @@ def small_batch(settings: OrderSettings) -> Batch:
     return make_batch(people, batch_plan(people, settings, 0, 0), 0)
 
 
-def small_training(recipe: ModuleType, settings: Any, folder: Path, checkpoint_seconds: float = 60.0) -> Trained:
+def small_training(
+    recipe: ModuleType,
+    settings: Any,
+    folder: Path,
+    checkpoint_seconds: float = 60.0,
+    preparation: Preparation | None = None,
+) -> Trained:
     """To the end, or on to it."""
     run = replace(RUN, checkpoint_seconds=checkpoint_seconds)
-    return train(recipe, settings, small_data(), folder, run)  # type: ignore[arg-type]
+    return train(recipe, settings, small_data(preparation), folder, run)  # type: ignore[arg-type]
 
 
 def final(trained: Trained) -> dict[str, Tensor]:
