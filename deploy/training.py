@@ -35,6 +35,7 @@ from search.protocols import read_protocol
 from search.published_lists import read_trial_lists
 from training.checkpoint import write_json
 from training.corpora import Manifest, Split, read_manifest
+from training.label_agreement import agreement_of_labels
 from training.loop import Progress, RunSettings, TrainingData, train
 from training.population.protocol import write_protocol, write_training
 from training.population.splits import PopulationSpec, TrainingSpec
@@ -250,6 +251,7 @@ def measure(opened: Installation, encoder: Encoder, population: Path, told: Told
     with opened.scratch_store() as store:
         report = evaluate_protocol(protocol, points, store, model=encoder, depth=DEPTH)
     report = with_all_lists(report, read_trial_lists(population), points)
+    report["label_agreement"] = agreement_of_labels(points.vectors, points.people)
     told("searching and scoring", 1, 1, "")
     return report, points
 

@@ -32,6 +32,7 @@ def as_lists_report(
     vectors = SampleVectors.of_points(points, lists)
     told = report_on(lists, Measured(vectors, model, points.unusable), intervals=intervals)
     told["protocol"]["digest"] = report["protocol"]["digest"]
+    told |= {"label_agreement": report["label_agreement"]} if "label_agreement" in report else {}
     pairs = told["verification"][UNSEEN]
     for group, known in (("U", report["verification"]), ("G", report["verification"][SHARED["G"]])):
         pairs[group]["ceiling_auc"] = known["ceiling_auc"]

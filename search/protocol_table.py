@@ -66,6 +66,10 @@ def _figures(report: Mapping[str, Any]) -> Iterator[str]:
                 f"  first {figures['index_depth']} by the index: mAP {_percent(figures['map_at_1000'])}, exactly "
                 f"{_percent(figures['map_at_1000_exact'])}; it finds {_percent(figures['index_recall'])} of them"
             )
+    if "label_agreement" in report:
+        yield "A person's face and voice in clusters of one rank"
+        for number, told in report["label_agreement"].items():
+            yield _line((f"  of {number} clusters", _percent(told["agreement"]), "", _percent(told["chance"]), "", ""))
 
 
 def _comparison(report: Mapping[str, Any]) -> Iterator[str]:

@@ -86,6 +86,13 @@ def test_a_report_without_intervals_or_another_model_has_tables_too(lists: Trial
     assert dict(facts(plain))["trained on"] == "not stated"
 
 
+def test_agreement_of_labels_is_a_table_where_it_was_measured(report: dict[str, Any]) -> None:
+    told = {"8": {"agreement": 0.77, "chance": 0.2, "pairs": 1280, "batch": 128}}
+    table = next(one for one in tables(report | {"label_agreement": told}) if "clusters" in one.head)
+    assert table.rows == (("8", "77.00", "20.00", "1,280"),)
+    assert not any("clusters" in one.head for one in tables(report))
+
+
 def test_markdown_has_every_table_with_its_cells_apart(report: dict[str, Any]) -> None:
     text = as_markdown(report)
     for table in tables(report):
