@@ -246,7 +246,7 @@ def measure(opened: Installation, encoder: Encoder, population: Path, told: Told
         SeenInTraining: it was trained on some of them. ProtocolError, StoreError: see there.
     """
     protocol = read_protocol(population)
-    points = embed_protocol(protocol, encoder, sample_readers(), partial(_tell_measured, told))
+    points = embed_measured(encoder, population, told)
     told("searching and scoring", 0, 1, "")
     with opened.scratch_store() as store:
         report = evaluate_protocol(protocol, points, store, model=encoder, depth=DEPTH)
@@ -254,6 +254,11 @@ def measure(opened: Installation, encoder: Encoder, population: Path, told: Told
     report["label_agreement"] = agreement_of_labels(points.vectors, points.people)
     told("searching and scoring", 1, 1, "")
     return report, points
+
+
+def embed_measured(encoder: Encoder, population: Path, told: Told) -> Points:
+    """An encoder's points of the people to measure on. Raises SeenInTraining, ProtocolError."""
+    return embed_protocol(read_protocol(population), encoder, sample_readers(), partial(_tell_measured, told))
 
 
 def sample_readers() -> Readers:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from search.protocol_table import comparison_lines
+
 _LABEL_WIDTH = 46
 _COLUMNS = (("model", 7), ("95 % interval", 15), ("chance", 8), ("sex only", 10), ("ceiling", 9), ("of the way", 12))
 _TITLES = {
@@ -80,7 +82,7 @@ def _of_protocol(report: Mapping[str, Any]) -> str:
     for kind, words in _SHARED.items():
         lines += _verification_rows(verification[kind], f"people {words}") if kind in verification else []
     lines += _label_agreement_rows(report.get("label_agreement", {}))
-    lines += ["", _LEGEND]
+    lines += [*comparison_lines(report), "", _LEGEND]
     lines += [f"left out, unusable: {one['modality']} {one['path']}: {one['reason']}" for one in report["unusable"]]
     return "\n".join(lines)
 

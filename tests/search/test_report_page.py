@@ -121,7 +121,7 @@ def test_the_page_holds_everything_and_fetches_nothing(
     titles = {one.title for one in drawn}
     for kind in ("ROC", "DET", "Scores of pairs", "Cumulative match", "Matching 1:N", "People (PCA)", "People (t-SNE)"):
         assert any(title.startswith(kind) for title in titles), kind
-    assert sum(title.startswith("The same people in the other model") for title in titles) == 2
+    assert sum(title.endswith("side by side in two models") for title in titles) == 2
     assert not re.search(r"<(script|link|iframe|img|object)\b|\bsrc=|@import|url\((?!#)", page)
     for one in drawn:
         Xml.fromstring(one.svg)
