@@ -64,4 +64,4 @@ def test_batches_are_full_and_not_too_many(pairs: int, expected: list[int]) -> N
 
 def test_nobody_has_no_agreement() -> None:
     nothing = {one: np.zeros((0, 4)) for one in Modality}
-    assert agreement_of_labels(nothing, {one: () for one in Modality})["8"]["agreement"] is None
+    assert agreement_of_labels(nothing, dict.fromkeys(Modality, ()))["8"]["agreement"] is None
