@@ -21,6 +21,7 @@ from deploy.models import ENCODERS
 from deploy.reading import FACE_DETECTOR
 from deploy.training import (
     MOST_WORKERS,
+    NOT_FIRST,
     PREPARED,
     PUBLISHED_FILE,
     RUNS,
@@ -39,6 +40,7 @@ from encoders.encoder import Encoder
 from training.checkpoint import write_json
 from training.corpora import CorpusError, Manifest, NobodyForSplit, Source, Split, media_digest, read_corpus
 from training.corpora.trials import write_trials
+from training.data_parallel import join_processes
 from training.loop import RunSettings, TrainingData, train
 from training.prepared import prepare
 from training.publish import Origin, publish, read_report, record_report
@@ -128,13 +130,17 @@ def train_corpus(opened: Installation, order: CorpusOrder, told: Told, workers: 
     began = time.monotonic()
     home = opened.settings.home
     run_folder = home / RUNS / f"{recipe_name(order.recipe)}-{order.key}"
-    trials, unmeasured = _trials(home, order.test)  # before hours of learning, as it says what cannot be measured
+    together = join_processes(order.run.processes, order.run.device)
+    with together.in_turn():
+        trials, unmeasured = _trials(home, order.test)  # before hours of learning, as it says what cannot be measured
     encoder = published_folder(run_folder, home / ENCODERS)
     if encoder is not None and (report := read_report(encoder)) is not None:
         return Outcome(encoder, report, time.monotonic() - began, before=True)
     if encoder is None:
         workers = min(MOST_WORKERS, processors()) if workers is None else workers
         encoder = _learn(home, order, run_folder, told, workers)
+    if encoder is None or not together.first:
+        return Outcome(run_folder, {}, time.monotonic() - began, before=False, unmeasured=NOT_FIRST)
     if trials is None:
         return Outcome(encoder, {}, time.monotonic() - began, before=False, unmeasured=unmeasured)
     report, _ = measure(opened, Encoder.load(encoder, device=opened.settings.device), trials, told)
@@ -142,19 +148,20 @@ def train_corpus(opened: Installation, order: CorpusOrder, told: Told, workers: 
     return Outcome(encoder, report, time.monotonic() - began, before=False)
 
 
-def _learn(home: Path, order: CorpusOrder, run_folder: Path, told: Told, workers: int) -> Path:
-    """Prepare, train and publish."""
-    preparation = order.preparation
-    training, validating = (
-        prepare(
-            manifest,
-            home / PREPARED,
-            preparation,
-            workers=workers,
-            on_progress=partial(tell_prepared, told, manifest.split),
+def _learn(home: Path, order: CorpusOrder, run_folder: Path, told: Told, workers: int) -> Path | None:
+    """Prepare, train and publish; None in a process that only trains along."""
+    preparation, together = order.preparation, join_processes(order.run.processes, order.run.device)
+    with together.in_turn():
+        training, validating = (
+            prepare(
+                manifest,
+                home / PREPARED,
+                preparation,
+                workers=workers,
+                on_progress=partial(tell_prepared, told, manifest.split),
+            )
+            for manifest in (order.training, order.validation)
         )
-        for manifest in (order.training, order.validation)
-    )
     whom = f"people of {order.training.domain}"
     origin = Origin(
         domain=order.training.domain,
@@ -165,6 +172,8 @@ def _learn(home: Path, order: CorpusOrder, run_folder: Path, told: Told, workers
     )
     data = TrainingData(training, validating)
     trained = train(order.recipe, order.settings, data, run_folder, order.run, partial(tell_training, told))
+    if not together.first:
+        return None
     told("publishing", 0, 1, "")
     encoder = publish(order.recipe, order.settings, data, trained, origin, home / ENCODERS)
     write_json(run_folder / PUBLISHED_FILE, {"encoder": encoder.name})

@@ -7,74 +7,24 @@ about real people. What is done is kept in the home, so that an interrupted call
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from deploy.cli.output import console
-from deploy.cli.train import Stages
-from deploy.costs import Costs, costs_of
+from deploy.measured_methods import DIRECTIONS, INVENTED, SEEDS, Measured, Yardsticks, spread, train_measured
 from deploy.settings import load_settings
-from deploy.training import PUBLISHED_FILE, RUNS, order_population, train_population
-from deploy.wiring import Installation
-from encoders.encoder import Encoder
 from training.checkpoint import replace_file, write_json
-from training.loop import RunSettings
 from training.population.splits import TrainingSpec
 from training.recipe import load_recipe, recipe_name, recipes
 
-SEEDS = 3
 FOLDER = "methods"
 TITLE = "# The methods on invented people: a test of the mechanisms"
-NOTE = """Every row was trained and measured on people who are invented: drawn faces and synthesised voices, whose
-likeness follows a rule that a program was given. It shows whether a method's mechanism works here, and what it costs.
+NOTE = f"""{INVENTED} It shows whether a method's mechanism works here, and what it costs.
 **Nothing follows from it about real people, or about which method is best on them.**"""
-
-DIRECTIONS = ("voice_to_face", "face_to_voice")
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One training of one method.
-
-    Args:
-        recipe: the method.
-        seed: of the run.
-        encoder: name of the encoder folder.
-        seconds: spent training, all stages.
-        auc: of verification, all pairs of unseen people.
-        same_sex: the same, of pairs of one sex.
-        eer: equal error rate of all pairs.
-        map: mean average precision each way.
-        costs: of the networks that serve.
-    """
-
-    recipe: str
-    seed: int
-    encoder: str
-    seconds: float
-    auc: float
-    same_sex: float
-    eer: float
-    map: Mapping[str, float]
-    costs: Costs
-
-
-@dataclass(frozen=True)
-class Yardsticks:
-    """What the figures are held against: chance, an oracle that knows only the sex, and the ceiling."""
-
-    auc: tuple[float, float, float]
-    same_sex: tuple[float, float, float]
-    eer: tuple[float, float, float]
-    map: Mapping[str, tuple[float, float, float]]
 
 
 def measure_methods(home: Path, names: Sequence[str], seeds: Sequence[int]) -> tuple[list[Measured], Yardsticks]:
@@ -86,26 +36,16 @@ def measure_methods(home: Path, names: Sequence[str], seeds: Sequence[int]) -> t
         seeds: of runs.
 
     Raises:
-        UnknownRecipe: there is no such method. What :func:`deploy.training.train_population` raises.
+        UnknownRecipe: there is no such method. What :func:`deploy.measured_methods.train_measured` raises.
     """
-    found, report = [], {}
+    found: list[Measured] = []
     loaded = [load_recipe(name) for name in names]
     for seed in seeds:  # all methods once before any a second time: an early look compares like with like
         for recipe in loaded:
-            opened = Installation(replace(load_settings(), home=home))
-            try:
-                order = order_population(opened, recipe, TrainingSpec(), run=RunSettings(seed=seed))
-                console.print(f"{recipe_name(recipe)}, seed {seed}")
-                with Stages() as stages:
-                    outcome = train_population(opened, order, stages.told)
-            finally:
-                opened.close()
-            published = json.loads(
-                (home / RUNS / f"{recipe_name(recipe)}-{order.key}" / PUBLISHED_FILE).read_text(encoding="utf-8")
-            )
-            report = outcome.report
-            found.append(_measured(recipe_name(recipe), seed, outcome.encoder, report, published["training_seconds"]))
-    return found, _yardsticks(report)
+            console.print(f"{recipe_name(recipe)}, seed {seed}")
+            measured, yardsticks = train_measured(home, recipe, seed, TrainingSpec())
+            found.append(measured)
+    return found, yardsticks
 
 
 def table(found: Sequence[Measured], yardsticks: Yardsticks) -> str:
@@ -149,46 +89,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console.print(f"kept: {home / FOLDER / 'METHODS.md'}")
 
 
-def _measured(name: str, seed: int, encoder: Path, report: Mapping[str, Any], seconds: float) -> Measured:
-    verification = report["verification"]
-    return Measured(
-        recipe=name,
-        seed=seed,
-        encoder=encoder.name,
-        seconds=seconds,
-        auc=verification["auc"],
-        same_sex=verification["same_sex"]["auc"],
-        eer=verification["eer"],
-        map={way: report["retrieval"][way]["map_exact"] for way in DIRECTIONS},
-        costs=costs_of(Encoder.load(encoder)),
-    )
-
-
-def _yardsticks(report: Mapping[str, Any]) -> Yardsticks:
-    verification, one_sex = report["verification"], report["verification"]["same_sex"]
-
-    def three(told: Mapping[str, Any], figure: str) -> tuple[float, float, float]:
-        return told[f"chance_{figure}"], told[f"gender_oracle_{figure}"], told[f"ceiling_{figure}"]
-
-    return Yardsticks(
-        auc=three(verification, "auc"),
-        same_sex=three(one_sex, "auc"),
-        eer=three(verification, "eer"),
-        map={
-            way: (told["chance"], told["gender_oracle"], told["ceiling"])
-            for way, told in ((way, report["retrieval"][way]) for way in DIRECTIONS)
-        },
-    )
-
-
 def _row(name: str, some: Sequence[Measured], yardsticks: Yardsticks) -> str:
     shares = [_share(one.auc, yardsticks.auc[2]) for one in some]
     cells = [
-        _spread([one.auc for one in some]),
-        _spread(shares, 2),
-        _spread([one.same_sex for one in some]),
-        _spread([one.eer for one in some]),
-        *(_spread([one.map[way] for one in some]) for way in DIRECTIONS),
+        spread([one.auc for one in some]),
+        spread(shares, 2),
+        spread([one.same_sex for one in some]),
+        spread([one.eer for one in some]),
+        *(spread([one.map[way] for one in some]) for way in DIRECTIONS),
     ]
     return f"| `{name}` | {' | '.join(cells)} |"
 
@@ -203,7 +111,7 @@ def _costs(by_name: Mapping[str, Sequence[Measured]]) -> list[str]:
         costs = some[0].costs
         latencies = (statistics.median(getattr(one.costs, field) for one in some) for field in ("face_ms", "voice_ms"))
         lines.append(
-            f"| `{name}` | {_spread([one.seconds for one in some], 0)} | {costs.parameters:,} | "
+            f"| `{name}` | {spread([one.seconds for one in some], 0)} | {costs.parameters:,} | "
             f"{costs.face_multiply_adds / 1e6:.1f} M | {costs.voice_multiply_adds / 1e6:.1f} M | "
             + " | ".join(f"{one:.1f}" for one in latencies)
             + " |"
@@ -212,7 +120,7 @@ def _costs(by_name: Mapping[str, Sequence[Measured]]) -> list[str]:
             "one thread, preparation included."]  # fmt: skip
 
 
-_PAPERS = (
+PAPERS = (
     ("bi_quintuple", "voxceleb1", "P", "85.1", "69.5", "6.96 / 6.14"),
     ("single_stream", "voxceleb1", "P", "82.5", "68.8", "6.92 / 7.55"),
     ("bi_pseudo_label", "voxceleb1-d", "D", "85.0", "71.2", "6.36 / 6.04"),
@@ -231,7 +139,7 @@ def _published() -> list[str]:
         "| method | split | AUC, % | AUC, one sex, % | mAP voice → face / face → voice, % | the command that would |",
         "|---|---|---|---|---|---|",
     ]
-    for name, corpus, split, auc, same_sex, mean in _PAPERS:
+    for name, corpus, split, auc, same_sex, mean in PAPERS:
         command = f"`visavox train {name} --corpus {corpus} --root DIR`"
         lines.append(f"| `{name}` | {split} | {auc} | {same_sex} | {mean} | {command} |")
     return lines
@@ -239,11 +147,6 @@ def _published() -> list[str]:
 
 def _share(value: float, ceiling: float) -> float:
     return (value - 0.5) / (ceiling - 0.5)
-
-
-def _spread(values: Sequence[float], digits: int = 3) -> str:
-    mean = f"{np.mean(values):.{digits}f}"
-    return mean if len(values) < 2 else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"
 
 
 if __name__ == "__main__":

@@ -112,6 +112,17 @@ def kept_digests(settings: Settings) -> frozenset[str]:
     return frozenset(digests)
 
 
+def models_that_learned_from(settings: Settings, identity: str) -> tuple[str, ...]:
+    """Names of the home's encoder folders, and of one that VISAVOX_MODEL names, that list an identity, sorted."""
+    folders = {*(settings.home / ENCODERS).glob("*"), *([settings.model] if settings.model else [])}
+    found = set()
+    for folder in folders:
+        with suppress(EncoderError, OSError):  # a damaged one cannot serve either
+            if identity in read_identities(folder, read_description(folder)):
+                found.add(folder.name)
+    return tuple(sorted(found))
+
+
 def load_shared(folder: Path, device: str) -> Encoder:
     """Load a shared-space encoder with its hashes checked. Raises EncoderError, also if it is of another kind."""
     encoder = Encoder.load(folder, device=device, precision="auto")

@@ -69,6 +69,8 @@ class Settings:
         media_roots: folders that paths arriving by HTTP must lie in.
         offline: whether weights must not be fetched from the network.
         hub_url: the model hub that weights are fetched from, or a mirror of it.
+        processes: how many a launcher (`accelerate launch`, `torchrun`) has started to train one model together.
+        place: which of them this one is, from 0.
     """
 
     home: Path
@@ -81,6 +83,8 @@ class Settings:
     media_roots: tuple[Path, ...] = ()
     offline: bool = False
     hub_url: str = "https://huggingface.co"
+    processes: int = 1
+    place: int = 0
 
     def __repr__(self) -> str:
         """Like any dataclass's, with passwords masked."""
@@ -135,6 +139,8 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         media_roots=tuple(Path(root).expanduser().resolve() for root in roots.split(":") if root),
         offline=offline,
         hub_url=hub,
+        processes=int(given.get("WORLD_SIZE") or 1),
+        place=int(given.get("RANK") or 0),
     )
 
 

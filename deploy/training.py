@@ -35,6 +35,7 @@ from search.protocols import read_protocol
 from search.published_lists import read_trial_lists
 from training.checkpoint import write_json
 from training.corpora import Manifest, Split, read_manifest
+from training.data_parallel import join_processes
 from training.label_agreement import agreement_of_labels
 from training.loop import Progress, RunSettings, TrainingData, train
 from training.population.protocol import write_protocol, write_training
@@ -55,6 +56,8 @@ DEPTH = 300
 # deploy.settings.calm_libraries. More gain nothing with networks of this size.
 MOST_THREADS = 4
 MOST_WORKERS = 4
+
+NOT_FIRST = "another process of this training publishes and measures"
 
 MEASURED = PopulationSpec()
 """The people that every model is measured on, unless somebody asks for fewer."""
@@ -148,8 +151,8 @@ def order_population(
 
 def run_here(opened: Installation, run: RunSettings | None = None) -> RunSettings:
     """How a run is run by this installation: on its device, with its processors."""
-    threads = min(MOST_THREADS, processors())
-    return replace(run or RunSettings(), device=opened.settings.device, threads=threads)
+    settings, threads = opened.settings, min(MOST_THREADS, processors())
+    return replace(run or RunSettings(), device=settings.device, threads=threads, processes=settings.processes)
 
 
 def train_population(opened: Installation, order: Order, told: Told, workers: int | None = None) -> Outcome:
@@ -173,14 +176,14 @@ def train_population(opened: Installation, order: Order, told: Told, workers: in
         return Outcome(encoder, report, time.monotonic() - began, before=True)
     workers = min(MOST_WORKERS, processors()) if workers is None else workers
     inventing = partial(_tell, told, "inventing people to measure on")
-    population = write_protocol(home, order.measured, inventing, max(1, workers))
-    if encoder is None:
-        data, origin = _gather(home, order, population, told, workers)
-        trained = train(order.recipe, order.settings, data, run_folder, order.run, partial(tell_training, told))
-        told("publishing", 0, 1, "")
-        encoder = publish(order.recipe, order.settings, data, trained, origin, home / ENCODERS)
-        spent = sum(seconds_spent(folder) for folder in (*trained.earlier, trained.folder))
-        write_json(run_folder / PUBLISHED_FILE, {"encoder": encoder.name, "training_seconds": round(spent, 1)})
+    together = join_processes(order.run.processes, order.run.device)
+    with together.in_turn():
+        population = write_protocol(home, order.measured, inventing, max(1, workers))
+        gathered = None if encoder is not None else _gather(home, order, population, told, workers)
+    if gathered is not None:
+        encoder = _learn(home, order, gathered, run_folder, told)
+    if encoder is None or not together.first:
+        return Outcome(run_folder, {}, time.monotonic() - began, before=False, unmeasured=NOT_FIRST)
     report, _ = measure(opened, Encoder.load(encoder, device=opened.settings.device), population, told)
     record_report(encoder, report)
     return Outcome(encoder, report, time.monotonic() - began, before=False)
@@ -193,6 +196,21 @@ def published_folder(run_folder: Path, encoders: Path) -> Path | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return encoders / name if (encoders / name).is_dir() else None
+
+
+def _learn(
+    home: Path, order: Order, gathered: tuple[TrainingData, Origin], run_folder: Path, told: Told
+) -> Path | None:
+    """Train and publish; None in a process that only trains along."""
+    data, origin = gathered
+    trained = train(order.recipe, order.settings, data, run_folder, order.run, partial(tell_training, told))
+    if not join_processes(order.run.processes, order.run.device).first:
+        return None
+    told("publishing", 0, 1, "")
+    encoder = publish(order.recipe, order.settings, data, trained, origin, home / ENCODERS)
+    spent = sum(seconds_spent(folder) for folder in (*trained.earlier, trained.folder))
+    write_json(run_folder / PUBLISHED_FILE, {"encoder": encoder.name, "training_seconds": round(spent, 1)})
+    return encoder
 
 
 def _gather(home: Path, order: Order, population: Path, told: Told, workers: int) -> tuple[TrainingData, Origin]:

@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from deploy import reading
 from deploy.choice import ModelLocks
-from deploy.models import kept_digests, load_serving, serving_folder
+from deploy.models import kept_digests, load_serving, models_that_learned_from, serving_folder
 from deploy.reading import SPEECH_DETECTOR, make_extractor
 from deploy.settings import Settings, environment_of_readers, load_settings
 from encoders.batching import Batch, shared_by_threads
@@ -163,6 +163,10 @@ class Installation:
     def kept(self) -> frozenset[str]:
         """See search.serving.ServingModels.kept."""
         return kept_digests(self.settings)
+
+    def learned_from(self, identity: str) -> tuple[str, ...]:
+        """See search.serving.ServingModels.learned_from."""
+        return models_that_learned_from(self.settings, identity)
 
     @property
     def lacks_shared_rows(self) -> bool:

@@ -147,12 +147,17 @@ class EnrolAnswer:
 
 @dataclass(frozen=True)
 class ForgetAnswer:
-    """What was removed with a person."""
+    """What was removed with a person.
+
+    ``learned_by`` are the models whose weights were learned from them, among others, and still are: weights hold
+    nobody's samples, but whoever wants nothing left trains those models anew and removes their folders.
+    """
 
     name: str
     samples: int
     rows: int
     evidence: int
+    learned_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

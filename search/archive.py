@@ -51,7 +51,7 @@ from search.enrolment import longest_speaker as longest_speaker
 from search.evidence import Evidence, face_id, voice_id
 from search.filling import Filler, Known, OnRows, RowEncoder, key_of, place_of
 from search.intake import Recogniser, content_hash, read_steadily, report_of
-from search.people import NameTaken, People, Person, check_name
+from search.people import NameTaken, People, Person, check_name, learned_identity
 from search.serving import FixedModels, ServingModels
 from search.store import SHARED, Row, Store, keys_digest, named
 from search.sweeping import sweep
@@ -353,7 +353,8 @@ class Archive:
         self._people.begin_forgetting(person, version)
         self.drop_unused()
         samples, rows, evidence = self._finish_forgetting(person.id)
-        return ForgetAnswer(person.name, samples, rows, evidence)
+        learned_by = self._models.learned_from(learned_identity(person.id))
+        return ForgetAnswer(person.name, samples, rows, evidence, learned_by)
 
     def _finish_forgetting(self, person: str) -> tuple[int, int, int]:
         """Rows, evidence, record of somebody who leaves; the number of samples, rows and pieces removed."""

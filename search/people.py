@@ -81,6 +81,15 @@ class PeoplePage:
     more: bool
 
 
+def learned_identity(person: str) -> str:
+    """What a model that learned from an enrolled person calls them: nothing with a name in it.
+
+    Args:
+        person: their id.
+    """
+    return f"enrolled_{person}"
+
+
 def check_name(name: str) -> None:
     """Raise NameRefused unless a name can be a person's: 1 to 200 printable characters, and not ``unknown``."""
     if not name.strip() or len(name) > 200 or not name.isprintable():

@@ -28,6 +28,13 @@ class ServingModels(Protocol):
     def kept(self) -> frozenset[str]:
         """Digests of spaces that do not serve and whose rows are kept all the same: being filled, or to go back to."""
 
+    def learned_from(self, identity: str) -> tuple[str, ...]:
+        """The installation's models, by the names of their folders, that learned from somebody.
+
+        Args:
+            identity: what they call a person: see search.people.learned_identity.
+        """
+
 
 class FixedModels:
     """Encoders that nobody exchanges: see ServingModels."""
@@ -50,3 +57,7 @@ class FixedModels:
     def kept(self) -> frozenset[str]:
         """See ServingModels.kept: none."""
         return frozenset()
+
+    def learned_from(self, identity: str) -> tuple[str, ...]:
+        """See ServingModels.learned_from: none, as it knows of no folders."""
+        return ()

@@ -36,6 +36,7 @@ DOORS = {
     "matplotlib": {"search/plots.py"},
     "sklearn": {"search/figures.py"},
     "ot": {"training/optimal_transport.py"},
+    "accelerate": {"training/data_parallel.py"},
 }
 
 

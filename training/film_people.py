@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingest.ledger import Pairing
+from search.people import learned_identity
 from training.filmed import EnrolledSamples, Film, FilmedFace, FilmedTurn, Looks
 
 VoicesAgree = Callable[[NDArray[np.float64], NDArray[np.float64]], bool]
@@ -138,7 +139,7 @@ def people_of_film(film: Film, agree: VoicesAgree, settings: MiningSettings | No
 
 def enrolled_person(samples: EnrolledSamples) -> FilmPerson:
     """Somebody who is enrolled: whoever enrolled them said whose the samples are."""
-    return FilmPerson(f"enrolled_{samples.person}", samples.faces, samples.voices, 1.0, person=samples.person)
+    return FilmPerson(learned_identity(samples.person), samples.faces, samples.voices, 1.0, person=samples.person)
 
 
 def _parts(turns: Sequence[FilmedTurn], settings: MiningSettings) -> list[_Part]:

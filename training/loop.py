@@ -25,7 +25,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -38,8 +38,10 @@ from encoders.space import Modality
 from training.batches import Plan, batch_plan, make_batch
 from training.checkpoint import Checkpoint, read_checkpoint, read_weights, write_checkpoint, write_weights
 from training.curves import Curves
+from training.data_parallel import Processes, join_processes
 from training.networks import NetworkGiven
 from training.recipe import Assembled, Batch, Given, Recipe, Stage, Task, recipe_name
+from training.reproducible import reproducible, step_seed
 from training.runs import (
     RunHeld,
     RunMismatch,
@@ -179,7 +181,8 @@ def train(
     run = replace(run, threads=recorded_threads(folder) or run.threads)
     given, before, key = given_of(data, run), None, ""
     earlier: tuple[Path, ...] = ()
-    with held(folder), _reproducible(run):
+    together = join_processes(run.processes, run.device)
+    with _held(folder, together), reproducible(run):
         for stage in stages:
             if stage.on_vectors and before is not None:
                 data = _as_vectors(data, before, key, run)
@@ -190,7 +193,7 @@ def train(
                 break
             place = folder.parent / f"{stage.name}-{key}"
             place.mkdir(exist_ok=True)
-            with held(place):
+            with _held(place, together):
                 _run_stage(_Loop(stage, data, given, place, run, before), described, on_progress)
             before = _finished(stage, given, place, before)
             earlier = (*earlier, place)
@@ -224,10 +227,20 @@ def read_best(folder: Path) -> dict[str, Tensor]:
 
 
 def _run_stage(loop: _Loop, described: Mapping[str, Any], on_progress: Callable[[Progress], None]) -> Trained:
-    claim(loop.folder, described)
+    if loop.processes.first:
+        claim(loop.folder, described)
+    loop.processes.wait()
     loop.resume()
     loop.run(on_progress)
+    loop.processes.wait()
+    if not loop.processes.first:
+        loop.resume()  # only the first has validated: the others read of it
     return loop.outcome()
+
+
+def _held(folder: Path, processes: Processes) -> AbstractContextManager[None]:
+    """Own the folder; of several processes that train together the first owns it."""
+    return held(folder) if processes.first else nullcontext()
 
 
 def _finished(stage: Stage, given: Given, folder: Path, before: Task | None) -> Task:
@@ -256,12 +269,6 @@ def _as_vectors(data: TrainingData, task: Task, key: str, run: RunSettings) -> T
     return TrainingData(*parts)
 
 
-def step_seed(seed: int, epoch: int, batch: int) -> int:
-    """Seed of the networks' own randomness in one step: 63 bits, different for every step."""
-    digest = hashlib.sha256(f"step {seed} {epoch} {batch}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
-
-
 class _Loop:
     """A run under way: task, optimiser and state move together, one step at a time."""
 
@@ -269,11 +276,12 @@ class _Loop:
         self, stage: Stage, data: TrainingData, given: Given, folder: Path, run: RunSettings, before: Task | None
     ) -> None:
         self._stage, self._settings, self._data, self.folder, self._run = stage, stage.settings, data, folder, run
-        self._device = run.torch_device()
-        self._task: Task = stage.build(given, run.seed, before).to(self._device)
+        self.processes = join_processes(run.processes, run.device)
+        self._device = self.processes.device or run.torch_device()
+        self._task = _joined(stage.build(given, run.seed, before).to(self._device), self.processes)
         self._optimiser = stage.optimiser(self._task)
         self._average = _averaging(self._task, stage.average) if stage.average else None
-        self._curves = Curves(folder) if run.curves else None
+        self._curves = Curves(folder) if run.curves and self.processes.first else None
         try:
             self._per_epoch = len(self._plan(0))
         except ValueError as error:  # too many people turned out to be unusable
@@ -299,7 +307,8 @@ class _Loop:
             self._names = sorted(self._state.sums)
             sums = [self._state.sums[name] for name in self._names]
             self._sums = torch.tensor(sums, dtype=torch.float64, device=self._device) if sums else None
-        trim_log(self.folder, self._state.epoch)
+        if self.processes.first:
+            trim_log(self.folder, self._state.epoch)
 
     def run(self, on_progress: Callable[[Progress], None]) -> None:
         """All steps that remain."""
@@ -319,7 +328,7 @@ class _Loop:
                 if now - told >= TOLD_EVERY:
                     tell()
                     told = now
-                if now - saved >= self._run.checkpoint_seconds and self._stepped:
+                if now - saved >= self._run.checkpoint_seconds and self._stepped and self.processes.first:
                     self._save()
                     saved = time.monotonic()
             self._finish_epoch(epoch_began)
@@ -364,6 +373,7 @@ class _Loop:
         self._count(losses)
         state.batch += 1
         if self._stepped:
+            self.processes.average_gradients(self._task.parameters())
             self._optimiser.step()
             self._optimiser.zero_grad(set_to_none=True)
             if self._average is not None:
@@ -431,7 +441,17 @@ class _Loop:
 
     def _finish_epoch(self, began: float) -> None:
         """Validate, log, go to the next epoch, save: in this order, so that a resume repeats all or nothing."""
-        state, losses = self._state, self._losses()
+        losses = self._losses()
+        if self.processes.first:
+            self._judge_epoch(began, losses)
+        self._state.epoch, self._state.batch = self._state.epoch + 1, 0
+        self._sums, self._epoch_losses = None, losses
+        if self.processes.first:
+            self._save()
+
+    def _judge_epoch(self, began: float, losses: Mapping[str, float]) -> None:
+        """Validate if it is time to, keep the weights if they are the best, and add to the log."""
+        state = self._state
         epoch, rate = state.epoch + 1, self._optimiser.param_groups[0]["lr"]  # of the epoch's last step
         line: dict[str, Any] = {"epoch": epoch, "learning_rate": rate, "losses": losses}
         if epoch % self._run.validate_every == 0 or epoch == self._settings.epochs:
@@ -447,9 +467,6 @@ class _Loop:
         append_log(self.folder, line)
         if self._curves is not None:
             self._curves.write(line, samples=self._per_epoch * self._settings.people_per_batch)
-        state.epoch, state.batch = epoch, 0
-        self._sums, self._epoch_losses = None, losses
-        self._save()
 
     def _save(self) -> None:
         self._state.sums = self._read_sums()
@@ -461,6 +478,15 @@ class _Loop:
         write_checkpoint(self.folder / CHECKPOINTS, self._done, checkpoint)
 
 
+def _joined(task: Task, processes: Processes) -> Task:
+    """A task whose networks are run by all processes together."""
+    if processes.count > 1:
+        task.processes = processes
+        if processes.device is not None and processes.device.type == "cuda":
+            task = torch.nn.SyncBatchNorm.convert_sync_batchnorm(task)  # type: ignore[no-untyped-call]
+    return task
+
+
 def _averaging(task: Task, decay: float) -> AveragedModel:
     """A moving average of a task's weights and statistics, which forgets its beginning faster than its decay says."""
 
@@ -470,21 +496,3 @@ def _averaging(task: Task, decay: float) -> AveragedModel:
         return averaged.lerp(current, 1 - min(decay, (1 + int(count)) / (10 + int(count))))
 
     return AveragedModel(task, avg_fn=average, use_buffers=True)
-
-
-@contextmanager
-def _reproducible(run: RunSettings) -> Iterator[None]:
-    """The same numbers again: deterministic kernels where there are any; the caller's torch is left as it was."""
-    deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    threads, device = torch.get_num_threads(), run.torch_device()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.set_num_threads(run.threads)
-    try:
-        with (
-            torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
-            torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
-        ):
-            yield
-    finally:
-        torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
-        torch.set_num_threads(threads)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.space import Modality, Space
+from search.people import learned_identity
 from search.scores import Calibration
 from training.corpora import Split
 from training.film_people import FilmPerson, MiningSettings, enrolled_person, people_of_film
@@ -188,7 +189,7 @@ def _mined(group: Sequence[FilmPerson]) -> MinedPerson | None:
     # one film in which face and voice are not one person's is enough to make it two people's
     confidence = 1.0 if said else min(one.confidence for one in group if one.voices is not None)
     named = [one.person for one in group if one.person]
-    name = f"enrolled_{min(named)}" if named else min(one.name for one in group if one.voices is not None)
+    name = learned_identity(min(named)) if named else min(one.name for one in group if one.voices is not None)
     films = tuple(sorted({one.media for one in group if one.media}))
     return MinedPerson(name, Looks.joined(faces), Looks.joined(voices), confidence, films, bool(named))
 

@@ -5,6 +5,8 @@ A recipe is one method. Its module holds
 - ``Settings``: a frozen dataclass of every number of the method, with :class:`RecipeSettings`' fields among them; its
   defaults are the paper's;
 - ``POPULATION``: the settings for invented people: small networks, short clips, minutes on a laptop;
+- ``ABLATIONS``: what to change, field by field, to take a part of the method away or to try another number, by the
+  name of that row;
 - ``stages(settings, frozen)``: what is trained one after the other, as :class:`Stage`.
 
 The loop (:mod:`training.loop`) knows no more of a method than its stages.
@@ -17,7 +19,7 @@ import hashlib
 import importlib
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +30,7 @@ from torch import Tensor
 
 from encoders.heads import Layer, SharedSpaceHead
 from encoders.space import Modality
+from training.data_parallel import Processes
 from training.networks import NetworkGiven, make_network, run_network
 
 MadeTask = TypeVar("MadeTask", bound="Task")
@@ -43,6 +46,8 @@ DECIDING = (
     "training/batches.py",
     "training/loop.py",
     "training/networks.py",
+    "training/data_parallel.py",
+    "training/reproducible.py",
     "training/validation.py",
 )
 
@@ -145,6 +150,8 @@ class Task(torch.nn.Module, ABC):
     """
 
     head: torch.nn.Module
+    processes: Processes | None = None
+    """Those that train it together; set by the loop."""
 
     def __init__(self, given: Given) -> None:
         super().__init__()
@@ -164,8 +171,28 @@ class Task(torch.nn.Module, ABC):
             inputs: (n, 3, side, side) float32 faces, (n, frames, values) float32 voices, or (n, d) frozen vectors.
             lengths: of voices, (n,) int64 frames that count; None when all do.
         """
-        network = self.face if modality is Modality.FACE else self.voice
-        return run_network(modality, self.given.of(modality), network, inputs, lengths)
+        network, given = self.face if modality is Modality.FACE else self.voice, self.given.of(modality)
+
+        def run(samples: Tensor, lengths: Tensor | None) -> Tensor:
+            return run_network(modality, given, network, samples, lengths)
+
+        return run(inputs, lengths) if given.backbone is None else self.divided(run, inputs, lengths)
+
+    def divided(
+        self, run: Callable[[Tensor, Tensor | None], Tensor], samples: Tensor, lengths: Tensor | None = None
+    ) -> Tensor:
+        """Run a network on samples; in a training of several processes each on its part of them.
+
+        Args:
+            run: (n, …) samples and perhaps their (n,) lengths to (n, d) features.
+            samples: (n, …).
+            lengths: (n,) or None.
+
+        Returns:
+            (n, d) features of all samples.
+        """
+        together = self.processes if self.training else None
+        return run(samples, lengths) if together is None else together.divided(run, samples, lengths)
 
     def embed(self, modality: Modality, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Points of the shared space as serving will have them, before normalisation.
@@ -281,6 +308,7 @@ class Recipe(Protocol):
     __file__: str
     Settings: Callable[..., Any]
     POPULATION: Any
+    ABLATIONS: Mapping[str, Mapping[str, Any]]
 
     def stages(self, settings: Any, frozen: bool) -> tuple[Stage, ...]:  # noqa: ANN401 - the recipe's own Settings
         """What is trained one after the other.

@@ -71,6 +71,7 @@ class RunSettings:
         initial_face: an encoder folder whose weights the face network begins with; None: drawn from the seed.
         initial_voice: likewise.
         curves: whether losses and figures are written for TensorBoard too.
+        processes: how many train together, started by a launcher: see :mod:`training.data_parallel`.
     """
 
     seed: int = 0
@@ -83,12 +84,13 @@ class RunSettings:
     initial_face: Path | None = None
     initial_voice: Path | None = None
     curves: bool = False
+    processes: int = 1
 
     def __post_init__(self) -> None:
-        if min(self.validate_every, self.threads, self.accumulate) < 1:
+        if min(self.validate_every, self.threads, self.accumulate, self.processes) < 1:
             raise ValueError(
-                f"validate_every (epochs), threads and accumulate (batches) are at least 1, got {self.validate_every}, "
-                f"{self.threads} and {self.accumulate}"
+                f"validate_every (epochs), threads, accumulate (batches) and processes are at least 1, got "
+                f"{self.validate_every}, {self.threads}, {self.accumulate} and {self.processes}"
             )
 
     def torch_device(self) -> torch.device:
@@ -147,8 +149,7 @@ def _run_described(run: RunSettings) -> dict[str, Any]:
         "bfloat16": run.bfloat16,
         "validate_every": run.validate_every,
     }
-    if run.accumulate > 1:
-        described["accumulate"] = run.accumulate
+    described |= {name: getattr(run, name) for name in ("accumulate", "processes") if getattr(run, name) > 1}
     for name, folder in (("initial_face", run.initial_face), ("initial_voice", run.initial_voice)):
         if folder is not None:
             described[name] = read_description(folder).digest()

@@ -119,5 +119,7 @@ def forget(name: Annotated[str, typer.Argument(help="Whom to forget.")], json: J
         console.print(
             f"{gone.name} forgotten: {gone.samples} samples, {gone.rows} rows and {gone.evidence} pieces of evidence",
         )
+        for model in gone.learned_by:
+            console.print(f"{model} learned from them, among others: train it anew to have nothing left")
 
     answer(gone, json, show)

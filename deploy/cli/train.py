@@ -89,7 +89,9 @@ def train(
         from training.population.splits import TrainingSpec
 
         told = _configured(method, config, preset or ("population" if population else "paper"), epochs, initial)
-        with installation() as opened, Stages() as stages:
+        with installation() as opened, Stages(quiet=opened.settings.place > 0) as stages:
+            if opened.settings.processes > 1 and (features is not None or own):
+                raise UsageError("on frozen vectors a model learns in minutes: start this without a launcher")
             if corpus is not None and root is not None:
                 outcome = _on_corpus(opened, method, corpus, (root, faces, lists, allow_missing), told, stages)
             elif features is not None:
@@ -105,6 +107,8 @@ def train(
                 outcome = train_population(opened, order, stages.told)
             serving = serving_folder(opened.settings)
             serves = serving is not None and serving.resolve() == outcome.encoder.resolve()
+            if opened.settings.place > 0:  # of several processes that train together the first one answers
+                return
 
     if outcome.before:
         progress_console.print(f"this very model was published before: {outcome.encoder}")
@@ -238,12 +242,17 @@ def training_errors_translated(kind: str) -> Iterator[None]:
 
 
 class Stages:
-    """Each stage of a training on standard error: a bar on a terminal, a line now and then elsewhere."""
+    """Each stage of a training on standard error: a bar on a terminal, a line now and then elsewhere.
 
-    def __init__(self) -> None:
+    Args:
+        quiet: nothing is said, because another process says it.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
         self._bars = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"), console=progress_console, disable=not sys.stderr.isatty(),
+            TextColumn("{task.fields[note]}"), console=progress_console, disable=quiet or not sys.stderr.isatty(),
         )  # fmt: skip
         self._stage, self._bar = "", TaskID(0)
         self._began = self._last = 0.0
@@ -266,7 +275,7 @@ class Stages:
         elif done > self._first and not self._moving:  # processes that have to start first are no measure of pace
             self._moving, self._began, self._first = True, now, done
         self._bars.update(self._bar, completed=done, total=total, note=note)
-        if not sys.stderr.isatty() and (new or done == total or now - self._last >= LINE_EVERY):
+        if not self._quiet and not sys.stderr.isatty() and (new or done == total or now - self._last >= LINE_EVERY):
             self._last = now
             progress_console.print(self._line(stage, done, total, note, now))
 

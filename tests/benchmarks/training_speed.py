@@ -6,7 +6,8 @@ order, variation, the log and checkpoints cost. Both are measured in turn in one
 ratio rather than the steps. The loader alone, which makes batches on a thread of its own beside the steps, is measured
 too: as long as it makes more of them a second than are learned from, it is not what a training waits for.
 
-``--cached``: on frozen vectors, with the defaults of each method; else end to end, with the presets for invented people.
+``--cached``: on frozen vectors, with the defaults of each method; else end to end, with the presets for
+invented people.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ def measure(name: str, stage: Stage, data: TrainingData, rounds: int, run: RunSe
 
 
 def stages_of(name: str, people: int, steps: int, cached: bool) -> Iterator[tuple[Stage, TrainingData]]:
-    """Every stage of a method for one epoch of so many steps, each from networks of its own, and what it learns from."""
+    """Every stage of a method for one epoch of so many steps, from networks of its own, and what it learns from."""
     recipe = load_recipe(name)
     settings = (recipe.Settings() if cached else recipe.POPULATION).fitting(people)
     preparation = None if cached else preparation_for(settings, DETECTOR)
@@ -139,12 +140,14 @@ def stages_of(name: str, people: int, steps: int, cached: bool) -> Iterator[tupl
         if preparation is None or stage.on_vectors:
             data = TrainingData(drawn_vectors(people), drawn_vectors(8))
         else:
-            data = TrainingData(*(drawn_people(which, count, preparation) for which, count in (("a", people), ("b", 8))))
+            data = TrainingData(
+                *(drawn_people(which, count, preparation) for which, count in (("a", people), ("b", 8)))
+            )
         short = replace(stage.settings, epochs=1, steps_per_epoch=steps)
         yield replace(stage, settings=short, build=_beginning(stage)), data
 
 
-def _beginning(stage: Stage) -> Any:  # noqa: ANN401
+def _beginning(stage: Stage) -> Any:
     def build(given: Given, seed: int, before: Task | None = None) -> Task:
         return stage.build(given, seed, None)
 

@@ -18,6 +18,7 @@ from deploy.training import Outcome
 from deploy.wiring import Installation
 from encoders.encoder import Encoder
 from encoders.space import Modality
+from search.people import learned_identity
 from tests.deploy.drawn_archive import draw_archive, draw_enrolled
 from training.loop import RunSettings
 from training.mining import TooFewMined
@@ -100,6 +101,13 @@ def test_the_enrolled_add_labels_and_people(opened: Installation) -> None:
         f"enrolled_{identity}" for identity in ids.values()
     }
     assert len(people[f"enrolled_{ids['Ann Archer']}"].films) == 2
+
+
+def test_the_installation_knows_which_model_learned_from_whom(opened: Installation, outcome: Outcome) -> None:
+    ids = [opened.records.people.find(name).id for name in ("Ann Archer", "Bob", "Cid")]
+    identities = [learned_identity(person) for person in ids]
+    learned = [one for one in identities if one in Encoder.load(outcome.encoder).identities]
+    assert learned and [one for one in identities if opened.learned_from(one) == (outcome.encoder.name,)] == learned
 
 
 def test_no_name_gets_into_what_is_written(opened: Installation, outcome: Outcome) -> None:

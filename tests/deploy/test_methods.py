@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from deploy.costs import Costs, costs_of
-from deploy.methods import NOTE, Measured, Yardsticks, table
+from deploy.measured_methods import Measured, Yardsticks
+from deploy.methods import NOTE, table
 from encoders.encoder import Encoder
 from encoders.space import Modality
 from tests.training.small_run import SETTINGS, small_data, small_given, small_train

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +61,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _environment(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _environment(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VISAVOX_HOME", str(home))
     monkeypatch.setenv("VISAVOX_DEVICE", "cpu")
     monkeypatch.delenv("VISAVOX_MODEL", raising=False)
-    yield
 
 
 def train(capsys: pytest.CaptureFixture[str], name: str, root: Path, folder: Path) -> Path:

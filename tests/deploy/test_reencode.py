@@ -18,7 +18,9 @@ from deploy.models import write_choice
 from deploy.settings import load_settings
 from deploy.wiring import Installation
 from search.comparison import NOBODY_WITH_BOTH
-from tests.deploy.drawings import Drawings, make_models, run, space_of
+from search.people import learned_identity
+from tests.deploy.drawings import CALIBRATION, Drawings, make_models, run, space_of
+from tests.encoders.shared_encoder import make_shared_encoder
 
 QUICK = ("quiet", "after:upsert:1", "before:choose:2")
 FULL = (
@@ -113,6 +115,16 @@ def test_what_was_written_since_is_there_after_going_back(home: Path, capsys: An
     assert counts(home) == [6, 8, 0]
     _, told = run(capsys, "reencode", "--rollback")
     assert (told["written"], told["rows"]) == (2, 8) and counts(home) == [8, 8, 0]
+
+
+def test_whoever_is_forgotten_is_told_which_models_learned_from_them(home: Path, capsys: Any) -> None:
+    opened = Installation(load_settings())
+    ann = learned_identity(opened.records.people.find("Ann").id)
+    opened.close()
+    make_shared_encoder(home / "encoders/mine", 7, [ann], calibration=CALIBRATION)
+    (home / "encoders/broken").mkdir()
+    assert run(capsys, "forget", "Ann")[1]["learned_by"] == ["mine"]
+    assert run(capsys, "forget", "Bob")[1]["learned_by"] == []
 
 
 def test_who_is_forgotten_is_in_no_collection_any_more(home: Path, capsys: Any) -> None:

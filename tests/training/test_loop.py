@@ -28,11 +28,11 @@ from training.loop import (
     Trained,
     TrainingData,
     read_best,
-    step_seed,
     train,
 )
 from training.recipe import Batch, Stage
 from training.recipes import bi_quintuple
+from training.reproducible import step_seed
 from training.validation import Validated, validate
 
 STEPS = 12

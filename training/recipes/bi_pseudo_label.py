@@ -256,6 +256,26 @@ what L_id teaches. With both at 1, 10 epochs and no band of a voice masked, vali
 AUC 0.859; without the stage before it 0.149 and 0.848.
 """
 
+_NO_SELF_LEARNING: Mapping[str, Any] = {
+    "association": "off",
+    "bi_pseudo_label_loss": False,
+    "distribution_loss": False,
+}
+ABLATIONS: Mapping[str, Mapping[str, Any]] = {
+    "id": {"head": "linear", **_NO_SELF_LEARNING},
+    "id+self-learn": {"head": "linear"},
+    "CMWR+id": _NO_SELF_LEARNING,
+    "without L_Bi-P": {"bi_pseudo_label_loss": False},
+    "without L_KL": {"distribution_loss": False},
+    "L_cma alone": {"bi_pseudo_label_loss": False, "distribution_loss": False},
+    "hard labels (equation 5)": {"association": "hard"},
+    "medoid": {"prototype": "medoid"},
+    "means": {"reduction": "mean"},
+    **{f"variant {one}": {"variant": one} for one in VARIANTS if one != "FST"},
+}
+"""The rows of table 4 and figure 4, the other readings of the formulas, and the sets of pseudo-labels. L_id is in all
+of them. Fewer training people, which the paper tries too, are no setting: see ``visavox train --people``."""
+
 
 class BiPseudoLabelTask(Task):
     """The two networks and the head they share; all that only training needs is made if a loss asks for it.

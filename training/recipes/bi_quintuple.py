@@ -197,6 +197,22 @@ POPULATION = Settings(
 models are measured on. There the published batch makes the triplets' loss shrink all samples to a point; many people
 with one sample each, mined among four at a time, do not."""
 
+ABLATIONS: Mapping[str, Mapping[str, Any]] = {
+    "one layer (SFC)": {"head": "one_layer"},
+    "two layers (DFC)": {"head": "two_layers"},
+    "fixed residual (DFC-R)": {"head": "residual"},
+    "ID loss only": {"bi_quintuple_loss": False},
+    "Bi-Q loss only": {"identity_loss": False},
+    "margin 0.2": {"margin": 0.2},
+    "margin 0.4": {"margin": 0.4},
+    "margin 0.8": {"margin": 0.8},
+    "margin 1.0": {"margin": 1.0},
+    "16 people x 4 samples": {"people_per_batch": 16, "samples_per_person": 4, "people_per_mining": None},
+    "hardest of the whole batch": {"people_per_mining": None},
+}
+"""What each row of the paper's table 4 and figures 6 and 7 changes, and the published batch. Which margins the figure
+tries beside 0.6 can only be seen in its picture, which nobody here has."""
+
 
 class BiQuintupleTask(Task):
     """The two networks, the head they share, and the classifier that is thrown away after training.

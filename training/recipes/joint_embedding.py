@@ -185,6 +185,21 @@ shared weighted residual layer; with the latter 0.803 by triplets alone, 0.759 w
 learned) with λ = 0.03. With networks that learn on and 8 epochs it was 0.885.
 """
 
+ABLATIONS: Mapping[str, Mapping[str, Any]] = {
+    "plain triplet": {"ranking": "triplet"},
+    "no ranking": {"ranking": "none"},
+    "no identity": {"identity_loss": False},
+    "no centres (lambda 0)": {"centre_weight": 0.0},
+    "centres of the batch": {"centres": "batch"},
+    "mean of the centre loss": {"reduction": "mean"},
+    "lambda 0.0003": {"centre_weight": 0.0003},
+    "lambda 0.01": {"centre_weight": 0.01},
+    "lambda 0.03": {"centre_weight": 0.03},
+    "16 people x 4 samples": {"people_per_batch": 16, "samples_per_person": 4, "people_per_mining": None},
+    "hardest of the whole batch": {"people_per_mining": None},
+}
+"""Each constraint away, the other readings of the abstract, λ, and S0's batch."""
+
 
 def centre_loss(
     faces: Tensor, face_centres: Tensor, voices: Tensor, voice_centres: Tensor, reduction: Reduction = "sum"

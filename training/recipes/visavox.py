@@ -153,6 +153,20 @@ POPULATION = Settings(
 )
 """For small networks that start from nothing on invented people."""
 
+ABLATIONS: Mapping[str, Mapping[str, Any]] = {
+    "same-sex negatives off": {"same_sex": 0.0},
+    "no average": {"average": 0.0},
+    "no shared trunk": {"trunk": 0},
+    "contrast within each modality too": {"within": 0.5},
+    "two samples of a person": {"people_per_batch": 128, "samples_per_person": 2},
+    "80 people": {"people_per_batch": 80},
+    "320 people": {"people_per_batch": 320},
+    "temperature 0.05": {"temperature": 0.05},
+    "temperature 0.1": {"temperature": 0.1},
+    "temperature 0.3": {"temperature": 0.3},
+}
+"""What each part is worth. Masking of the same identity has no row: it is what the loss is."""
+
 
 def contrast(scores: Tensor, same: Tensor, ignored: Tensor, weights: Tensor | None = None) -> Tensor:
     """Contrast of every anchor's positives with its negatives, one positive at a time.

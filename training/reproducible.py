@@ -1,0 +1,35 @@
+"""What makes a run come out the same twice: the randomness of a step, and deterministic kernels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from training.runs import RunSettings
+
+
+def step_seed(seed: int, epoch: int, batch: int) -> int:
+    """Seed of the networks' own randomness in one step: 63 bits, different for every step."""
+    digest = hashlib.sha256(f"step {seed} {epoch} {batch}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+@contextmanager
+def reproducible(run: RunSettings) -> Iterator[None]:
+    """The same numbers again: deterministic kernels where there are any; the caller's torch is left as it was."""
+    deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    threads, device = torch.get_num_threads(), run.torch_device()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_num_threads(run.threads)
+    try:
+        with (
+            torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+            torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
+        ):
+            yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
+        torch.set_num_threads(threads)
