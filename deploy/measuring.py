@@ -6,17 +6,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from deploy.before_and_after import pictures_of_training
 from deploy.models import check_model, find_folder, serving_folder
 from deploy.protocols import Asked, measure_protocol
 from deploy.report_files import ReportFiles
-from deploy.training import Told, invite_measured, measure
+from deploy.training import Told, embed_measured, invite_measured, measure
 from deploy.wiring import Installation
+from encoders.encoder import Encoder
 from ingest.walk import walk_media
 from search.evaluation import NothingToMeasure, Samples, collect, enrolled_samples, evaluate_people
 from search.measurement import ENROLLED, ON, PEOPLE, POPULATION, PROTOCOL, Measurement, NoModel
 from search.population_page import as_lists_report
+from search.protocol_report import Measured
 from search.protocols import read_protocol
 from search.published_lists import read_trial_lists
+from search.sample_vectors import SampleVectors
+from search.trial_lists import TrialLists
 
 NO_MODEL = (
     "no shared-space encoder serves: train one with `visavox train bi_quintuple --population`, choose it with "
@@ -61,16 +66,29 @@ def _on_population(
     if folder is None:
         raise NoModel(NO_MODEL)
     encoder = check_model(folder, settings.device)
+    beside = check_model(find_folder(asked.compare, settings.home), settings.device) if asked.compare else None
     population = invite_measured(opened, told)
     report, points = measure(opened, encoder, population, told)
+    lists = read_trial_lists(population)
+    other = None if beside is None else _measured(beside, population, lists, told)
     files = ReportFiles.named(asked.html, asked.markdown)
+    if other is None and not files:
+        return report, points.export
+    told("drawing the report", 0, 1, "")
+    page, vectors = as_lists_report(report, lists, points, encoder, other=other)
+    report |= {"comparison": page["comparison"]} if other else {}
     if files:
-        told("drawing the report", 0, 1, "")
-        lists = read_trial_lists(population)
-        page, vectors = as_lists_report(report, lists, points, encoder)
-        files.write(page, lists, vectors, media=read_protocol(population).media)
-        told("drawing the report", 1, 1, "")
+        media = read_protocol(population).media
+        further = pictures_of_training(encoder, points, media, settings.home) if files.html else []
+        files.write(page, lists, vectors, before=other.vectors if other else None, media=media, further=further)
+    told("drawing the report", 1, 1, "")
     return report, points.export
+
+
+def _measured(encoder: Encoder, population: Path, lists: TrialLists, told: Told) -> Measured:
+    """Another encoder's vectors of the same people."""
+    points = embed_measured(encoder, population, told)
+    return Measured(SampleVectors.of_points(points, lists), encoder, points.unusable)
 
 
 def _on_files(opened: Installation, people: Path, told: Told) -> Samples:

@@ -120,6 +120,8 @@ def measure_protocol(asked: Asked, told: Told = lambda *_: None, settings: Setti
     if asked.through_index:
         told("asking the index", 0, 1, "")
         _through_index(lists, measured.vectors, settings, report)
+    if asked.media is not None:  # what encodes is loaded anyway
+        report["label_agreement"] = _label_agreement(lists, measured.vectors)
     place = keep_drawn(lists, home / PROTOCOLS)
     report["protocol"]["drawn_in"] = str(place.relative_to(home)) if place else None
     report["test_evaluations"] = _counted(home / PROTOCOLS, lists, measured)
@@ -216,6 +218,17 @@ def _through_index(lists: TrialLists, vectors: SampleVectors, settings: Settings
         for way, figures in through_index(sides, store, space_digest=vectors.space_digest).items():
             report["retrieval"][way] |= figures
         report["index"] = type(store).__name__
+
+
+def _label_agreement(lists: TrialLists, vectors: SampleVectors) -> dict[str, Any]:
+    """Of the samples that are searched with and for."""
+    from training.label_agreement import agreement_of_labels
+
+    rows = lists.usable(vectors.present).retrieval
+    points = {one: vectors.vectors[vectors.rows[one][mine]] for one, mine in rows.items()}
+    people = {one: [lists.people.names[person] for person in lists.catalogues[one].person[mine].tolist()]
+              for one, mine in rows.items()}  # fmt: skip
+    return agreement_of_labels(points, people)
 
 
 def _counted(folder: Path, lists: TrialLists, measured: Measured) -> dict[str, int]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from search.sample_vectors import SampleVectors
 from search.trial_lists import TrialLists
+
+if TYPE_CHECKING:
+    from search.report_pictures import Picture
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class ReportFiles:
         *,
         before: SampleVectors | None = None,
         media: Path | None = None,
+        further: Sequence[Picture] = (),
     ) -> None:
         """Write them.
 
@@ -49,6 +53,7 @@ class ReportFiles:
             vectors: that were measured.
             before: another model's, compared with.
             media: folder of the files that the lists name; None: no sample is shown.
+            further: pictures for the page that are not of the report alone.
 
         Raises:
             OSError: a file cannot be written.
@@ -59,7 +64,7 @@ class ReportFiles:
         if self.markdown is not None:
             self.markdown.write_text(as_markdown(report), encoding="utf-8")
         if self.html is not None:
-            drawn, searches = pictures(report, lists, vectors, before), examples(lists, vectors)
+            drawn, searches = [*pictures(report, lists, vectors, before), *further], examples(lists, vectors)
             seen: Callable[[str], bytes | None] = nothing_to_see
             if media is not None:
                 from search.thumbnails import thumbnails

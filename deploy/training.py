@@ -36,6 +36,7 @@ from search.published_lists import read_trial_lists
 from training.checkpoint import write_json
 from training.corpora import Manifest, Split, read_manifest
 from training.data_parallel import join_processes
+from training.label_agreement import agreement_of_labels
 from training.loop import Progress, RunSettings, TrainingData, train
 from training.population.protocol import write_protocol, write_training
 from training.population.splits import PopulationSpec, TrainingSpec
@@ -263,13 +264,19 @@ def measure(opened: Installation, encoder: Encoder, population: Path, told: Told
         SeenInTraining: it was trained on some of them. ProtocolError, StoreError: see there.
     """
     protocol = read_protocol(population)
-    points = embed_protocol(protocol, encoder, sample_readers(), partial(_tell_measured, told))
+    points = embed_measured(encoder, population, told)
     told("searching and scoring", 0, 1, "")
     with opened.scratch_store() as store:
         report = evaluate_protocol(protocol, points, store, model=encoder, depth=DEPTH)
     report = with_all_lists(report, read_trial_lists(population), points)
+    report["label_agreement"] = agreement_of_labels(points.vectors, points.people)
     told("searching and scoring", 1, 1, "")
     return report, points
+
+
+def embed_measured(encoder: Encoder, population: Path, told: Told) -> Points:
+    """An encoder's points of the people to measure on. Raises SeenInTraining, ProtocolError."""
+    return embed_protocol(read_protocol(population), encoder, sample_readers(), partial(_tell_measured, told))
 
 
 def sample_readers() -> Readers:

@@ -26,6 +26,7 @@ from encoders.backbones.small_face import SmallFace
 from encoders.backbones.small_picture import SmallPicture, SmallPictureVoice
 from encoders.backbones.small_voice import SmallVoice
 from encoders.backbones.speech_transformer import SpeechTransformer
+from encoders.backbones.vit_face import VitFace
 from encoders.devices import device_name
 from encoders.folder import (
     CALIBRATION_FILE,
@@ -65,6 +66,7 @@ NETWORKS: dict[str, Callable[[Path, Mapping[str, Any], str, str], Backbone]] = {
     "small_picture_voice": SmallPictureVoice,
     "small_voice": SmallVoice,
     "speech_transformer": SpeechTransformer,
+    "vit_face": VitFace,
 }
 """Which class runs which kind of network; rows of the BACKBONES tables name the kind."""
 

@@ -191,6 +191,14 @@ BACKBONES = (
         trained_on="nothing by itself: an encoder folder holds its weights and says on whom they were trained",
         input_contract="224 x 224 px RGB chip, turned upright by five landmarks, padding 0.3",
     ),
+    NetworkRow(
+        name="vit_face",
+        network="vit_face",
+        files=(),
+        dimension=192,
+        trained_on="nothing by itself: an encoder folder holds its weights and says on whom they were trained",
+        input_contract="112 x 112 px RGB chip, turned upright by five landmarks, padding 0.3",
+    ),
 )
 
 # The pixels that a detector looks at are bounded, or one huge photograph would cost minutes.

@@ -151,10 +151,10 @@ def map_embeddings(
     vectors: Mapping[Modality, NDArray[np.floating]], people: Mapping[Modality, Sequence[str]], chosen: Sequence[str],
     *, each: int = 40, method: str = "PCA", seed: int = 0,
 ) -> EmbeddingMap:  # fmt: skip
-    """Lay faces and voices of a few people out in one plane.
+    """Lay faces and voices of a few people, or only the one, out in one plane.
 
     Args:
-        vectors: by modality, (n, dimension), of one space.
+        vectors: by modality, (n, dimension), of one space; of both modalities or of one.
         people: by modality, (n,) whom each shows.
         chosen: people to show.
         each: samples per person and modality at most, the first ones.
@@ -166,7 +166,7 @@ def map_embeddings(
         ValueError: fewer than five embeddings, or another method.
     """
     rows, shown, kinds = [], [], []
-    for modality in Modality:
+    for modality in sorted(vectors, key=list(Modality).index):
         of_whom = np.asarray(people[modality], dtype=str)
         for person in chosen:
             mine = np.flatnonzero(of_whom == person)[:each]

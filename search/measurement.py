@@ -120,6 +120,7 @@ class Measurement:
         lists: of the protocol.
         html: with the population or a protocol, a file for the report as a page.
         markdown: likewise, as text.
+        compare: with the population, another encoder folder, or its name in the home; a protocol's is in ``lists``.
     """
 
     on: str
@@ -129,6 +130,7 @@ class Measurement:
     lists: OnLists | None = None
     html: str | None = None
     markdown: str | None = None
+    compare: str | None = None
 
     def __post_init__(self) -> None:
         if self.on not in ON:
@@ -139,6 +141,8 @@ class Measurement:
             raise ValueError("lists go with a protocol, and a protocol needs its lists")
         if self.model is not None and self.on not in (POPULATION, PROTOCOL):
             raise ValueError("a model goes with the population or a protocol; the others measure what serves")
+        if self.compare is not None and self.on != POPULATION:
+            raise ValueError("another encoder to compare with goes with the population; a protocol's is in its lists")
         if (self.html or self.markdown) and self.on not in (POPULATION, PROTOCOL):
             raise ValueError("a page and a text are written of the population or a protocol")
 
@@ -156,7 +160,7 @@ class Measurement:
         if lists is not None:
             within = lists.get("within")
             lists = OnLists(**{**lists, "within": None if within is None else tuple(within)})
-        names = ("folder", "model", "export", "html", "markdown")
+        names = ("folder", "model", "export", "html", "markdown", "compare")
         return cls(document["on"], **{name: document.get(name) for name in names}, lists=lists)
 
 

@@ -82,16 +82,38 @@ def matching_picture(curves: Mapping[str, Curve], title: str) -> str:
 def map_picture(drawn: EmbeddingMap, title: str) -> str:
     """Faces (circles) and voices (triangles) in a plane, a colour for each person."""
     figure, axes = _axes(f"{title} ({drawn.method})", "", "")
-    people = list(dict.fromkeys(drawn.people))
+    _marks(axes, drawn)
+    return _svg(figure, axes)
+
+
+def maps_picture(drawn: Mapping[str, EmbeddingMap], title: str) -> str:
+    """Several maps beside each other, each in a plane of its own and under its name."""
+    from matplotlib.figure import Figure  # heavy, and wanted for pictures only
+
+    figure = Figure(figsize=(SIZE[0] * len(drawn), SIZE[1]), layout="constrained")
+    figure.suptitle(title)
+    row = figure.subplots(1, len(drawn), squeeze=False)[0]
+    for axes, (name, one) in zip(row, drawn.items(), strict=True):
+        axes.set(title=name)
+        axes.grid(visible=True, alpha=0.3)
+        _marks(axes, one)
+    return _svg(figure, *row)
+
+
+def _marks(axes: Axes, drawn: EmbeddingMap) -> None:
+    """A mark for each embedding; a person is named once."""
+    people, named = list(dict.fromkeys(drawn.people)), set[str]()
     of_whom, kinds = np.array(drawn.people), np.array([str(one) for one in drawn.modalities])
     for person, colour in zip(people, cycle(COLOURS), strict=False):
         for modality, mark in _MARKS.items():
             mine = (of_whom == person) & (kinds == str(modality))
-            label = person if modality is Modality.FACE else None
+            if not mine.any():
+                continue
             x, y = drawn.places[mine].T
+            label = None if person in named else person
             axes.scatter(x, y, s=14, marker=mark, color=colour, alpha=0.75, linewidths=0, label=label)
+            named.add(person)
     axes.set(xticks=[], yticks=[])
-    return _svg(figure, axes)
 
 
 def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
@@ -116,12 +138,13 @@ def _deviation(rates: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(ndtri(np.clip(rates, 1e-6, 1 - 1e-6)), dtype=np.float64)
 
 
-def _svg(figure: Figure, axes: Axes) -> str:
+def _svg(figure: Figure, *axes: Axes) -> str:
     """The picture as one svg element."""
     import matplotlib as mpl
 
-    if axes.get_legend_handles_labels()[1]:
-        axes.legend(fontsize=7.5, framealpha=0.6)
+    for one in axes:
+        if one.get_legend_handles_labels()[1]:
+            one.legend(fontsize=7.5, framealpha=0.6)
     told = io.StringIO()
     with mpl.rc_context(_SETTINGS):
         figure.savefig(told, format="svg", metadata={"Date": None, "Creator": None})

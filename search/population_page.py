@@ -13,7 +13,13 @@ from search.trial_lists import UNSEEN, TrialLists
 
 
 def as_lists_report(
-    report: dict[str, Any], lists: TrialLists, points: Points, model: Model, *, intervals: bool = True
+    report: dict[str, Any],
+    lists: TrialLists,
+    points: Points,
+    model: Model,
+    *,
+    other: Measured | None = None,
+    intervals: bool = True,
 ) -> tuple[dict[str, Any], SampleVectors]:
     """What :func:`search.protocol_report.report_on` says of the same points, for a page: by exact search.
 
@@ -24,14 +30,16 @@ def as_lists_report(
         lists: the same lists, as :func:`search.published_lists.read_trial_lists` reads them.
         points: by the names of the lists.
         model: what made them.
+        other: another model to compare with, on the same people.
         intervals: whether people are resampled.
 
     Returns:
         The report and the vectors that it is of.
     """
     vectors = SampleVectors.of_points(points, lists)
-    told = report_on(lists, Measured(vectors, model, points.unusable), intervals=intervals)
+    told = report_on(lists, Measured(vectors, model, points.unusable), other=other, intervals=intervals)
     told["protocol"]["digest"] = report["protocol"]["digest"]
+    told |= {"label_agreement": report["label_agreement"]} if "label_agreement" in report else {}
     pairs = told["verification"][UNSEEN]
     for group, known in (("U", report["verification"]), ("G", report["verification"][SHARED["G"]])):
         pairs[group]["ceiling_auc"] = known["ceiling_auc"]

@@ -16,7 +16,7 @@ gender, gender+nat.: a scorer that knows nothing else. mAP is comparable within 
 
 def as_protocol_table(report: Mapping[str, Any]) -> str:
     """A readable table of what :func:`search.protocol_report.report_on` gives."""
-    return "\n".join([*_who(report), "", _line(_HEADING), *_figures(report), "", _LEGEND, *_comparison(report)])
+    return "\n".join([*_who(report), "", _line(_HEADING), *_figures(report), "", _LEGEND, *comparison_lines(report)])
 
 
 def _who(report: Mapping[str, Any]) -> Iterator[str]:
@@ -66,9 +66,14 @@ def _figures(report: Mapping[str, Any]) -> Iterator[str]:
                 f"  first {figures['index_depth']} by the index: mAP {_percent(figures['map_at_1000'])}, exactly "
                 f"{_percent(figures['map_at_1000_exact'])}; it finds {_percent(figures['index_recall'])} of them"
             )
+    if "label_agreement" in report:
+        yield "A person's face and voice in clusters of one rank"
+        for number, told in report["label_agreement"].items():
+            yield _line((f"  of {number} clusters", _percent(told["agreement"]), "", _percent(told["chance"]), "", ""))
 
 
-def _comparison(report: Mapping[str, Any]) -> Iterator[str]:
+def comparison_lines(report: Mapping[str, Any]) -> Iterator[str]:
+    """How much more a model reached than the one it was compared with; nothing where there was none."""
     if "comparison" not in report:
         return
     told = report["comparison"]["difference"]

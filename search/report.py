@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from search.protocol_table import comparison_lines
+
 _LABEL_WIDTH = 46
 _COLUMNS = (("model", 7), ("95 % interval", 15), ("chance", 8), ("sex only", 10), ("ceiling", 9), ("of the way", 12))
 _TITLES = {
@@ -79,7 +81,8 @@ def _of_protocol(report: Mapping[str, Any]) -> str:
     lines += ["", "Is this the voice of this face?", *_verification_rows(verification, "any two people")]
     for kind, words in _SHARED.items():
         lines += _verification_rows(verification[kind], f"people {words}") if kind in verification else []
-    lines += ["", _LEGEND]
+    lines += _label_agreement_rows(report.get("label_agreement", {}))
+    lines += [*comparison_lines(report), "", _LEGEND]
     lines += [f"left out, unusable: {one['modality']} {one['path']}: {one['reason']}" for one in report["unusable"]]
     return "\n".join(lines)
 
@@ -130,6 +133,14 @@ def _verification_rows(figures: Mapping[str, Any], whom: str) -> Iterator[str]:
     for name, interval in (("auc", "ci95"), ("eer", "eer_ci95")):
         bounds = [figures[f"{one}_{name}"] for one in ("chance", "gender_oracle", "ceiling")]
         yield _row(f"{name.upper()}, {whom}", figures[name], figures[interval], bounds)
+
+
+def _label_agreement_rows(by_clusters: Mapping[str, Any]) -> list[str]:
+    """How often the clusters of a person's face and voice have one rank; nothing where nobody could be clustered."""
+    known = {number: told for number, told in by_clusters.items() if told["agreement"] is not None}
+    rows = [_row(f"of {number} clusters", one["agreement"], None, [one["chance"], None, None])
+            for number, one in known.items()]  # fmt: skip
+    return ["", "Do a person's face and voice lie in clusters of one rank?", *rows] if rows else []
 
 
 def _row(words: str, value: float, interval: list[float] | None, bounds: list[float | None]) -> str:

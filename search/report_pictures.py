@@ -21,6 +21,7 @@ MAP_SAMPLES = 40
 """Of each person and modality in a map, as bi_quintuple's authors drew it (Table and figure of eight people)."""
 EXAMPLES = 6
 HITS_SHOWN = 8
+_MAP_NOTE = "A colour is a person, circles are faces, triangles voices; distances between groups mean little in t-SNE."
 
 
 @dataclass(frozen=True)
@@ -72,15 +73,12 @@ def pictures(
         report: of :func:`search.protocol_report.report_on`.
         lists: its lists.
         vectors: that were measured.
-        before: another model's, to draw both maps: what training changed.
+        before: another model's, to draw its map of the same people beside: what training or a loss changed.
     """
     trials = lists.usable(vectors.present)
     drawn = [*_verification(trials, vectors), *_retrieval(report), *_matching(report)]
-    chosen = _people_of_maps(trials)
-    drawn += _maps(trials, vectors, chosen, "People")
-    if before is not None:
-        drawn += _maps(lists.usable(before.present), before, chosen, "The same people in the other model")
-    return drawn
+    models = {"this model": vectors} | ({} if before is None else {"the other model": before})
+    return [*drawn, *_maps(lists, models, _people_of_maps(trials))]
 
 
 def _verification(trials: TrialLists, vectors: SampleVectors) -> Iterator[Picture]:
@@ -139,20 +137,70 @@ def _people_of_maps(trials: TrialLists) -> tuple[str, ...]:
     return chosen_people(people, MAP_PEOPLE)
 
 
-def _maps(trials: TrialLists, vectors: SampleVectors, chosen: Sequence[str], title: str) -> Iterator[Picture]:
-    note = "A colour is a person, circles are faces, triangles voices; distances between groups mean little in t-SNE."
+def _maps(lists: TrialLists, models: Mapping[str, SampleVectors], chosen: Sequence[str]) -> Iterator[Picture]:
+    """The same people as each model lays them out, in planes of their own."""
+    told = [_of_people(lists, vectors, chosen) for vectors in models.values()]
+    names = [f"{name} {vectors.space_digest[:12]}".strip() for name, vectors in models.items()]
+    for method in ("PCA", "t-SNE"):
+        try:
+            maps = [map_embeddings(*one, chosen, each=MAP_SAMPLES, method=method) for one in told]
+        except ValueError:  # too few to draw
+            return
+        if len(maps) == 1:
+            yield Picture(f"People ({method})", plots.map_picture(maps[0], "People"), _MAP_NOTE)
+        else:
+            title = f"People ({method}), side by side in two models"
+            yield Picture(title, plots.maps_picture(dict(zip(names, maps, strict=True)), title), _MAP_NOTE)
+
+
+def _of_people(
+    lists: TrialLists, vectors: SampleVectors, chosen: Sequence[str]
+) -> tuple[dict[Modality, NDArray[np.float64]], dict[Modality, list[str]]]:
+    """Unit vectors of a few people's samples, and whom each shows, by modality."""
+    trials = lists.usable(vectors.present)
     places, people = {}, {}
     for modality, rows in trials.retrieval.items():
         of_whom = trials.catalogues[modality].person[rows]
         wanted = np.isin(of_whom, [trials.people.number[name] for name in chosen])
         places[modality] = _unit(vectors.vectors[vectors.rows[modality][rows[wanted]]])
         people[modality] = [trials.people.names[one] for one in of_whom[wanted].tolist()]
-    for method in ("PCA", "t-SNE"):
+    return places, people
+
+
+def before_and_after(
+    before: Mapping[Modality, NDArray[np.floating]],
+    after: Mapping[Modality, NDArray[np.floating]],
+    people: Mapping[Modality, Sequence[str]],
+    stood: Mapping[Modality, str],
+) -> list[Picture]:
+    """What training made of a few people's voices, and of their faces: two planes of principal components each.
+
+    S3's figure 4 shows voices of three people like this.
+
+    Args:
+        before: by modality (n, dimension) what a network gave before; voices and faces need not share a space.
+        after: by modality (n, dimension) the same samples in the space that serves.
+        people: by modality, whom each shows.
+        stood: by modality, what its network was before, such as "untrained".
+
+    Returns:
+        A picture of each modality of which there are samples enough to draw.
+    """
+    drawn = []
+    for modality, words in ((Modality.VOICE, "voices"), (Modality.FACE, "faces")):
+        chosen = tuple(dict.fromkeys(people[modality]))
+        title = f"The {words} of {len(chosen)} people before and after training (PCA)"
+        sides = {f"before: {stood[modality]}": before, "after: as it serves": after}
         try:
-            drawn = map_embeddings(places, people, chosen, each=MAP_SAMPLES, method=method)
+            maps = {
+                name: map_embeddings({modality: _unit(side[modality])}, people, chosen, each=MAP_SAMPLES)
+                for name, side in sides.items()
+            }
         except ValueError:  # too few to draw
-            return
-        yield Picture(f"{title} ({method})", plots.map_picture(drawn, title), note)
+            continue
+        note = "A colour is a person; each plane is of the two directions of largest variance of its own points."
+        drawn.append(Picture(title, plots.maps_picture(maps, title), note))
+    return drawn
 
 
 def _unit(vectors: NDArray[np.floating]) -> NDArray[np.float64]:

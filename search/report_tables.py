@@ -82,7 +82,7 @@ def tables(report: Mapping[str, Any]) -> list[Table]:
     """All tables of a report of :func:`search.protocol_report.report_on`, in the order in which they are read."""
     return [
         *_retrieval(report), *_verification(report), *_matching(report), *_matching_1_to_n(report),
-        *_by_kind(report), *_comparison(report),
+        *_by_kind(report), *_label_agreement(report), *_comparison(report),
     ]  # fmt: skip
 
 
@@ -187,6 +187,20 @@ def _with_bounds(figures: Mapping[str, Any] | None, name: str) -> str:
         return "–"
     bounds = _interval(figures.get("ci95"))
     return percent(figures[name]) + (f" ({bounds})" if bounds else "")
+
+
+def _label_agreement(report: Mapping[str, Any]) -> Iterator[Table]:
+    rows = [
+        (number, percent(told["agreement"]), percent(told["chance"]), f"{told['pairs']:,}")
+        for number, told in report.get("label_agreement", {}).items()
+    ]
+    if rows:
+        note = (
+            "Faces and voices are clustered apart, a batch at a time, and clusters ranked: how often a pair of one "
+            "person has one rank. Chance: the same with everybody beside another one's voice."
+        )
+        title = "Face and voice of a person in clusters of one rank"
+        yield Table(title, ("clusters", "agreement, %", "chance, %", "pairs"), tuple(rows), note)
 
 
 def _comparison(report: Mapping[str, Any]) -> Iterator[Table]:

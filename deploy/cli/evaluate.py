@@ -45,7 +45,8 @@ def evaluate(
         typer.Option(help="With --population or --protocol: an encoder folder; by default the one that serves."),
     ] = None,
     compare: Annotated[
-        str | None, typer.Option(help="With --protocol: another .npz file, or with --media another encoder folder.")
+        str | None,
+        typer.Option(help="With --population or --media: another encoder folder; with --embeddings: an .npz file."),
     ] = None,
     similarity: Annotated[str, typer.Option(help="With --protocol: cosine, euclidean or correlation.")] = "cosine",
     through: Annotated[
@@ -81,10 +82,10 @@ def evaluate(
         )
     if model is not None and not (population or protocol):
         raise UsageError("--model goes with --population or --protocol; the others measure the encoders that serve")
-    if protocol is None and (media or embeddings or compare or through or allow_seen or allow_missing):
-        raise UsageError(
-            "--media, --embeddings, --compare, --through, --allow-seen and --allow-missing go with --protocol"
-        )
+    if protocol is None and (media or embeddings or through or allow_seen or allow_missing):
+        raise UsageError("--media, --embeddings, --through, --allow-seen and --allow-missing go with --protocol")
+    if compare is not None and not (population or protocol):
+        raise UsageError("--compare goes with --population or --protocol")
     if protocol is None and (similarity != "cosine" or not intervals):
         raise UsageError("--similarity and --no-intervals go with --protocol")
     if (html or markdown) and not (population or protocol):
@@ -119,7 +120,7 @@ def evaluate(
         folder = str(people.absolute()) if people is not None else None
         asked = Measurement(
             POPULATION if population else PEOPLE if folder else ENROLLED, folder, model, _whole(export),
-            html=_whole(html), markdown=_whole(markdown),
+            html=_whole(html), markdown=_whole(markdown), compare=compare,
         )  # fmt: skip
         with installation() as opened:
             report = _by_workers(opened, asked) if opened.settings.broker_url else _here(opened, asked)

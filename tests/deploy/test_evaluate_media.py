@@ -101,6 +101,7 @@ def test_media_are_encoded_and_the_report_is_that_of_their_vectors(
     assert told["seen"]["stated"] and told["seen"]["people"] == 0
     assert told["threshold"]["people"] == 12 and told["threshold_note"] is None
     assert 'src="data:image/jpeg;base64,' in page.read_text()
+    assert told["label_agreement"]["8"]["pairs"] == 96 and "clusters of one rank" in page.read_text()
     with np.load(out) as held:
         first = {path for path in held["path"].tolist() if path.startswith(("id10001/", "Person_00/"))}
         assert len(held["path"]) == 2 * 144 and "id10001/00video_x000/00001.wav" in first

@@ -99,6 +99,12 @@ def test_a_map_is_the_same_twice_and_pca_keeps_variance(groups) -> None:  # type
     assert np.allclose(first.places.std(axis=0) * np.sqrt(20), values[:2])
 
 
+def test_a_map_may_be_of_one_modality(groups) -> None:  # type: ignore[no-untyped-def]
+    vectors, people = groups
+    drawn = map_embeddings({Modality.VOICE: vectors[Modality.VOICE]}, people, ["p0", "p1"])
+    assert set(drawn.modalities) == {Modality.VOICE} and len(drawn.people) == 20
+
+
 def test_people_of_a_map_have_both_modalities_and_are_drawn_by_the_seed() -> None:
     people = {Modality.FACE: ["a", "b", "c", "d"], Modality.VOICE: ["b", "c", "d", "e"]}
     assert set(chosen_people(people, 9)) == {"b", "c", "d"}

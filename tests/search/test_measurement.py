@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 
-from search.measurement import ENROLLED, PROTOCOL, Measurement, OnLists, evaluation_job
+from search.measurement import ENROLLED, POPULATION, PROTOCOL, Measurement, OnLists, evaluation_job
 
 LISTS = OnLists("/media/lists", embeddings="/media/v.npz", compare="/media/w.npz", intervals=False, within=("/media",))
 
 
-@pytest.mark.parametrize("asked", [Measurement(ENROLLED), Measurement(PROTOCOL, model="one", lists=LISTS)])
+@pytest.mark.parametrize(
+    "asked",
+    [Measurement(ENROLLED), Measurement(PROTOCOL, model="one", lists=LISTS), Measurement(POPULATION, compare="two")],
+)
 def test_a_job_s_task_says_all_of_it(asked: Measurement) -> None:
     (task,) = evaluation_job(asked).tasks
     assert Measurement.from_json(json.loads(json.dumps(task.arguments))) == asked
@@ -40,7 +43,12 @@ def test_lists_that_do_not_fit_together_are_refused(given: dict[str, Any], told:
 
 @pytest.mark.parametrize(
     "given",
-    [{"on": PROTOCOL}, {"on": ENROLLED, "lists": LISTS}, {"on": PROTOCOL, "lists": LISTS, "folder": "x"}],
+    [
+        {"on": PROTOCOL},
+        {"on": ENROLLED, "lists": LISTS},
+        {"on": PROTOCOL, "lists": LISTS, "folder": "x"},
+        {"on": PROTOCOL, "lists": LISTS, "compare": "x"},
+    ],
 )
 def test_lists_go_with_a_protocol_and_with_nothing_else(given: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"go(es)? with"):

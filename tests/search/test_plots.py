@@ -13,6 +13,7 @@ from search.figures import Curve, EmbeddingMap, score_histogram
 LINE = Curve(np.array([0.01, 0.2, 0.9]), np.array([0.5, 0.7, 0.95]))
 SPREAD = score_histogram([1.0, 0.5, 0.2, 0.1], [True, True, False, False])
 MAP = EmbeddingMap(np.arange(8.0).reshape(4, 2), ("ann", "ben") * 2, (Modality.FACE, Modality.VOICE) * 2, "PCA")
+FACES = EmbeddingMap(np.arange(4.0).reshape(2, 2), ("ann", "ben"), (Modality.FACE,) * 2, "PCA")
 
 PICTURES: dict[str, Callable[[], str]] = {
     "roc": lambda: plots.roc_picture({"U": LINE, "G": LINE}, "ROC"),
@@ -21,6 +22,7 @@ PICTURES: dict[str, Callable[[], str]] = {
     "histogram": lambda: plots.histogram_picture(SPREAD, "Scores"),
     "matching": lambda: plots.matching_picture({"U": Curve(np.arange(2.0, 11), np.linspace(0.9, 0.5, 9))}, "1:N"),
     "map": lambda: plots.map_picture(MAP, "People"),
+    "maps": lambda: plots.maps_picture({"this": MAP, "that": FACES}, "People"),
 }
 
 
@@ -55,3 +57,10 @@ def test_each_embedding_is_a_mark() -> None:
     kinds = (Modality.FACE, Modality.FACE, Modality.VOICE, Modality.VOICE) * 10
     more = EmbeddingMap(places, ("ann", "ben") * 20, kinds, "PCA")
     assert paths(plots.map_picture(more, "People")) >= paths(PICTURES["map"]()) + 36
+
+
+def test_maps_beside_each_other_show_each_its_own_embeddings_and_name_each_person() -> None:
+    one, two = plots.maps_picture({"this": MAP}, "People"), plots.maps_picture({"this": MAP, "that": MAP}, "People")
+    assert paths(two) > paths(one) >= paths(plots.maps_picture({"this": FACES}, "People")) + 2
+    widths = [float(Xml.fromstring(one).attrib["width"].removesuffix("pt")) for one in (one, two)]
+    assert widths[1] == 2 * widths[0]

@@ -42,6 +42,7 @@ def told(folder: Path) -> tuple[dict[str, Any], dict[str, Any], TrialLists, Samp
     protocol: Protocol = read_protocol(folder)
     points: Points = ceiling_points(protocol)
     report, lists = evaluate_protocol(protocol, points, draws=20), read_trial_lists(folder)
+    report["label_agreement"] = {"8": {"agreement": 0.5, "chance": 0.25, "pairs": 90, "batch": 128}}
     page, vectors = as_lists_report(report, lists, points, Known(points.space), intervals=False)
     return report, page, lists, vectors
 
@@ -57,6 +58,10 @@ def test_a_model_that_reaches_the_ceiling_is_shown_to_reach_it(told: tuple[Any, 
     assert verification.head[-2] == "AUC, ceiling" and verification.rows[0][-2] == verification.rows[0][1]
     by_number = next(table for table in tables(page) if table.title.startswith("Matching 1:N"))
     assert by_number.rows[-1][0] == "ceiling, U" and by_number.rows[-1][1:] == by_number.rows[0][1:]
+
+
+def test_what_was_measured_besides_is_on_the_page_too(told: tuple[Any, ...]) -> None:
+    assert "| 8 | 50.00 | 25.00 | 90 |" in as_markdown(told[1])
 
 
 def test_the_page_and_the_text_tell_who_was_measured(told: tuple[Any, ...]) -> None:

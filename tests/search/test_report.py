@@ -74,6 +74,18 @@ def test_the_share_of_the_way_is_counted_from_chance_also_for_errors(report: dic
     assert line_of(table, "EER, any two people")[-2:] == ["25", "%"]
 
 
+AGREEMENT = {
+    "8": {"agreement": 0.77, "chance": 0.2, "pairs": 256, "batch": 128},
+    "64": {"agreement": None, "chance": None, "pairs": 0, "batch": 128},
+}
+
+
+def test_agreement_of_labels_stands_beside_chance_where_there_were_people_enough(report: dict[str, Any]) -> None:
+    table = as_table(report | {"label_agreement": AGREEMENT})
+    assert line_of(table, "of 8 clusters") == ["0.770", "0.200", "-", "-", "-"]
+    assert "of 64 clusters" not in table and "clusters" not in as_table(report)
+
+
 def test_every_task_has_its_line(report: dict[str, Any]) -> None:
     table = as_table(report)
     for words in ("found first", "found in first 10", "1 of 2", "1 of 6, all of one sex", "EER, people of one sex"):

@@ -86,6 +86,13 @@ def test_a_report_without_intervals_or_another_model_has_tables_too(lists: Trial
     assert dict(facts(plain))["trained on"] == "not stated"
 
 
+def test_agreement_of_labels_is_a_table_where_it_was_measured(report: dict[str, Any]) -> None:
+    told = {"8": {"agreement": 0.77, "chance": 0.2, "pairs": 1280, "batch": 128}}
+    table = next(one for one in tables(report | {"label_agreement": told}) if "clusters" in one.head)
+    assert table.rows == (("8", "77.00", "20.00", "1,280"),)
+    assert not any("clusters" in one.head for one in tables(report))
+
+
 def test_markdown_has_every_table_with_its_cells_apart(report: dict[str, Any]) -> None:
     text = as_markdown(report)
     for table in tables(report):
@@ -114,7 +121,7 @@ def test_the_page_holds_everything_and_fetches_nothing(
     titles = {one.title for one in drawn}
     for kind in ("ROC", "DET", "Scores of pairs", "Cumulative match", "Matching 1:N", "People (PCA)", "People (t-SNE)"):
         assert any(title.startswith(kind) for title in titles), kind
-    assert sum(title.startswith("The same people in the other model") for title in titles) == 2
+    assert sum(title.endswith("side by side in two models") for title in titles) == 2
     assert not re.search(r"<(script|link|iframe|img|object)\b|\bsrc=|@import|url\((?!#)", page)
     for one in drawn:
         Xml.fromstring(one.svg)
