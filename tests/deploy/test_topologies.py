@@ -34,7 +34,7 @@ def visavox(environment: dict[str, str], *arguments: str) -> tuple[int, dict[str
     """Run a command in a process of its own; its exit code and JSON."""
     told = subprocess.run(
         [sys.executable, "-m", "deploy.cli", *arguments, "--json"],
-        env=clean(environment), capture_output=True, text=True, timeout=280, check=False,
+        env=clean(environment), capture_output=True, text=True, timeout=1200, check=False,
     )  # fmt: skip
     assert told.stdout.count("\n") == 1, told.stderr
     return told.returncode, json.loads(told.stdout)
