@@ -227,10 +227,13 @@ class Settings:
 
     def fitting(self, people: int) -> Settings:
         """The same for fewer people than a batch would hold: they bring more samples each, so it stays as large."""
+        fewer, taught = max(2, 3 * people // 4), self.pretraining
+        if taught is not None and people < 1.1 * taught.people_per_batch:
+            taught = replace(taught, people_per_batch=min(fewer, taught.people_per_batch))
         if people >= 1.1 * self.people_per_batch:
-            return self
-        size, fewer = self.people_per_batch * self.samples_per_person, max(2, 3 * people // 4)
-        return replace(self, people_per_batch=fewer, samples_per_person=math.ceil(size / fewer))
+            return replace(self, pretraining=taught)
+        size = self.people_per_batch * self.samples_per_person
+        return replace(self, people_per_batch=fewer, samples_per_person=math.ceil(size / fewer), pretraining=taught)
 
 
 POPULATION = replace(
