@@ -210,9 +210,9 @@ def table(asked: Asked, found: Found) -> str:
     seeds = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
     lines = [f"# The parts of {asked.method} on invented people: a test of the mechanisms", "", NOTE, ""]
     if asked.epochs is not None:
-        lines += [f"**No stage has more than {asked.epochs} epochs: a quick look, not what the preset comes to.**", ""]
+        lines += [f"**Epochs of every stage: at most {asked.epochs}. A quick look, not what the preset comes to.**", ""]
     lines += [
-        f"Mean ± standard deviation over {seeds} seeds, on people whom no training saw; the {asked.preset} preset,",
+        f"Mean ± standard deviation, seeds: {seeds}, on people whom no training saw; the {asked.preset} preset,",
         f"{asked.learned.people} people to learn from. Differences are to the method in full, seed by seed.",
     ]
     if found.yardsticks is not None:

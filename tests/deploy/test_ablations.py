@@ -51,8 +51,8 @@ def test_the_page_says_that_its_people_are_invented_and_the_papers_figures_were_
 
 
 def test_a_quick_look_says_that_it_is_one() -> None:
-    assert not any("quick look" in line for line in page(both()))
-    assert "**No stage has more than 2 epochs: a quick look, not what the preset comes to.**" in page(both(), epochs=2)
+    assert not any("quick look" in line.lower() for line in page(both()))
+    assert "**Epochs of every stage: at most 2. A quick look, not what the preset comes to.**" in page(both(), epochs=2)
 
 
 def test_a_row_that_could_not_be_trained_is_told_with_its_reason() -> None:
