@@ -106,7 +106,7 @@ def train_archive(opened: Installation, order: ArchiveOrder, told: Told) -> Outc
         encoder = publish(order.recipe, settings, data, trained, _origin(gathered), home / ENCODERS)
         write_json(run_folder / PUBLISHED_FILE, {"encoder": encoder.name})
     told("measuring on people held out", 0, 1, "")
-    loaded = Encoder.load(encoder, device=opened.settings.device)
+    loaded = Encoder.load(encoder, device=opened.settings.device, precision="auto")
     with opened.scratch_store() as store:
         report = measure_vectors(loaded, test, f"held out of {gathered.domain}", store, DEPTH)
     report["mined"] = gathered.told

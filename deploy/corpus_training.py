@@ -143,7 +143,7 @@ def train_corpus(opened: Installation, order: CorpusOrder, told: Told, workers: 
         return Outcome(run_folder, {}, time.monotonic() - began, before=False, unmeasured=NOT_FIRST)
     if trials is None:
         return Outcome(encoder, {}, time.monotonic() - began, before=False, unmeasured=unmeasured)
-    report, _ = measure(opened, Encoder.load(encoder, device=opened.settings.device), trials, told)
+    report, _ = measure(opened, Encoder.load(encoder, device=opened.settings.device, precision="auto"), trials, told)
     record_report(encoder, report)
     return Outcome(encoder, report, time.monotonic() - began, before=False)
 

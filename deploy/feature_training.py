@@ -86,7 +86,7 @@ def train_features(opened: Installation, order: FeatureOrder, told: Told) -> Out
     if test is None:
         return Outcome(encoder, {}, time.monotonic() - began, before=False, unmeasured=NO_TEST)
     told("measuring on unseen people", 0, 1, "")
-    loaded = Encoder.load(encoder, device=opened.settings.device)
+    loaded = Encoder.load(encoder, device=opened.settings.device, precision="auto")
     with opened.scratch_store() as store:
         report = measure_vectors(loaded, test, f"test people of {features.corpus}", store, DEPTH)
     record_report(encoder, report)

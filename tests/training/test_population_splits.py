@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 from encoders.space import Modality
@@ -32,11 +35,22 @@ def test_entries_are_numbered_from_one_in_the_folder_of_their_identity() -> None
 def test_the_digest_tells_specifications_and_versions_of_the_generator_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     specs = [PopulationSpec(), PopulationSpec(films=2), TrainingSpec(), TrainingSpec(seed=1)]
     digests = {spec.digest for spec in specs}
-    monkeypatch.setattr(splits, "GENERATOR", splits.GENERATOR + 1)
+    monkeypatch.setattr(splits, "GENERATOR", "another version")
     digests |= {spec.digest for spec in specs}
     monkeypatch.setattr(splits, "NOISE", {Modality.FACE: 0.1, Modality.VOICE: 0.1})
     assert len(digests | {specs[0].digest}) == 9
     assert specs[0].digest == PopulationSpec().digest
+
+
+def test_another_way_to_draw_is_another_version_and_another_film_is_not(tmp_path: Path) -> None:
+    package = tmp_path / "population"
+    shutil.copytree(Path(splits.__file__).parent, package)
+    assert splits.version_of_drawing(package) == splits.GENERATOR
+    for name, changes in (("films", False), ("people", True), ("hair", True), ("voices", True), ("samples", True)):
+        before = splits.version_of_drawing(package)
+        with (package / f"{name}.py").open("a") as source:
+            source.write("# changed\n")
+        assert (splits.version_of_drawing(package) != before) is changes, name
 
 
 @pytest.mark.parametrize("wrong", [{"test_people": 3}, {"validation_people": 3}, {"test_samples": 0}, {"films": -1}])

@@ -6,13 +6,42 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from encoders.space import Modality
 from training.population.people import MOST_PEOPLE, Person, Stream, invent_people
 from training.population.samples import NOISE, PHOTO_SIDE
 
-GENERATOR = 1
-"""Version of everything that draws: raise it when the same numbers come to give other samples or lists."""
+_DRAWING = (
+    "faces",
+    "features",
+    "hair",
+    "head",
+    "lists",
+    "looks",
+    "people",
+    "relief",
+    "samples",
+    "splits",
+    "synthesiser",
+    "voices",
+)
+
+
+def version_of_drawing(folder: Path = Path(__file__).parent) -> str:
+    """12 hex digits of the code by which numbers become samples and lists: whoever changes it gets other people.
+
+    Args:
+        folder: of this package.
+    """
+    digest = hashlib.sha256()
+    for name in _DRAWING:
+        digest.update((folder / f"{name}.py").read_bytes())
+    return digest.hexdigest()[:12]
+
+
+GENERATOR = version_of_drawing()
+"""Version of everything that draws. A cache made by other code must not be taken for what this code would draw."""
 
 LEAST_PEOPLE = 4
 """Two of each sex: a list of one sex needs somebody to be mistaken for."""
@@ -150,7 +179,7 @@ def _check_size(what: str, people: int, samples: int, least: int) -> None:
 
 
 def _digest(kind: str, numbers: dict[str, int]) -> str:
-    # Noise and size are tuned apart from the rest; a cache made with others must not be taken for this one.
+    # Noise and size may be changed while a program runs, as tests do.
     drawn = {"generator": GENERATOR, "noise": {str(key): NOISE[key] for key in sorted(NOISE)}, "side": PHOTO_SIDE}
     told = json.dumps({"kind": kind, **numbers, **drawn}, sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()
