@@ -184,7 +184,9 @@ def train_population(opened: Installation, order: Order, told: Told, workers: in
         encoder = _learn(home, order, gathered, run_folder, told)
     if encoder is None or not together.first:
         return Outcome(run_folder, {}, time.monotonic() - began, before=False, unmeasured=NOT_FIRST)
-    report, _ = measure(opened, Encoder.load(encoder, device=opened.settings.device, precision="auto"), population, told)
+    report, _ = measure(
+        opened, Encoder.load(encoder, device=opened.settings.device, precision="auto"), population, told
+    )
     record_report(encoder, report)
     return Outcome(encoder, report, time.monotonic() - began, before=False)
 
