@@ -85,7 +85,7 @@ class RealPostgres:
         """End it and remove its folder."""
         assert self._guardian.stdin is not None
         self._guardian.stdin.close()
-        self._guardian.wait(timeout=60)
+        self._guardian.wait(timeout=300)
 
     @contextlib.contextmanager
     def database(self) -> Iterator[str]:
