@@ -157,7 +157,7 @@ class ForgetAnswer:
     samples: int
     rows: int
     evidence: int
-    learned_by: tuple[str, ...] = ()
+    learned_by: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -353,7 +353,7 @@ class Archive:
         self._people.begin_forgetting(person, version)
         self.drop_unused()
         samples, rows, evidence = self._finish_forgetting(person.id)
-        learned_by = self._models.learned_from(learned_identity(person.id))
+        learned_by = list(self._models.learned_from(learned_identity(person.id)))
         return ForgetAnswer(person.name, samples, rows, evidence, learned_by)
 
     def _finish_forgetting(self, person: str) -> tuple[int, int, int]:

@@ -45,7 +45,8 @@ def beside(worker: subprocess.Popen[bytes]) -> Path:
     return Path(f"/proc/{one}")
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.long), signal.SIGKILL])
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_process_for_who_waits_comes_and_goes_with_its_worker(
     worker: subprocess.Popen[bytes], tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -31,7 +31,6 @@ def rows(home: Path, device: str, files: list[Path]) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.cuda
-@pytest.mark.usefixtures("a_gpu")
 def test_a_gpu_gives_the_keys_and_vectors_of_the_processor(tmp_path: Path, media: InventedMedia) -> None:
     person = media.people[0]
     files = [media.films[0].path, person.photos[0], person.clips[0]]
@@ -41,7 +40,6 @@ def test_a_gpu_gives_the_keys_and_vectors_of_the_processor(tmp_path: Path, media
 
 
 @pytest.mark.cuda
-@pytest.mark.usefixtures("a_gpu")
 @pytest.mark.timeout(600)
 def test_workers_on_gpus_give_the_rows_of_an_in_process_run(
     tmp_path: Path, redis_url: str, milvus_server: str, media: InventedMedia, monkeypatch: pytest.MonkeyPatch
@@ -51,9 +49,9 @@ def test_workers_on_gpus_give_the_rows_of_an_in_process_run(
     assert_same_rows(tmp_path, redis_url, milvus_server, [media.films[0].path, media.people[0].photos[0]])
 
 
-@pytest.fixture
-def a_gpu() -> None:
-    """Only where there is one."""
+@pytest.fixture(scope="session", autouse=True)
+def _a_gpu() -> None:
+    """Only where there is one; asked before any server is started."""
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
         pytest.skip("there is no CUDA device")

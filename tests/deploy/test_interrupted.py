@@ -139,6 +139,7 @@ def ingest_here(home: Home, media: Path) -> dict[str, Any]:
         return home.held() | {"status": installation.archive.status()}
 
 
+@pytest.mark.long
 def test_an_ingest_that_is_killed_then_stopped_and_run_again_ends_as_a_quiet_one(home: Home, tmp_path: Path) -> None:
     media = write_samples(tmp_path / "media", 5)
     killed = home.start("ingest", media)

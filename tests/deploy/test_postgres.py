@@ -47,6 +47,7 @@ def story(capsys: pytest.CaptureFixture[str], media: InventedMedia) -> list[Any]
     return [comparable(run(capsys, *command)) for command in commands]
 
 
+@pytest.mark.long
 def test_every_command_answers_on_postgresql_as_on_sqlite(
     tmp_path: Path, postgres_url: str, media: InventedMedia,
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,

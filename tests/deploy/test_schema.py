@@ -126,6 +126,7 @@ def schemathesis(document: str, folder: Path, phases: str, most: int, *options: 
     return done.stdout
 
 
+@pytest.mark.long
 def test_a_server_answers_as_its_document_says(tmp_path: Path) -> None:
     with application(tmp_path) as plain, serving(app := Answered(plain)) as address:
         told = schemathesis(f"{address}/openapi.json", tmp_path, "examples,fuzzing,stateful", 6)

@@ -112,6 +112,7 @@ def samples(tmp_path: Path) -> dict[str, list[str]]:
     }
 
 
+@pytest.mark.long
 def test_a_worker_over_redis_gives_the_rows_of_an_in_process_run(
     tmp_path: Path, redis_url: str, small_media: list[Path]
 ) -> None:
@@ -162,6 +163,7 @@ def test_a_server_with_workers_has_them_enrol(
         assert {one.kind for one in JobPages(opened.database).recent()} == {"enrol"}
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_the_server_topology_gives_the_keys_and_vectors_of_the_laptop(
     tmp_path: Path, redis_url: str, milvus_server: str, shared_media: Path

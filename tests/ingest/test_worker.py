@@ -149,6 +149,7 @@ def test_a_killed_workers_task_is_done_by_another_within_the_lease_and_its_child
     wait_for(lambda: not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text().split()[2])
 
 
+@pytest.mark.long
 def test_a_task_that_outlasts_its_lease_runs_once_while_its_worker_lives(house: House) -> None:
     house.start()
     house.start()
@@ -156,6 +157,7 @@ def test_a_task_that_outlasts_its_lease_runs_once_while_its_worker_lives(house: 
     assert house.runs("film") == 1
 
 
+@pytest.mark.long
 def test_two_workers_share_the_files_of_a_job(house: House) -> None:
     house.start()
     house.start()
@@ -180,6 +182,7 @@ def test_a_worker_numbers_its_children_and_a_dead_ones_successor_takes_its_numbe
     assert house.loads()[2][1] == number
 
 
+@pytest.mark.long
 def test_bells_that_are_lost_with_redis_are_rung_again(house: House) -> None:
     job = house.submit(one="count", two="count")
     with redis.Redis.from_url(house.broker) as client:
@@ -189,6 +192,7 @@ def test_bells_that_are_lost_with_redis_are_rung_again(house: House) -> None:
     assert house.finished(job).counts["done"] == 2
 
 
+@pytest.mark.long
 def test_a_worker_takes_tasks_of_its_queues_only(house: House) -> None:
     house.start(Queue.PROBE)
     job = house.submit(one="count")

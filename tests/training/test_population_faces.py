@@ -26,6 +26,7 @@ def test_a_picture_too_small_to_show_a_face_is_refused() -> None:
         render_face(ANNA, View(), 32)
 
 
+@pytest.mark.long
 def test_the_face_detector_finds_at_least_95_percent_of_the_faces() -> None:
     detector, found = load_face_detector(), 0
     for index, person in enumerate(invent_people(60, 21)):
