@@ -21,6 +21,11 @@ MAP_SAMPLES = 40
 """Of each person and modality in a map, as bi_quintuple's authors drew it (Table and figure of eight people)."""
 EXAMPLES = 6
 HITS_SHOWN = 8
+_MAPS = (
+    ("People", "PCA", tuple(Modality)),
+    ("People", "t-SNE", tuple(Modality)),
+    ("The voices alone", "t-SNE", (Modality.VOICE,)),  # S0 draws these
+)
 _MAP_NOTE = "A colour is a person, circles are faces, triangles voices; distances between groups mean little in t-SNE."
 
 
@@ -141,15 +146,20 @@ def _maps(lists: TrialLists, models: Mapping[str, SampleVectors], chosen: Sequen
     """The same people as each model lays them out, in planes of their own."""
     told = [_of_people(lists, vectors, chosen) for vectors in models.values()]
     names = [f"{name} {vectors.space_digest[:12]}".strip() for name, vectors in models.items()]
-    for method in ("PCA", "t-SNE"):
+    for words, method, modalities in _MAPS:
         try:
-            maps = [map_embeddings(*one, chosen, each=MAP_SAMPLES, method=method) for one in told]
+            maps = [
+                map_embeddings(
+                    {one: places[one] for one in modalities}, people, chosen, each=MAP_SAMPLES, method=method
+                )
+                for places, people in told
+            ]
         except ValueError:  # too few to draw
-            return
+            continue
         if len(maps) == 1:
-            yield Picture(f"People ({method})", plots.map_picture(maps[0], "People"), _MAP_NOTE)
+            yield Picture(f"{words} ({method})", plots.map_picture(maps[0], words), _MAP_NOTE)
         else:
-            title = f"People ({method}), side by side in two models"
+            title = f"{words} ({method}), side by side in two models"
             yield Picture(title, plots.maps_picture(dict(zip(names, maps, strict=True)), title), _MAP_NOTE)
 
 

@@ -66,7 +66,7 @@ about the same way. Its answers across the two are leads, never by themselves a 
 ## Trained on
 {_filled(f"{_sentence(facts.trained_on)} Their identities are listed in `identities.txt`.")}
 
-Recipe `{facts.recipe}`, epoch {facts.best_epoch} of {facts.epochs}, chosen by the mean of both figures below.
+Recipe `{facts.recipe}`, epoch {facts.best_epoch} of {facts.epochs}, chosen by the mean of both mAP below.
 Its settings:
 
 ```json
@@ -76,10 +76,10 @@ Its settings:
 ## Validation
 {_filled(f"{_sentence(facts.validated_on)} {_VALIDATION}")}
 
-| question | mAP |
-|---|---|
-| voice to face | {facts.validated.voice_to_face:.3f} |
-| face to voice | {facts.validated.face_to_voice:.3f} |
+| question | mAP | right one of two |
+|---|---|---|
+| voice to face | {facts.validated.voice_to_face:.3f} | {facts.validated.voice_to_face_of_two:.3f} |
+| face to voice | {facts.validated.face_to_voice:.3f} | {facts.validated.face_to_voice_of_two:.3f} |
 
 {MEASURED}
 Not measured on test people yet.

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = "tensorboard"
+ONE_OF_TWO = "_of_two"
+"""Ends the names of accuracies in a line's validation; the others are mean average precisions."""
 
 
 class Curves:
@@ -32,7 +34,8 @@ class Curves:
         epoch = int(line["epoch"])
         values = {"learning_rate": line["learning_rate"], "people_per_second": samples / max(line["seconds"], 1e-9)}
         values |= {f"loss/{name}": value for name, value in line["losses"].items()}
-        values |= {f"validation/{name}_map": value for name, value in line.get("validation", {}).items()}
+        for name, value in line.get("validation", {}).items():
+            values[f"validation/{name}" if name.endswith(ONE_OF_TWO) else f"validation/{name}_map"] = value
         # what a killed run wrote of this epoch and later ones is void
         with SummaryWriter(str(self._folder), purge_step=epoch) as writer:
             for name, value in values.items():

@@ -22,6 +22,7 @@ from search.points import Points
 from search.protocols import Lists, Protocol, Samples, Trials
 from search.store import Store
 from training.corpora.trials import MOST_SAMPLES, Shown, draw_matching, draw_pairs
+from training.label_agreement import agreement_of_labels
 from training.vectors import Vectors
 
 SEED = 0
@@ -50,6 +51,8 @@ def measure_vectors(
     protocol = _protocol(vectors, shown, name, encoder.domain)
     deep = {} if depth is None else {"depth": depth}
     report = evaluate_protocol(protocol, points, store, model=encoder, **deep)
+    people = {modality: protocol.samples(modality).people for modality in Modality}
+    report["label_agreement"] = agreement_of_labels(points.vectors, people)
     return report if any(vectors.sexes) else _without_oracle(report)
 
 

@@ -119,9 +119,10 @@ def test_the_page_holds_everything_and_fetches_nothing(
     page = as_html(report, drawn, examples(lists, vectors))
     assert page.count("<svg") == len(drawn) and page.count("<table") == len(tables(report))
     titles = {one.title for one in drawn}
-    for kind in ("ROC", "DET", "Scores of pairs", "Cumulative match", "Matching 1:N", "People (PCA)", "People (t-SNE)"):
+    maps = ("People (PCA)", "People (t-SNE)", "The voices alone (t-SNE)")
+    for kind in ("ROC", "DET", "Scores of pairs", "Cumulative match", "Matching 1:N", *maps):
         assert any(title.startswith(kind) for title in titles), kind
-    assert sum(title.endswith("side by side in two models") for title in titles) == 2
+    assert sum(title.endswith("side by side in two models") for title in titles) == len(maps)
     assert not re.search(r"<(script|link|iframe|img|object)\b|\bsrc=|@import|url\((?!#)", page)
     for one in drawn:
         Xml.fromstring(one.svg)

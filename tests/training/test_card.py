@@ -8,7 +8,15 @@ from training.card import CardFacts, model_card, with_measurements
 from training.validation import Validated
 
 FACTS = CardFacts(
-    "name-0123", "name", {"margin": 0.6}, "invented people", "two people", "three people", 3, 4, Validated(0.5, 0.25)
+    "name-0123",
+    "name",
+    {"margin": 0.6},
+    "invented people",
+    "two people",
+    "three people",
+    3,
+    4,
+    Validated(0.5, 0.25, 0.75, 0.875),
 )
 REPORT = {"verification": {"auc": 0.75}}
 
@@ -23,6 +31,7 @@ def test_figures_fill_their_section_and_no_other() -> None:
     assert after.split("## Measured")[0] == before.split("## Measured")[0]
     assert after.split("## What it may")[1] == before.split("## What it may")[1]
     assert "| verification, all pairs, AUC | 0.750 | – | 0.500 | – |" in after
+    assert "| voice to face | 0.500 | 0.750 |" in after and "| face to voice | 0.250 | 0.875 |" in after
 
 
 def test_a_card_of_somebody_else_is_not_written_into() -> None:

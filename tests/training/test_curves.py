@@ -24,6 +24,8 @@ def test_a_run_leaves_curves_of_losses_figures_rate_and_throughput_one_point_an_
     assert all([step for step, _ in points] == [1, 2, 3] for points in curves.values())
     best = dict(curves["validation/voice_to_face_map"])[trained.best_epoch]
     assert best == pytest.approx(trained.validated.voice_to_face, rel=1e-6)
+    right = dict(curves["validation/face_to_voice_of_two"])[trained.best_epoch]
+    assert right == pytest.approx(trained.validated.face_to_voice_of_two, rel=1e-6)
     assert all(value > 0 for _, value in curves["people_per_second"])
 
 

@@ -14,6 +14,7 @@ from search.report import as_table
 from search.store import MemoryStore
 from training.card import MEASURED, with_measurements
 from training.held_out import measure_vectors
+from training.label_agreement import agreement_of_labels
 from training.vectors import Vectors
 
 DIMENSION = 6
@@ -52,6 +53,19 @@ def test_a_head_that_knows_people_is_measured_far_above_chance_and_one_that_does
     assert knows["verification"]["auc"] > 0.85 > 0.7 > lost["verification"]["auc"]
     assert knows["verification"]["ci95"][0] <= knows["verification"]["auc"] <= knows["verification"]["ci95"][1]
     assert set(knows["matching_1_to_n"]["voice_to_face"]["all"]) == {"2", "3", "4", "5", "6"}
+
+
+def test_it_says_how_often_a_person_s_face_and_voice_fall_into_clusters_of_one_rank() -> None:
+    held = people()
+    points = {one: held.of(one) / np.linalg.norm(held.of(one), axis=1, keepdims=True) for one in Modality}
+    whose = {
+        Modality.FACE: [held.identities[number] for number in held.face_people],
+        Modality.VOICE: [held.identities[number] for number in held.voice_people],
+    }
+    told = measure_vectors(encoder(Straight()), held, "drawn")["label_agreement"]
+    assert told == agreement_of_labels(points, whose) and told["8"]["pairs"] == 4 * DIMENSION
+    assert told != agreement_of_labels(points, whose | {Modality.VOICE: whose[Modality.VOICE][::-1]})
+    assert told["32"]["agreement"] is None
 
 
 def test_an_index_finds_what_exact_search_finds() -> None:

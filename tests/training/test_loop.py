@@ -123,11 +123,11 @@ def test_the_best_checkpoint_is_chosen_on_validation_people(
 
     def told(task: Any, prepared: Any, device: Any) -> Validated:
         asked.append((prepared.identities, {name: value.clone() for name, value in task.state_dict().items()}))
-        return Validated(*next(figures))
+        return Validated(*next(figures), 0.5, 0.5)
 
     monkeypatch.setattr(loop, "validate", told)
     trained = small_train(tmp_path)
-    assert trained == Trained(tmp_path, 3, 2, Validated(0.9, 0.1))
+    assert trained == Trained(tmp_path, 3, 2, Validated(0.9, 0.1, 0.5, 0.5))
     assert {identities for identities, _ in asked} == {small_data().validation.identities}
     assert same(read_best(tmp_path), asked[1][1]) and not same(read_best(tmp_path), final(tmp_path))
 

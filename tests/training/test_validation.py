@@ -14,7 +14,7 @@ from tests.training.small_run import small_given, small_people
 from training.prepared import Prepared
 from training.recipe import Batch, Task
 from training.recipes import bi_quintuple
-from training.validation import embed_prepared, validate
+from training.validation import embed_prepared, right_of_two, validate
 
 
 class Told(Task):
@@ -47,6 +47,7 @@ def people(**changed: Any) -> Prepared:
 def test_who_knows_everybody_gets_everything() -> None:
     validated = validate(Told(people(), noise=0.0), people())
     assert (validated.voice_to_face, validated.face_to_voice, validated.mean) == (1.0, 1.0, 1.0)
+    assert (validated.voice_to_face_of_two, validated.face_to_voice_of_two) == (1.0, 1.0)
 
 
 def test_it_is_the_map_of_every_sample_asked_of_the_other_modality() -> None:
@@ -62,6 +63,26 @@ def test_it_is_the_map_of_every_sample_asked_of_the_other_modality() -> None:
     assert validated.face_to_voice == pytest.approx(np.mean(asked))
     assert validated.voice_to_face != validated.face_to_voice
     assert validated.mean == pytest.approx((validated.voice_to_face + validated.face_to_voice) / 2)
+    for asked, scores, right in (
+        (validated.voice_to_face_of_two, voices @ faces.T, same),
+        (validated.face_to_voice_of_two, faces @ voices.T, same.T),
+    ):
+        chosen = [np.mean(line[mine][:, None] > line[~mine][None, :]) for line, mine in zip(scores, right, strict=True)]
+        assert asked == pytest.approx(np.mean(chosen)) and 0.6 < asked < 0.99
+    assert validated.voice_to_face_of_two != validated.face_to_voice_of_two
+
+
+@pytest.mark.parametrize(
+    ("scores", "right", "told"),
+    [
+        ([[0.5, 0.5], [0.5, 0.1]], [[1, 0], [1, 0]], 0.75),  # a tie is a guess
+        ([[0.9, 0.8, 0.1]], [[0, 1, 0]], 0.5),
+        ([[0.9, 0.8], [0.3, 0.2]], [[0, 1], [0, 0]], 0.0),  # who has no right answer is not asked
+        ([[0.9, 0.8]], [[1, 1]], 0.5),  # nobody else to choose
+    ],
+)
+def test_right_one_of_two_is_the_share_of_pairs_chosen_right(scores: Any, right: Any, told: float) -> None:
+    assert right_of_two(np.array(scores), np.array(right, dtype=bool)) == pytest.approx(told)
 
 
 def test_samples_come_out_in_their_order_each_on_its_own() -> None:
