@@ -91,7 +91,7 @@ def train_archive(opened: Installation, order: ArchiveOrder, told: Told) -> Outc
     gathered = _gather(opened, order, told)
     opened.release()  # others may use an embedded index while this learns
     training, validation, test = (gathered.sides[side] for side in (Split.TRAIN, Split.VALIDATION, Split.TEST))
-    run, settings = run_here(opened, order.run), order.settings.fitting(len(training.identities))
+    run, settings = run_here(opened, order.run), order.settings.fitting(training.apart)
     decides = describe(order.recipe, settings, run, frozen=True) | {"domain": gathered.domain}
     decides |= {side.name: vectors.digest for side, vectors in gathered.sides.items()}
     key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
@@ -173,7 +173,7 @@ def _gather(opened: Installation, order: ArchiveOrder, told: Told) -> _Gathered:
     spaces = {modality: opened.encoders[f"{modality}_identity"].space for modality in Modality}
     domains = opened.domains
     return _Gathered(
-        {side: vectors_of_people(people, spaces) for side, people in sides.items()},
+        {side: vectors_of_people(people, spaces, mined.beside) for side, people in sides.items()},
         domains.enrolled() if order.archive is None else domains.archive(order.archive),
         {
             "archive": order.archive,
@@ -181,6 +181,7 @@ def _gather(opened: Installation, order: ArchiveOrder, told: Told) -> _Gathered:
             "turns": mined.turns,
             "pairs": mined.pairs,
             "people": len(mined.people),
+            "possibly_one": sum(len(mined.beside[one.name]) > 1 for one in mined.people),
             "enrolled": sum(one.enrolled for one in mined.people),
             "sides": {side.name.lower(): len(people) for side, people in sides.items()},
         },

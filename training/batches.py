@@ -3,9 +3,10 @@
 Nothing is drawn from a state that earlier batches left behind, so a resumed run sees the batches that it
 would have seen, bit for bit.
 
-Every person occurs equally often: after any number of epochs, the counts of two people differ by at most 1.
-A person's samples are drawn without replacement; when too few are left for another turn, all are shuffled
-again.
+Every person occurs equally often: after any number of epochs, the counts of two people differ by at most 1. People who
+possibly are one (:attr:`training.vectors.Vectors.kin`) are never in one batch, where a contrast would teach them to be
+two: they count as one person here, and take turns. A person's samples are drawn without replacement; when too few are
+left for another turn, all are shuffled again.
 """
 
 from __future__ import annotations
@@ -126,7 +127,8 @@ def batch_plan(prepared: Prepared | Vectors, settings: OrderSettings, seed: int,
     Raises:
         ValueError: a batch needs more people than there are, or a number is out of range.
     """
-    people, width, samples = len(prepared.identities), settings.people_per_batch, settings.samples_per_person
+    kin = _kin(prepared)
+    people, width, samples = len(kin), settings.people_per_batch, settings.samples_per_person
     steps = getattr(settings, "steps_per_epoch", None) or _steps(prepared, width * samples)
     if not 2 <= width <= people:
         raise ValueError(
@@ -141,11 +143,12 @@ def batch_plan(prepared: Prepared | Vectors, settings: OrderSettings, seed: int,
     order, turns = _people_order(people, seed, epoch, steps, width)
     owned = _samples_of(prepared.face_people), _samples_of(prepared.voice_people)
     faces, voices = np.empty((2, len(order), samples), dtype=np.int64)
-    for slot, person in enumerate(order.tolist()):
-        turn = int(turns[person])
+    for slot, place in enumerate(order.tolist()):
+        turn, of_kin = divmod(int(turns[place]), len(kin[place]))
+        person = order[slot] = kin[place][of_kin]
         faces[slot] = _draw(owned[0][person], samples, turn, (seed, _FACES, person))
         voices[slot] = _draw(owned[1][person], samples, turn, (seed, _VOICES, person))
-        turns[person] += 1
+        turns[place] += 1
     shape = (steps, width, samples)
     augmentation = getattr(settings, "augmentation", Augmentation())
     return Plan(order.reshape(shape[:2]), faces.reshape(shape), voices.reshape(shape), seed, epoch, augmentation)
@@ -268,6 +271,14 @@ def _steps(prepared: Prepared | Vectors, samples: int) -> int:
     return math.ceil(max(len(prepared.face_people), len(prepared.voice_people)) / samples)
 
 
+def _kin(prepared: Prepared | Vectors) -> list[list[int]]:
+    """Numbers of people, those who possibly are one together."""
+    numbers = prepared.kin if isinstance(prepared, Vectors) else None
+    if numbers is None:
+        return [[person] for person in range(len(prepared.identities))]
+    return [one.tolist() for one in _samples_of(numbers).values()]
+
+
 def _people_order(
     people: int, seed: int, epoch: int, steps: int, per_batch: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -300,7 +311,7 @@ def _follow(order: NDArray[np.int64], following: NDArray[np.int64], per_batch: i
 
 
 def _samples_of(people: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
-    """Numbers of the samples of each person."""
+    """Numbers of the samples of each person, or of the people of each number of kin."""
     order = np.argsort(people, kind="stable")
     names, first = np.unique(people[order], return_index=True)
     return dict(zip(names.tolist(), np.split(order, first[1:]), strict=True))

@@ -118,28 +118,30 @@ def mine(
 def split_people(mined: Mined, settings: MiningSettings | None = None) -> dict[Split, tuple[MinedPerson, ...]]:
     """Who is learned from, who calibrates, who is measured on: by name alone, nobody on two sides.
 
-    Whoever possibly is one person is on one side. Those held out are the surest ones.
+    Whoever possibly is one person is on one side. Those held out are the surest ones: of face and voice, and, as long
+    as there are enough, nobody who possibly is somebody else too.
 
     Raises:
         TooFewMined: a side would have too few.
     """
     settings = settings or MiningSettings()
-    wanted = max(LEAST_HELD_OUT, round(HELD_OUT_SHARE * len(mined.people)))
+    groups = sorted({tuple(sorted(group)) for group in mined.beside.values()}, key=_surely_alone_first)
+    wanted = max(LEAST_HELD_OUT, round(HELD_OUT_SHARE * len(groups)))
     sides: dict[Split, list[MinedPerson]] = {split: [] for split in Split}
+    different = dict.fromkeys(Split, 0)
     by_name = {one.name: one for one in mined.people}
-    placed: set[str] = set()
-    for name in sorted(by_name, key=lambda one: hashlib.sha256(one.encode()).digest()):
-        if name in placed:
-            continue
-        together = [by_name[one] for one in sorted(mined.beside[name])]
-        placed |= {one.name for one in together}
+    for group in groups:
+        together = [by_name[one] for one in group]
         sure = all(one.confidence >= settings.measured for one in together)
-        open_sides = [side for side in (Split.TEST, Split.VALIDATION) if sure and len(sides[side]) < wanted]
-        sides[open_sides[0] if open_sides else Split.TRAIN] += together
+        open_sides = [side for side in (Split.TEST, Split.VALIDATION) if sure and different[side] < wanted]
+        side = open_sides[0] if open_sides else Split.TRAIN
+        sides[side] += together
+        different[side] += 1
     least = {Split.TRAIN: LEAST_TRAINED, Split.VALIDATION: LEAST_HELD_OUT, Split.TEST: LEAST_HELD_OUT}
-    if any(len(sides[side]) < count for side, count in least.items()):
+    if any(different[side] < count for side, count in least.items()):
         raise TooFewMined(
             f"{len(mined.people)} people with face and voice were found in {mined.films} films and among the enrolled, "
+            f"{len(groups)} of them surely different, "
             f"{sum(one.confidence >= settings.measured for one in mined.people)} of them surely paired; at least "
             f"{sum(least.values())} are needed to learn from, calibrate and measure on: ingest films in which more "
             "people are seen to speak, or enrol people with faces and voices"
@@ -147,14 +149,23 @@ def split_people(mined: Mined, settings: MiningSettings | None = None) -> dict[S
     return {side: tuple(sorted(people, key=_name)) for side, people in sides.items()}
 
 
-def vectors_of_people(people: Sequence[MinedPerson], spaces: Mapping[Modality, Space]) -> Vectors:
+def vectors_of_people(
+    people: Sequence[MinedPerson],
+    spaces: Mapping[Modality, Space],
+    beside: Mapping[str, frozenset[str]] | None = None,
+) -> Vectors:
     """Mined people as what a head learns from.
 
     Args:
         people: at least one.
         spaces: that their points live in.
+        beside: by name, everybody who possibly is the same person (:attr:`Mined.beside`); None: nobody is.
     """
     ordered = sorted(people, key=_name)
+    kin = None
+    if beside is not None:  # a group is called by its first name, and counted in the order of those
+        called = [min(beside[one.name]) for one in ordered]
+        kin = np.unique(called, return_inverse=True)[1].astype(np.int64)
     digest = hashlib.sha256("\n".join(spaces[modality].digest for modality in Modality).encode())
     parts: dict[Modality, Any] = {}
     for modality in Modality:
@@ -166,6 +177,8 @@ def vectors_of_people(people: Sequence[MinedPerson], spaces: Mapping[Modality, S
             digest.update(f"{modality} {one.name}\n".encode())
             for identity, weight in zip(mine.evidence, mine.weights, strict=True):
                 digest.update(f"{identity} {weight:.6f}\n".encode())
+    if kin is not None:
+        digest.update(kin.tobytes())
     return Vectors(
         identities=tuple(one.name for one in ordered),
         sexes=("",) * len(ordered),
@@ -176,6 +189,7 @@ def vectors_of_people(people: Sequence[MinedPerson], spaces: Mapping[Modality, S
         digest=digest.hexdigest(),
         face_weights=parts[Modality.FACE][2],
         voice_weights=parts[Modality.VOICE][2],
+        kin=kin,
     )
 
 
@@ -200,6 +214,10 @@ def _beside(mined: Sequence[MinedPerson], same: SamePerson, settings: MiningSett
     groups = group_people(as_one, same, _log_odds(settings.possibly_same))
     names = [frozenset(mined[place].name for place in group) for group in groups]
     return {name: group for group in names for name in group}
+
+
+def _surely_alone_first(group: tuple[str, ...]) -> tuple[bool, bytes]:
+    return len(group) > 1, hashlib.sha256(group[0].encode()).digest()
 
 
 def _name(one: MinedPerson) -> str:

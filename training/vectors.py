@@ -27,6 +27,8 @@ class Vectors:
         digest: SHA-256 of all that determines them.
         face_weights: (n,) float32 in [0, 1], how sure it is that a face is that person's; None: all are.
         voice_weights: likewise.
+        kin: (people,) int64, one number for those who possibly are one person, so that none of them must be taught to
+            be another; None: all are surely different.
 
     Raises:
         ValueError: the parts do not fit together, or somebody has no face or no voice.
@@ -41,6 +43,7 @@ class Vectors:
     digest: str = ""
     face_weights: NDArray[np.float32] | None = None
     voice_weights: NDArray[np.float32] | None = None
+    kin: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         count = len(self.identities)
@@ -59,6 +62,13 @@ class Vectors:
                 raise ValueError(f"every one of {count} people needs a {what}, and no other is known")
             if weights is not None and (weights.shape != people.shape or ((weights < 0) | (weights > 1)).any()):
                 raise ValueError(f"weights of {what}s are as many numbers in [0, 1], got {weights.shape}")
+        if self.kin is not None and self.kin.shape != (count,):
+            raise ValueError(f"{count} people need as many numbers of kin, got {self.kin.shape}")
+
+    @property
+    def apart(self) -> int:
+        """How many people there are of whom no two are possibly one: the most that a batch can hold."""
+        return len(self.identities) if self.kin is None else len(np.unique(self.kin))
 
     def of(self, modality: Modality) -> NDArray[np.float32]:
         """The vectors of a modality."""

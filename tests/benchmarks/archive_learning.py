@@ -109,7 +109,7 @@ def learn_and_measure(
     recipe: Recipe, data: TrainingData, seed: int, folder: Path, protocol: Protocol, samples: Mapping[str, Any]
 ) -> dict[str, float]:
     """One head, from vectors to its share of the ceiling."""
-    settings = recipe.Settings().fitting(len(data.training.identities))  # type: ignore[operator]
+    settings = recipe.Settings().fitting(data.training.apart)  # type: ignore[operator]
     began = time.perf_counter()
     trained = train(recipe, settings, data, folder, RunSettings(seed=seed))
     seconds = time.perf_counter() - began
@@ -145,7 +145,9 @@ def sides_of(opened: Installation, shown: Mapping[str, str]) -> Iterator[tuple[s
         parts: list[Vectors] = [vectors_of_people(people, spaces) for people in (training, validation)]
         return TrainingData(*parts)
 
-    yield "mined", data(sides[Split.TRAIN], sides[Split.VALIDATION])
+    mined_sides = (sides[split] for split in (Split.TRAIN, Split.VALIDATION))
+    yield "mined", TrainingData(*(vectors_of_people(people, spaces, mined.beside) for people in mined_sides))
+    yield "mined, possibly one against each other", data(sides[Split.TRAIN], sides[Split.VALIDATION])
     same = {side: {name[one.name] for one in people} & set(true) for side, people in sides.items()}
     chosen = same[Split.VALIDATION] - same[Split.TRAIN]
     yield "labelled, the same people", data([true[n] for n in same[Split.TRAIN]], [true[n] for n in chosen])
@@ -175,7 +177,7 @@ def main() -> None:
         for seed in range(asked.seeds):
             folder = runs / f"{data.training.digest[:12]}-{seed}"
             told.append(learn_and_measure(recipe, data, seed, folder, protocol, samples))
-        print(f"{head}: {len(data.training.identities)} people to learn from")
+        print(f"{head}: {len(data.training.identities)} people to learn from, {data.training.apart} surely different")
         for figure in told[0]:
             values = np.array([one[figure] for one in told])
             print(f"  {figure:16} {values.mean():8.4f} ± {values.std(ddof=len(values) > 1):.4f}")

@@ -22,6 +22,7 @@ from training.batches import (
     vary_voices,
 )
 from training.prepared import Prepared
+from training.vectors import Vectors
 
 SIDE, BANDS = 16, 8
 
@@ -73,6 +74,58 @@ def test_everybody_occurs_equally_often_and_never_twice_in_a_batch(order, people
         counts.update(plan.people.ravel().tolist())
     times = [counts[person] for person in range(people)]
     assert max(times) - min(times) <= 1
+
+
+def vectors_of(kin: list[int] | None, samples: int = 6) -> Vectors:
+    people = 12
+    owners = np.repeat(np.arange(people), samples)
+    points = np.random.default_rng(0).random((2, len(owners), 3), dtype=np.float32)
+    names, numbers = tuple(f"Person_{number:03d}" for number in range(people)), None if kin is None else np.array(kin)
+    return Vectors(names, ("",) * people, points[0], owners, points[1], owners, kin=numbers)
+
+
+@hypothesis_settings(max_examples=40, deadline=None)
+@given(
+    order=orders,
+    kin=st.lists(st.integers(0, 20), min_size=12, max_size=12).filter(lambda one: len(set(one)) >= 6),
+    seed=st.integers(0, 2**40),
+)
+def test_people_who_possibly_are_one_never_meet_and_come_as_often_as_one(order, kin, seed) -> None:
+    some, counts = vectors_of(kin), Counter()
+    for epoch in range(3):
+        plan = batch_plan(some, order, seed, epoch)
+        for row in plan.people.tolist():
+            assert len({kin[person] for person in row}) == order.people_per_batch
+        assert (some.face_people[plan.faces] == plan.people[:, :, None]).all()
+        counts.update(plan.people.ravel().tolist())
+    together = [sum(counts[person] for person in range(12) if kin[person] == one) for one in set(kin)]
+    assert max(together) - min(together) <= 1
+    for one in set(kin):
+        turns = [counts[person] for person in range(12) if kin[person] == one]
+        assert max(turns) - min(turns) <= 1
+
+
+def test_a_person_s_samples_are_all_seen_when_they_take_turns_with_another() -> None:
+    some, order = vectors_of([0, 0, *range(1, 11)]), Order(samples_per_person=2)
+    seen: dict[int, list[int]] = {0: [], 1: []}
+    for epoch in range(8):
+        plan = batch_plan(some, order, 5, epoch)
+        for person, faces in zip(plan.people.ravel().tolist(), plan.faces.reshape(-1, 2).tolist(), strict=True):
+            if person in seen:
+                seen[person] += faces
+    for faces in seen.values():
+        assert len(faces) >= 6 and len(set(faces[:6])) == 6
+
+
+def test_people_who_surely_are_different_are_ordered_as_where_nobody_says_so() -> None:
+    order = Order(steps_per_epoch=5)
+    told, unsaid = (batch_plan(vectors_of(kin), order, 3, 1) for kin in (list(range(12)), None))
+    assert np.array_equal(told.people, unsaid.people) and np.array_equal(told.voices, unsaid.voices)
+
+
+def test_a_batch_holds_no_more_than_are_surely_different() -> None:
+    with pytest.raises(ValueError, match=r"a batch of 4 people .* no more than there are \(3\)"):
+        batch_plan(vectors_of([0, 1, 2] * 4), Order(), 0, 0)
 
 
 @hypothesis_settings(max_examples=40, deadline=None)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -77,14 +78,43 @@ def test_nobody_is_on_two_sides_and_the_same_people_are_on_the_same_sides_again(
     assert names == {side: {one.name for one in people} for side, people in split_people(crowd(16, films=2)).items()}
 
 
+def chained(pairs: int, alone: int = 0) -> Mined:
+    """A crowd of pairs who possibly are one person each, and of some who surely are nobody else."""
+    found = crowd(pairs + alone)
+    twins = {one.name: replace(one, name=f"{one.name} again") for one in found.people[:pairs]}
+    beside = {one.name: frozenset({one.name}) for one in found.people}
+    for name, twin in twins.items():
+        beside |= dict.fromkeys((name, twin.name), frozenset({name, twin.name}))
+    people = sorted((*found.people, *twins.values()), key=lambda one: one.name)
+    return Mined(tuple(people), beside, found.films, found.turns, found.pairs)
+
+
 def test_whoever_possibly_is_one_person_is_on_one_side() -> None:
-    found = crowd(16)
-    chained = {one.name: frozenset({one.name}) for one in found.people}
-    for first, second in zip(found.people[::2], found.people[1::2], strict=True):
-        chained |= dict.fromkeys((first.name, second.name), frozenset({first.name, second.name}))
-    sides = split_people(Mined(found.people, chained, found.films, found.turns, found.pairs))
+    found = chained(16)
+    sides = split_people(found)
     place = {one.name: side for side, people in sides.items() for one in people}
-    assert all(len({place[name] for name in together}) == 1 for together in chained.values())
+    assert all(len({place[name] for name in together}) == 1 for together in found.beside.values())
+    assert {side: len(people) for side, people in sides.items()} == {
+        Split.TRAIN: 16, Split.VALIDATION: 8, Split.TEST: 8,
+    }  # fmt: skip
+
+
+def test_nobody_is_held_out_who_possibly_is_somebody_else_while_there_are_others() -> None:
+    found = chained(5, alone=10)
+    held = [one.name for side in (Split.TEST, Split.VALIDATION) for one in split_people(found)[side]]
+    assert len(held) == 8 and all(len(found.beside[name]) == 1 for name in held)
+
+
+def test_people_who_possibly_are_one_do_not_make_enough() -> None:
+    with pytest.raises(TooFewMined, match=r"^20 people .*, 10 of them surely different, 20 of them surely paired"):
+        split_people(chained(10))
+
+
+def test_vectors_say_who_possibly_is_one_person() -> None:
+    found = chained(2, alone=2)
+    vectors, apart = (vectors_of_people(found.people, SPACES, beside) for beside in (found.beside, None))
+    assert vectors.kin is not None and vectors.kin.tolist() == [0, 0, 1, 1, 2, 3] and vectors.apart == 4
+    assert apart.kin is None and apart.apart == 6 and apart.digest != vectors.digest
 
 
 def test_people_who_are_nearly_one_are_known_to_be_possibly_one() -> None:
@@ -102,7 +132,10 @@ def test_nobody_is_measured_on_whose_face_and_voice_are_not_surely_one() -> None
 
 @pytest.mark.parametrize(("people", "probability"), [(11, 0.95), (16, 0.4)])
 def test_too_few_people_is_one_sentence(people: int, probability: float) -> None:
-    with pytest.raises(TooFewMined, match=rf"^{people} people .* in {people} films .* at least 12 .*ingest films"):
+    with pytest.raises(
+        TooFewMined,
+        match=rf"^{people} people .* in {people} films .* {people} of them surely diff.* at least 12 .*ingest films",
+    ):
         split_people(crowd(people, probability=probability))
 
 
