@@ -91,6 +91,10 @@ class Evaluation(BaseModel):
         description="With `population` or `protocol`: name of an encoder folder in the installation; the one that "
         "serves by default.",
     )  # fmt: skip
+    compare: Annotated[str, Field(pattern=f"^{_MODEL}$")] | None = Field(
+        default=None, examples=["visavox-0123456789ab"],
+        description="With `population`: name of another encoder folder, to compare with; a protocol's is in `lists`.",
+    )  # fmt: skip
     lists: Lists | None = Field(
         default=None, examples=[{"folder": f"{examples.FOLDER}/protocol", "embeddings": f"{examples.FOLDER}/v.npz"}],
         description="With `protocol`: within the folders of `VISAVOX_MEDIA_ROOTS`, links followed.",
@@ -118,9 +122,10 @@ async def evaluate(desk: AtDesk, request: Request, body: Evaluation, key: Idempo
     work = desk.services.work
     try:
         lists = body.lists.asked(work.roots) if body.lists is not None else None
-        asked = Measurement(body.on, model=body.model, lists=lists)
+        asked = Measurement(body.on, model=body.model, lists=lists, compare=body.compare)
     except ValueError as error:
-        wrong = "lists" if (body.on == PROTOCOL) or body.lists is not None else "model"
+        of_lists = body.on == PROTOCOL or body.lists is not None
+        wrong = "lists" if of_lists else "compare" if body.model is None else "model"
         raise RequestValidationError([{"loc": ("body", wrong), "msg": str(error)}]) from error
 
     def take() -> JobPage:

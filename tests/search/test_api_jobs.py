@@ -262,6 +262,8 @@ def test_an_evaluation_is_taken_as_a_job_of_its_own_kind(client: TestClient, hou
         {"on": "people"},
         {"on": "enrolled", "model": "some"},
         {"on": "population", "model": "../x"},
+        {"on": "population", "compare": "../x"},
+        {"on": "enrolled", "compare": "some"},
         {"on": "protocol"},
         {"on": "population", "lists": {"folder": "/m", "media": "/m"}},
         {"on": "protocol", "lists": {"folder": "/m"}},
@@ -271,6 +273,23 @@ def test_an_evaluation_is_taken_as_a_job_of_its_own_kind(client: TestClient, hou
 )
 def test_an_evaluation_that_means_nothing_is_refused(client: TestClient, body: dict[str, Any]) -> None:
     assert kind(client.post("/v1/evaluations", json=body)) == "invalid-request"
+
+
+def test_an_evaluation_of_two_models_on_invented_people_is_taken(client: TestClient) -> None:
+    told = client.post("/v1/evaluations", json={"on": "population", "model": "one", "compare": "two"}).json()
+    assert (told["asked"]["model"], told["asked"]["compare"]) == ("one", "two")
+
+
+@pytest.mark.parametrize(
+    ("body", "wrong"),
+    [
+        ({"on": "enrolled", "compare": "some"}, "compare"),
+        ({"on": "enrolled", "model": "some"}, "model"),
+        ({"on": "protocol"}, "lists"),
+    ],
+)
+def test_what_does_not_fit_is_called_by_its_place(client: TestClient, body: dict[str, Any], wrong: str) -> None:
+    assert client.post("/v1/evaluations", json=body).json()["errors"][0]["where"] == f"body.{wrong}"
 
 
 def test_an_evaluation_on_lists_within_the_roots_is_taken_and_says_where_it_may_read(
