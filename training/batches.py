@@ -127,8 +127,8 @@ def batch_plan(prepared: Prepared | Vectors, settings: OrderSettings, seed: int,
     Raises:
         ValueError: a batch needs more people than there are, or a number is out of range.
     """
-    kin = _kin(prepared)
-    people, width, samples = len(kin), settings.people_per_batch, settings.samples_per_person
+    kin = _Owned.by(_kin(prepared))
+    people, width, samples = len(kin.size), settings.people_per_batch, settings.samples_per_person
     steps = getattr(settings, "steps_per_epoch", None) or _steps(prepared, width * samples)
     if not 2 <= width <= people:
         raise ValueError(
@@ -140,15 +140,13 @@ def batch_plan(prepared: Prepared | Vectors, settings: OrderSettings, seed: int,
             f"seed and epoch are at least 0, samples_per_person and steps at least 1, got {seed}, {epoch}, "
             f"{samples}, {steps}"
         )
-    order, turns = _people_order(people, seed, epoch, steps, width)
-    owned = _samples_of(prepared.face_people), _samples_of(prepared.voice_people)
-    faces, voices = np.empty((2, len(order), samples), dtype=np.int64)
-    for slot, place in enumerate(order.tolist()):
-        turn, of_kin = divmod(int(turns[place]), len(kin[place]))
-        person = order[slot] = kin[place][of_kin]
-        faces[slot] = _draw(owned[0][person], samples, turn, (seed, _FACES, person))
-        voices[slot] = _draw(owned[1][person], samples, turn, (seed, _VOICES, person))
-        turns[place] += 1
+    places, before = _people_order(people, seed, epoch, steps, width)
+    turns, of_kin = np.divmod(before[places] + _times_before(places), kin.size[places])
+    order = kin.things[kin.first[places] + of_kin]
+    faces, voices = (
+        _draw(_Owned.by(owners), order, turns, samples, (seed, purpose))
+        for owners, purpose in ((prepared.face_people, _FACES), (prepared.voice_people, _VOICES))
+    )
     shape = (steps, width, samples)
     augmentation = getattr(settings, "augmentation", Augmentation())
     return Plan(order.reshape(shape[:2]), faces.reshape(shape), voices.reshape(shape), seed, epoch, augmentation)
@@ -271,12 +269,25 @@ def _steps(prepared: Prepared | Vectors, samples: int) -> int:
     return math.ceil(max(len(prepared.face_people), len(prepared.voice_people)) / samples)
 
 
-def _kin(prepared: Prepared | Vectors) -> list[list[int]]:
-    """Numbers of people, those who possibly are one together."""
-    numbers = prepared.kin if isinstance(prepared, Vectors) else None
-    if numbers is None:
-        return [[person] for person in range(len(prepared.identities))]
-    return [one.tolist() for one in _samples_of(numbers).values()]
+@dataclass(frozen=True, eq=False)
+class _Owned:
+    """Numbers of things by owner: those of owner i are ``things[first[i] : first[i] + size[i]]``."""
+
+    things: NDArray[np.int64]
+    first: NDArray[np.int64]
+    size: NDArray[np.int64]
+
+    @classmethod
+    def by(cls, owners: NDArray[np.int64]) -> _Owned:
+        """Of the owner of each thing; owners that have nothing are left out."""
+        _, size = np.unique(owners, return_counts=True)
+        return cls(np.argsort(owners, kind="stable"), np.cumsum(size) - size, size)
+
+
+def _kin(prepared: Prepared | Vectors) -> NDArray[np.int64]:
+    """(people,) one number for those who possibly are one person."""
+    told = prepared.kin if isinstance(prepared, Vectors) else None
+    return np.arange(len(prepared.identities)) if told is None else told
 
 
 def _people_order(
@@ -294,31 +305,63 @@ def _people_order(
     circle = np.random.default_rng([seed, _TURNS]).permutation(people)
     gone = epoch * extra
     random = np.random.default_rng([seed, _ORDER, epoch])
-    order = random.permutation(circle[(gone + np.arange(extra)) % people])
-    for _ in range(passes):
-        order = np.concatenate([order, _follow(order, random.permutation(people), per_batch)])
+    parts = [random.permutation(circle[(gone + np.arange(extra)) % people])]
+    for number in range(passes):
+        unfinished = (extra + number * people) % per_batch
+        last = np.concatenate(parts[-2:])  # a batch is no larger than a pass
+        parts.append(_follow(last[len(last) - unfinished :], random.permutation(people), per_batch))
     before = np.full(people, epoch * passes)
     before[circle] += (gone + people - 1 - np.arange(people)) // people
-    return order, before
+    return np.concatenate(parts), before
 
 
-def _follow(order: NDArray[np.int64], following: NDArray[np.int64], per_batch: int) -> NDArray[np.int64]:
-    """Everybody of ``following``, first those who complete the batch that ``order`` leaves unfinished."""
-    unfinished = len(order) % per_batch
-    there = np.isin(following, order[len(order) - unfinished :])
-    fresh = np.flatnonzero(~there)[: per_batch - unfinished] if unfinished else np.empty(0, dtype=np.int64)
+def _follow(unfinished: NDArray[np.int64], following: NDArray[np.int64], per_batch: int) -> NDArray[np.int64]:
+    """Everybody of ``following``, first those who complete a batch of which there is a part."""
+    there = np.isin(following, unfinished)
+    fresh = np.flatnonzero(~there)[: per_batch - len(unfinished)] if len(unfinished) else np.empty(0, dtype=np.int64)
     return np.concatenate([following[fresh], np.delete(following, fresh)])
 
 
-def _samples_of(people: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
-    """Numbers of the samples of each person, or of the people of each number of kin."""
-    order = np.argsort(people, kind="stable")
-    names, first = np.unique(people[order], return_index=True)
-    return dict(zip(names.tolist(), np.split(order, first[1:]), strict=True))
+def _times_before(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(n,) how often each number occurs before its place."""
+    order = np.argsort(numbers, kind="stable")
+    ranked = numbers[order]
+    times = np.empty(len(numbers), dtype=np.int64)
+    times[order] = np.arange(len(numbers)) - np.searchsorted(ranked, ranked)
+    return times
 
 
-def _draw(samples: NDArray[np.int64], count: int, turn: int, seed: tuple[int, ...]) -> NDArray[np.int64]:
-    """The samples of a person's turn (0, 1, …): each shuffle of all of them serves as many turns as it fills."""
-    shuffle, place = divmod(turn, max(1, len(samples) // count))
-    shuffled = np.random.default_rng([*seed, shuffle]).permutation(samples)
-    return np.resize(shuffled[place * count : (place + 1) * count], count)
+def _draw(
+    owned: _Owned, people: NDArray[np.int64], turns: NDArray[np.int64], count: int, seed: tuple[int, int]
+) -> NDArray[np.int64]:
+    """The samples of people's turns (0, 1, …): each shuffle of all of somebody's serves as many turns as it fills.
+
+    A shuffle orders samples by numbers that are a function of seed, shuffle and sample, so that all people's are made
+    at once: a generator for each, of which thousands are needed for a step, would take longer than the step.
+
+    Returns:
+        (turns, count) numbers of samples; who has fewer has some twice.
+    """
+    size = owned.size[people]
+    shuffle, place = np.divmod(turns, np.maximum(1, size // count))
+    highest = int(shuffle.max()) + 1
+    needed, which = np.unique(people * highest + shuffle, return_inverse=True)  # every shuffle once
+    owner, number = np.divmod(needed, highest)
+    length = owned.size[owner]
+    begins = np.cumsum(length) - length
+    of_shuffle = np.repeat(np.arange(len(needed)), length)
+    rows = owned.things[np.arange(len(of_shuffle)) - begins[of_shuffle] + owned.first[owner][of_shuffle]]
+    shuffled = rows[np.lexsort((_scattered(seed, number[of_shuffle], rows), of_shuffle))]
+    within = (place * count)[:, None] + np.arange(count) % np.minimum(count, size)[:, None]
+    return np.asarray(shuffled[begins[which][:, None] + within])
+
+
+def _scattered(seed: tuple[int, int], one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """(n,) 64 bits of each pair of numbers, without likeness between near ones (SplitMix64: Steele et al., 2014)."""
+    mixed = np.full(len(one), np.random.SeedSequence(seed).generate_state(1, np.uint64)[0])
+    for part in (one, other):
+        mixed = (mixed ^ part.astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        mixed ^= mixed >> np.uint64(31)
+    return mixed

@@ -41,7 +41,7 @@ from training.curves import Curves
 from training.data_parallel import Processes, join_processes
 from training.networks import NetworkGiven
 from training.recipe import Assembled, Batch, Given, Recipe, Stage, Task, recipe_name
-from training.reproducible import reproducible, step_seed
+from training.reproducible import reproducible, seed_step, step_seed
 from training.runs import (
     RunHeld,
     RunMismatch,
@@ -363,7 +363,7 @@ class _Loop:
 
     def _step(self, batch: Batch) -> None:
         state = self._state
-        torch.manual_seed(step_seed(self._run.seed, state.epoch, state.batch))
+        seed_step(step_seed(self._run.seed, state.epoch, state.batch), self._device)
         rate = self._learning_rate()
         for group in self._optimiser.param_groups:
             group["lr"] = rate

@@ -17,6 +17,17 @@ def step_seed(seed: int, epoch: int, batch: int) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
+def seed_step(seed: int, device: torch.device) -> None:
+    """Set the randomness of a step's device, and of the CPU.
+
+    ``torch.manual_seed`` does this for every kind of device there might be, writing down who asked where there is none:
+    a millisecond each time, and a list that grows with every step.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
 @contextmanager
 def reproducible(run: RunSettings) -> Iterator[None]:
     """The same numbers again: deterministic kernels where there are any; the caller's torch is left as it was."""

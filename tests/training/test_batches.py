@@ -199,6 +199,16 @@ def test_another_seed_or_epoch_is_another_order_of_people_and_of_their_samples()
         assert one != other and one != third
 
 
+def test_every_sample_comes_first_equally_often_whatever_comes_second() -> None:
+    some, order = vectors_of(None, samples=4), Order(people_per_batch=12, samples_per_person=4, steps_per_epoch=1200)
+    plan = batch_plan(some, order, 1, 0)
+    in_order = [plan.faces[plan.people == person] % 4 for person in range(12)]
+    orders = Counter(tuple(row) for rows in in_order for row in rows.tolist())
+    assert len(orders) == 24  # of 14,400 shuffles each order 600 times, with a deviation of 24
+    assert all(abs(count - 600) < 6 * 24 for count in orders.values())
+    assert len({rows.tobytes() for rows in in_order}) == 12
+
+
 def test_people_s_samples_are_shuffled_independently() -> None:
     plan = batch_plan(invented(faces=5, voices=5), Order(people_per_batch=9, steps_per_epoch=1), 0, 0)
     for numbers in (plan.faces[0] % 5, plan.voices[0] % 5):
