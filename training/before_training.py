@@ -101,9 +101,8 @@ def _at_the_beginning(
         before.load_state_dict(read_best(place))
     state = _network(stages[-1].build(made_for, int(told["seed"]), before), modality)
     if before is not None and _same(state, _network(before, modality)):
-        return state, IDENTITY if stages[
-            -2
-        ].name == identity_stage().name else f"as the stage {stages[-2].name} left it"
+        earlier = stages[-2].name
+        return state, IDENTITY if earlier == identity_stage().name else f"as the stage {earlier} left it"
     begun = initial[modality]
     return state, UNTRAINED if begun is None else f"as it is in {begun.name}"
 

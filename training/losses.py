@@ -55,6 +55,17 @@ def hardest(distances: Tensor, positives: Tensor, negatives: Tensor) -> Hardest:
     return Hardest(torch.where(usable, farthest, zero), torch.where(usable, nearest, zero), positive, negative, usable)
 
 
+def mining_groups(faces: int, people: int | None, samples: int) -> int:
+    """Into how many groups a batch is divided in which triplets are mined.
+
+    Args:
+        faces: of the batch.
+        people: of a group; None: the whole batch is one.
+        samples: faces of each of them.
+    """
+    return 1 if people is None else max(1, faces // (people * samples))
+
+
 def bi_quintuple(
     faces: Tensor, face_people: Tensor, voices: Tensor, voice_people: Tensor, margin: float, groups: int = 1
 ) -> dict[str, Tensor]:

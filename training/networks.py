@@ -34,8 +34,9 @@ from encoders.backbones.small_voice import SmallVoiceNetwork, SmallVoicePreparat
 from encoders.backbones.sound_pictures import picture_features
 from encoders.backbones.spectral_voice import checked_sound
 from encoders.backbones.speech_transformer import SpeechTransformerNetwork, SpeechTransformerPreparation
+from encoders.backbones.upright_chips import upright_chip
 from encoders.backbones.vit_face import VitFaceNetwork, VitFacePreparation
-from encoders.chips import usable_chip, usable_window
+from encoders.chips import usable_window
 from encoders.encoder import Encoder
 from encoders.face import FaceCrop
 from encoders.folder import FolderFile, backbone_row, read_description
@@ -227,10 +228,6 @@ def frame_values(preparation: Any) -> int:  # noqa: ANN401 - each network has it
     return int(getattr(preparation, "bands", WAVEFORM_ROW))
 
 
-def _square_chip(crop: FaceCrop, wanted: ResNet34FacePreparation | VitFacePreparation) -> NDArray[np.uint8] | Unusable:
-    return usable_chip(crop, wanted.padding, wanted.side, wanted.least_eye_distance, wanted.least_contrast)
-
-
 def _window_chip(crop: FaceCrop, wanted: InceptionResnetPreparation) -> NDArray[np.uint8] | Unusable:
     return usable_window(crop, wanted.window, wanted.side, wanted.least_eye_distance, wanted.least_contrast)
 
@@ -333,7 +330,7 @@ TRAINABLE: Mapping[str, Trainable] = {
     "resnet34_face": Trainable(
         preparation=ResNet34FacePreparation,
         make=lambda wanted: ResNet34Network(3, wanted.dimension, wanted.width),
-        prepare=_square_chip,
+        prepare=upright_chip,
         dimension=_own_dimension,
         run=_run_faces,
         spread=127.5,
@@ -341,7 +338,7 @@ TRAINABLE: Mapping[str, Trainable] = {
     "vit_face": Trainable(
         preparation=VitFacePreparation,
         make=VitFaceNetwork,
-        prepare=_square_chip,
+        prepare=upright_chip,
         dimension=_own_dimension,
         run=_run_faces,
         spread=127.5,

@@ -8,7 +8,7 @@ of cosines (Wang et al., "NormFace", 2017), without anything that ties a face to
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy, normalize
 from encoders.heads import SharedSpaceHead
 from encoders.space import Modality
 from training.batches import Augmentation
-from training.recipe import Batch, Given, Stage, Task, seeded
+from training.recipe import Batch, Given, RecipeSettings, Stage, Task, seeded
 from training.schedules import falling_rate
 
 
@@ -115,6 +115,20 @@ def identity_stage(settings: IdentitySettings | None = None) -> Stage:
         ),
         keep="last",
     )
+
+
+def identity_first(taught: IdentitySettings | None, settings: RecipeSettings, *, frozen: bool) -> tuple[Stage, ...]:
+    """The stage in front of a method: its own networks taught to tell people apart; nothing where it is not wanted.
+
+    Args:
+        taught: the method's settings of the stage; None: it is not wanted. Its networks are replaced.
+        settings: the method's, which name its networks.
+        frozen: whether the data are vectors of frozen networks: there is nothing to teach.
+    """
+    if frozen or taught is None:
+        return ()
+    networks = ("face_backbone", "voice_backbone", "face_preparation", "voice_preparation")
+    return (identity_stage(replace(taught, **{name: getattr(settings, name) for name in networks})),)
 
 
 def begin_from(task: Task, before: Task | None) -> None:

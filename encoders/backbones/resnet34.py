@@ -8,27 +8,22 @@ takes any size. Neither says how pixels are scaled: here they come to lie in [�
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from encoders.backbones.backbone import Unusable, read_preparation
-from encoders.backbones.public_files import fill, plain_parameters, read_tensors
-from encoders.backbones.serving import exact_type
+from encoders.backbones.backbone import read_preparation
+from encoders.backbones.public_files import fill, read_tensors
 from encoders.backbones.spectral_voice import SoundLimits, SpectralVoice
-from encoders.chips import usable_chip
-from encoders.face import FaceCrop
+from encoders.backbones.upright_chips import ChipNetwork
 from encoders.spectra import counts_mask, front_end
 
 BLOCKS = (3, 4, 6, 3)
 """Blocks of each of the four layers."""
-_CENTRE = 127.5
 
 
 @dataclass(frozen=True)
@@ -157,7 +152,7 @@ class ResNet34Network(torch.nn.Module):
         return cast(Tensor, self.fc(sums / rows[:, None].to(sums.dtype)))
 
 
-class ResNet34Face:
+class ResNet34Face(ChipNetwork):
     """The network for faces, with its preparation, batching and device. See :class:`Backbone`.
 
     Args:
@@ -170,38 +165,14 @@ class ResNet34Face:
         ValueError: an unknown or impossible preparation parameter or precision, or weights of another network.
     """
 
-    _BATCH = 32  # chips per call
-
     def __init__(
         self, weights: Path, preparation: Mapping[str, Any], device: str = "cpu", precision: str = "float32"
     ) -> None:
         sizes = read_preparation("resnet34_face", ResNet34FacePreparation, preparation)
-        self.preparation: ResNet34FacePreparation = sizes
-        self._device, self._dtype = torch.device(device), exact_type(precision)
         network = ResNet34Network(3, sizes.dimension, sizes.width)
         fill(network, public_parameters(weights), weights)
-        self._network = network.to(self._device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-
-    def prepare(self, sample: FaceCrop) -> NDArray[np.uint8] | Unusable:
-        """A crop to its chip, (side, side, 3) uint8 RGB, or why not."""
-        one = self.preparation
-        return usable_chip(sample, one.padding, one.side, one.least_eye_distance, one.least_contrast)
-
-    def embed(self, prepared: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Chips to (faces, dimension) float32."""
-        rows = [np.zeros((0, self.preparation.dimension), dtype=np.float32)]
-        for first in range(0, len(prepared), self._BATCH):
-            chips = torch.from_numpy(np.stack(prepared[first : first + self._BATCH])).to(self._device)
-            with (
-                torch.inference_mode(),
-                torch.autocast(self._device.type, torch.bfloat16, enabled=self._dtype == torch.bfloat16),
-            ):
-                rows.append(self._network(chips_to_input(chips)).float().cpu().numpy())
-        return np.concatenate(rows)
-
-    def own_weights(self) -> Mapping[str, Tensor]:
-        """The network's parameters under torchvision's names, on the CPU."""
-        return plain_parameters(self._network)
+        laid_out = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        super().__init__(laid_out, sizes, device, precision)
 
 
 class ResNet34Voice(SpectralVoice):
@@ -227,11 +198,6 @@ class ResNet34Voice(SpectralVoice):
 
     def _run(self, frames: Tensor, lengths: Tensor | None) -> Tensor:
         return super()._run(frames[:, None], lengths)  # (n, 1, frames, bands)
-
-
-def chips_to_input(chips: Tensor) -> Tensor:
-    """(n, side, side, 3) uint8 -> (n, 3, side, side) float32 in [−1, 1]: (x − 127.5) / 127.5."""
-    return (chips.permute(0, 3, 1, 2).to(torch.float32) - _CENTRE) / _CENTRE
 
 
 def public_parameters(path: Path) -> dict[str, Tensor]:

@@ -9,23 +9,18 @@ names; a vector is what stands at the class token behind the last normalisation.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from encoders.acoustics import torchaudio
-from encoders.backbones.backbone import Unusable, read_preparation
-from encoders.backbones.public_files import fill, plain_parameters, read_tensors
-from encoders.backbones.resnet34 import chips_to_input
-from encoders.backbones.serving import exact_type
-from encoders.chips import usable_chip
-from encoders.face import FaceCrop
+from encoders.backbones.backbone import read_preparation
+from encoders.backbones.public_files import fill, read_tensors
+from encoders.backbones.upright_chips import ChipNetwork
 
 
 @dataclass(frozen=True)
@@ -85,7 +80,7 @@ class VitFaceNetwork(torch.nn.Module):
         return cast(Tensor, model(faces).last_hidden_state[:, 0])
 
 
-class VitFace:
+class VitFace(ChipNetwork):
     """The network with its preparation, batching and device. See :class:`Backbone`.
 
     Args:
@@ -99,38 +94,13 @@ class VitFace:
         ImportError: ``transformers`` is not installed.
     """
 
-    _BATCH = 32
-
     def __init__(
         self, weights: Path, preparation: Mapping[str, Any], device: str = "cpu", precision: str = "float32"
     ) -> None:
         sizes = read_preparation("vit_face", VitFacePreparation, preparation)
-        self.preparation: VitFacePreparation = sizes
-        self._device, self._dtype = torch.device(device), exact_type(precision)
         network = VitFaceNetwork(sizes)
         fill(network, read_tensors(weights), weights)
-        self._network = network.to(self._device).eval()
-
-    def prepare(self, sample: FaceCrop) -> NDArray[np.uint8] | Unusable:
-        """A crop to its (side, side, 3) uint8 chip, or why not."""
-        told = self.preparation
-        return usable_chip(sample, told.padding, told.side, told.least_eye_distance, told.least_contrast)
-
-    def embed(self, prepared: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """(side, side, 3) uint8 chips to (faces, dimension) float32."""
-        rows = [np.zeros((0, self.preparation.dimension), dtype=np.float32)]
-        for start in range(0, len(prepared), self._BATCH):
-            chips = torch.from_numpy(np.stack(prepared[start : start + self._BATCH])).to(self._device)
-            with (
-                torch.inference_mode(),
-                torch.autocast(self._device.type, torch.bfloat16, enabled=self._dtype == torch.bfloat16),
-            ):
-                rows.append(self._network(chips_to_input(chips)).float().cpu().numpy())
-        return np.concatenate(rows)
-
-    def own_weights(self) -> Mapping[str, Tensor]:
-        """The network's parameters under the names of ``transformers``, on the CPU."""
-        return plain_parameters(self._network)
+        super().__init__(network, sizes, device, precision)
 
 
 def _bare_model(wanted: VitFacePreparation) -> Any:  # noqa: ANN401 - a class of a lazy import

@@ -67,10 +67,10 @@ def _environment(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VISAVOX_MODEL", raising=False)
 
 
-def train(capsys: pytest.CaptureFixture[str], name: str, root: Path, folder: Path) -> Path:
+def train(capsys: pytest.CaptureFixture[str], name: str, root: Path, folder: Path, **changed: Any) -> Path:
     """The encoder folder of a method that has taken two steps in its paper's setting; at once if it is there."""
     chosen = folder / f"{name}.yaml"
-    chosen.write_text(yaml.safe_dump(FEW | BEFORE.get(name, {})))
+    chosen.write_text(yaml.safe_dump(FEW | BEFORE.get(name, {}) | changed))
     code, told = run(capsys, "train", name, "--corpus", "voxceleb1", "--root", str(root), "--config", str(chosen))
     assert code == 0, told
     return Path(told["encoder"])
@@ -87,6 +87,16 @@ def test_a_method_trains_in_its_paper_s_setting_and_is_measured_through_the_inde
     assert encoder.verify_golden() > 0.99999
     report = json.loads((folder / "report.json").read_text())
     assert report["index"] == "MilvusStore" and report["retrieval"]["voice_to_face"]["probes"] >= 2
+
+
+def test_a_vision_transformer_for_faces_takes_the_place_of_the_paper_s_network(capsys, root, tmp_path) -> None:
+    sizes = {"side": 48, "dimension": 32, "layers": 2, "heads": 2}
+    folder = train(capsys, "prior_transport", root, tmp_path, face_backbone="vit_face", face_preparation=sizes)
+    encoder = Encoder.load(folder)
+    assert encoder.description.branches[Modality.FACE].backbone == "vit_face"
+    assert encoder.description.branches[Modality.FACE].preparation["side"] == 48
+    assert encoder.verify_golden() > 0.99999
+    assert json.loads((folder / "report.json").read_text())["retrieval"]["face_to_voice"]["probes"] >= 2
 
 
 @pytest.mark.parametrize("name", METHODS)

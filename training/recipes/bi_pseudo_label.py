@@ -50,7 +50,7 @@ from torch import Tensor
 from encoders.heads import Layer
 from encoders.space import Modality
 from training.batches import Augmentation
-from training.pretraining import IdentitySettings, begin_from, identity_stage
+from training.pretraining import IdentitySettings, begin_from, identity_first
 from training.pseudo_label_losses import (
     UNKNOWN,
     LearnedAssociation,
@@ -408,4 +408,4 @@ def stages(settings: Settings, frozen: bool) -> tuple[Stage, ...]:
         optimiser=partial(optimiser, settings=settings),
         learning_rate=partial(learning_rate, settings),
     )
-    return (method,) if frozen or settings.pretraining is None else (identity_stage(settings.pretraining), method)
+    return (*identity_first(settings.pretraining, settings, frozen=frozen), method)

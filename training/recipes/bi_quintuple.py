@@ -34,7 +34,7 @@ from torch import Tensor
 from encoders.heads import Layer
 from encoders.space import Modality
 from training.batches import Augmentation
-from training.losses import bi_quintuple, identity_loss
+from training.losses import bi_quintuple, identity_loss, mining_groups
 from training.recipe import Batch, Given, Stage, Task, seeded, shared_head
 from training.schedules import CURVES, Curve, falling_rate
 
@@ -240,17 +240,11 @@ class BiQuintupleTask(Task):
         faces = self.embed(Modality.FACE, batch.faces)
         voices = self.embed(Modality.VOICE, batch.voices, batch.voice_lengths)
         samples = (faces, batch.face_people, voices, batch.voice_people)
-        terms = bi_quintuple(*samples, self.settings.margin, self._groups(len(faces))) | identity_loss(
-            self.classifier, *samples
-        )
+        groups = mining_groups(len(faces), self.settings.people_per_mining, self.settings.samples_per_person)
+        terms = bi_quintuple(*samples, self.settings.margin, groups) | identity_loss(self.classifier, *samples)
         wanted = {"bi_quintuple": self.settings.bi_quintuple_loss, "identity": self.settings.identity_loss}
         total = torch.stack([terms[name] for name, on in wanted.items() if on]).sum()
         return {"total": total} | terms
-
-    def _groups(self, faces: int) -> int:
-        """Into how many groups a batch of so many faces is divided for mining."""
-        people = self.settings.people_per_mining
-        return 1 if people is None else max(1, faces // (people * self.settings.samples_per_person))
 
 
 def stages(settings: Settings, frozen: bool) -> tuple[Stage, ...]:

@@ -36,8 +36,8 @@ from torch import Tensor
 from encoders.heads import Layer, SharedSpaceHead
 from encoders.space import Modality
 from training.batches import Augmentation
-from training.losses import bi_quintuple, identity_loss
-from training.pretraining import IdentitySettings, begin_from, identity_stage
+from training.losses import bi_quintuple, identity_loss, mining_groups
+from training.pretraining import IdentitySettings, begin_from, identity_first
 from training.recipe import Batch, Given, Stage, Task, seeded, shared_head
 from training.schedules import CURVES, Curve, falling_rate
 
@@ -258,7 +258,8 @@ class JointEmbeddingTask(Task):
         voices = self.embed(Modality.VOICE, batch.voices, batch.voice_lengths)
         with torch.autocast(faces.device.type, enabled=False):
             samples = (faces.float(), batch.face_people, voices.float(), batch.voice_people)
-            terms = bi_quintuple(*samples, settings.margin, self._groups(len(faces)))
+            groups = mining_groups(len(faces), settings.people_per_mining, settings.samples_per_person)
+            terms = bi_quintuple(*samples, settings.margin, groups)
             terms["triplet"] = terms["cth_face"] + terms["cth_voice"]
             terms |= identity_loss(self.classifier, *samples)
             terms["centre"] = self._centre_loss(*samples)
@@ -276,11 +277,6 @@ class JointEmbeddingTask(Task):
             face_centres, voice_centres = centres[face_people], centres[voice_people]
         return centre_loss(faces, face_centres, voices, voice_centres, self.settings.reduction)
 
-    def _groups(self, faces: int) -> int:
-        """Into how many groups a batch of so many faces is divided for mining."""
-        people = self.settings.people_per_mining
-        return 1 if people is None else max(1, faces // (people * self.settings.samples_per_person))
-
 
 def stages(settings: Settings, frozen: bool) -> tuple[Stage, ...]:
     """One training of everything together; before it, if wanted, each network for identity on its own."""
@@ -291,16 +287,7 @@ def stages(settings: Settings, frozen: bool) -> tuple[Stage, ...]:
         optimiser=partial(optimiser, settings=settings),
         learning_rate=partial(learning_rate, settings),
     )
-    if frozen or settings.identity is None:
-        return (main,)
-    taught = replace(
-        settings.identity,
-        face_backbone=settings.face_backbone,
-        voice_backbone=settings.voice_backbone,
-        face_preparation=settings.face_preparation,
-        voice_preparation=settings.voice_preparation,
-    )
-    return (identity_stage(taught), main)
+    return (*identity_first(settings.identity, settings, frozen=frozen), main)
 
 
 def build(settings: Settings, given: Given, seed: int, before: Task | None = None) -> JointEmbeddingTask:

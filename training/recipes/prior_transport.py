@@ -38,7 +38,7 @@ from encoders.heads import Layer, SharedSpaceHead
 from encoders.space import Modality
 from training.batches import Augmentation
 from training.optimal_transport import SOLVERS, Solver, mutual_best, transport_loss
-from training.pretraining import IdentitySettings, begin_from, identity_stage
+from training.pretraining import IdentitySettings, begin_from, identity_first
 from training.recipe import Batch, Given, Stage, Task, seeded
 
 Reduction = Literal["sum", "mean"]
@@ -368,16 +368,7 @@ def stages(settings: Settings, frozen: bool) -> tuple[Stage, ...]:
         learning_rate=partial(learning_rate, settings),
         on_vectors=settings.on_vectors and not frozen,
     )
-    if frozen or settings.identity is None:
-        return (main,)
-    taught = replace(
-        settings.identity,
-        face_backbone=settings.face_backbone,
-        voice_backbone=settings.voice_backbone,
-        face_preparation=settings.face_preparation,
-        voice_preparation=settings.voice_preparation,
-    )
-    return (identity_stage(taught), main)
+    return (*identity_first(settings.identity, settings, frozen=frozen), main)
 
 
 def build(settings: Settings, given: Given, seed: int, before: Task | None = None) -> PriorTransportTask:

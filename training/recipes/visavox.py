@@ -33,7 +33,7 @@ from torch.nn.functional import normalize, softplus
 from encoders.heads import Layer, SharedSpaceHead
 from encoders.space import Modality
 from training.batches import Augmentation
-from training.pretraining import IdentitySettings, begin_from, identity_stage
+from training.pretraining import IdentitySettings, begin_from, identity_first
 from training.recipe import Batch, Given, Stage, Task, seeded, shared_head
 from training.schedules import falling_rate
 
@@ -264,7 +264,7 @@ class VisavoxTask(Task):
 
 def stages(settings: Settings, frozen: bool) -> tuple[Stage, ...]:
     """Identity first where networks start from nothing, then the contrast, with the networks or on their vectors."""
-    first = () if frozen or settings.identity is None else (identity_stage(settings.identity),)
+    first = identity_first(settings.identity, settings, frozen=frozen)
     last = Stage(
         name="visavox",
         settings=settings,

@@ -13,9 +13,9 @@ from encoders.backbones.resnet34 import (
     ResNet34FacePreparation,
     ResNet34Network,
     ResNet34VoicePreparation,
-    chips_to_input,
     public_parameters,
 )
+from encoders.backbones.upright_chips import chips_to_input
 from encoders.packaging import drawn_face
 from tests.encoders.backbones.seeded_weights import seed_weights
 

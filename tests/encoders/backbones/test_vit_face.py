@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save
 
 from encoders.acoustics import torchaudio
-from encoders.backbones.resnet34 import chips_to_input
+from encoders.backbones.upright_chips import chips_to_input
 from encoders.backbones.vit_face import VitFace, VitFaceNetwork, VitFacePreparation
 from encoders.face import FaceCrop
 from encoders.packaging import drawn_face
