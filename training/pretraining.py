@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy, normalize
 from encoders.heads import SharedSpaceHead
 from encoders.space import Modality
 from training.batches import Augmentation
-from training.recipe import Batch, Given, RecipeSettings, Stage, Task, seeded
+from training.recipe import Batch, Given, Stage, Task, seeded
 from training.schedules import falling_rate
 
 
@@ -63,6 +63,30 @@ class IdentitySettings:
                 f"smoothing is in [0, 1), scale above 0, weight_decay at least 0, got {self.smoothing}, {self.scale}, "
                 f"{self.weight_decay}"
             )
+
+
+class NamedNetworks(Protocol):
+    """What a method's settings say of its networks."""
+
+    @property
+    def face_backbone(self) -> str:
+        """Name of a row of ``encoders.face.BACKBONES``."""
+        ...
+
+    @property
+    def voice_backbone(self) -> str:
+        """Name of a row of ``encoders.voice.BACKBONES``."""
+        ...
+
+    @property
+    def face_preparation(self) -> Mapping[str, Any]:
+        """Fields that are not at their defaults."""
+        ...
+
+    @property
+    def voice_preparation(self) -> Mapping[str, Any]:
+        """Likewise."""
+        ...
 
 
 class IdentityTask(Task):
@@ -117,7 +141,7 @@ def identity_stage(settings: IdentitySettings | None = None) -> Stage:
     )
 
 
-def identity_first(taught: IdentitySettings | None, settings: RecipeSettings, *, frozen: bool) -> tuple[Stage, ...]:
+def identity_first(taught: IdentitySettings | None, settings: NamedNetworks, *, frozen: bool) -> tuple[Stage, ...]:
     """The stage in front of a method: its own networks taught to tell people apart; nothing where it is not wanted.
 
     Args:
@@ -127,8 +151,14 @@ def identity_first(taught: IdentitySettings | None, settings: RecipeSettings, *,
     """
     if frozen or taught is None:
         return ()
-    networks = ("face_backbone", "voice_backbone", "face_preparation", "voice_preparation")
-    return (identity_stage(replace(taught, **{name: getattr(settings, name) for name in networks})),)
+    own = replace(
+        taught,
+        face_backbone=settings.face_backbone,
+        voice_backbone=settings.voice_backbone,
+        face_preparation=settings.face_preparation,
+        voice_preparation=settings.voice_preparation,
+    )
+    return (identity_stage(own),)
 
 
 def begin_from(task: Task, before: Task | None) -> None:
