@@ -55,7 +55,7 @@ def table(found: Sequence[Measured], yardsticks: Yardsticks) -> str:
         by_name.setdefault(one.recipe, []).append(one)
     counts = sorted({len(some) for some in by_name.values()})
     seeds = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
-    lines = [TITLE, "", NOTE, "", f"Mean ± standard deviation over {seeds} seeds, on people whom no training saw.", ""]
+    lines = [TITLE, "", NOTE, "", f"Mean ± standard deviation, seeds: {seeds}, on people whom no training saw.", ""]
     lines += ["| method | AUC | share of the ceiling | AUC, one sex | EER | mAP voice → face | mAP face → voice |"]
     lines += ["|---|---|---|---|---|---|---|"]
     for name, some in by_name.items():
