@@ -3,8 +3,9 @@
 A pair is a face that speaks and the voice of its turns, whole tracks of one film (:mod:`training.film_people`).
 People of different films who surely are one are one, so that they are not each other's negatives; so is whoever is
 enrolled with those who surely are them (:mod:`training.same_person`). Those who possibly are one stay two, but on one
-side of the split, so that nobody is learned from and measured on. What identity networks or mouths have judged wrongly
-is wrong here too: weights say how sure everything is.
+side of the split, so that nobody is learned from and measured on, and never in one batch, where a contrast would make
+them each other's negatives (a method's softmax over all people still tells them apart). What identity networks or
+mouths have judged wrongly is wrong here too: weights say how sure everything is.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from search.scores import Calibration
 from training.corpora import Split
 from training.film_people import FilmPerson, MiningSettings, enrolled_person, people_of_film
 from training.filmed import EnrolledSamples, Film, Looks
-from training.same_person import SamePerson, group_people
+from training.same_person import SamePerson, group_people, link_people
 from training.vectors import Vectors
 
 LEAST_TRAINED = 4
@@ -119,7 +120,8 @@ def split_people(mined: Mined, settings: MiningSettings | None = None) -> dict[S
     """Who is learned from, who calibrates, who is measured on: by name alone, nobody on two sides.
 
     Whoever possibly is one person is on one side. Those held out are the surest ones: of face and voice, and, as long
-    as there are enough, nobody who possibly is somebody else too.
+    as there are enough, nobody who possibly is somebody else too; else the surest of them alone, as the others would
+    count as wrong answers.
 
     Raises:
         TooFewMined: a side would have too few.
@@ -135,7 +137,8 @@ def split_people(mined: Mined, settings: MiningSettings | None = None) -> dict[S
         sure = all(one.confidence >= settings.measured for one in together)
         open_sides = [side for side in (Split.TEST, Split.VALIDATION) if sure and different[side] < wanted]
         side = open_sides[0] if open_sides else Split.TRAIN
-        sides[side] += together
+        surest = sorted(together, key=lambda one: (-one.confidence, one.name))
+        sides[side] += surest[:1] if open_sides else together
         different[side] += 1
     least = {Split.TRAIN: LEAST_TRAINED, Split.VALIDATION: LEAST_HELD_OUT, Split.TEST: LEAST_HELD_OUT}
     if any(different[side] < count for side, count in least.items()):
@@ -210,8 +213,11 @@ def _mined(group: Sequence[FilmPerson]) -> MinedPerson | None:
 
 def _beside(mined: Sequence[MinedPerson], same: SamePerson, settings: MiningSettings) -> dict[str, frozenset[str]]:
     """By name, everybody who possibly is the same person."""
-    as_one = [FilmPerson(one.name, one.faces, one.voices, one.confidence) for one in mined]
-    groups = group_people(as_one, same, _log_odds(settings.possibly_same))
+    as_one = [
+        FilmPerson(one.name, one.faces, one.voices, one.confidence, person=one.name if one.enrolled else "")
+        for one in mined
+    ]
+    groups = link_people(as_one, same, _log_odds(settings.possibly_same))
     names = [frozenset(mined[place].name for place in group) for group in groups]
     return {name: group for group in names for name in group}
 

@@ -90,6 +90,26 @@ def group_people(people: Sequence[FilmPerson], same: SamePerson, least: float) -
     return groups.members()
 
 
+def link_people(people: Sequence[FilmPerson], same: SamePerson, least: float) -> list[list[int]]:
+    """People any two of whom possibly are one, and whoever possibly is one with one of those, and so on.
+
+    Unlike :func:`group_people` this leaves no pair that possibly is one in two groups.
+
+    Args:
+        people: likewise.
+        same: how surely two are one.
+        least: log-odds from which two possibly are.
+
+    Returns:
+        Groups in order of their first members, each in order.
+    """
+    groups = _Groups(people)
+    for _, first, second in _near(groups, same, least):
+        if not people[first].excludes(people[second]):
+            groups.join(first, second)
+    return groups.members()
+
+
 def _near(groups: _Groups, same: SamePerson, least: float) -> Iterator[tuple[float, int, int]]:
     """Pairs of people who may be one, with the negative of their log-odds."""
     for start in range(0, len(groups.faces), _AT_ONCE):

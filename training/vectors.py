@@ -27,8 +27,8 @@ class Vectors:
         digest: SHA-256 of all that determines them.
         face_weights: (n,) float32 in [0, 1], how sure it is that a face is that person's; None: all are.
         voice_weights: likewise.
-        kin: (people,) int64, one number for those who possibly are one person, so that none of them must be taught to
-            be another; None: all are surely different.
+        kin: (people,) int64, one number for those who possibly are one person, who never meet in a batch
+            (:mod:`training.batches`); None: all are surely different.
 
     Raises:
         ValueError: the parts do not fit together, or somebody has no face or no voice.

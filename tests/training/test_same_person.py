@@ -11,7 +11,7 @@ from search.scores import Calibration
 from tests.training.drawn_films import CALIBRATIONS, DIMENSION, looks
 from training.film_people import FilmPerson
 from training.filmed import Looks
-from training.same_person import SamePerson, group_people
+from training.same_person import SamePerson, group_people, link_people
 
 SURELY = math.log(9)
 SAME = SamePerson(CALIBRATIONS[Modality.FACE], CALIBRATIONS[Modality.VOICE], 2.0)
@@ -76,6 +76,14 @@ def test_a_chain_of_likenesses_is_not_one_person() -> None:
     chain = [replace(shown(0, f"{step}"), faces=between(1, 2, math.cos(0.6 * step), f"{step}")) for step in range(4)]
     least = SAME.face.log_odds(math.cos(0.65))
     assert len(group_people(chain, SAME, least)) > 1
+
+
+def test_a_chain_of_possible_likenesses_leaves_no_pair_in_two_groups() -> None:
+    chain = [replace(shown(0, f"{step}"), faces=between(1, 2, math.cos(0.6 * step), f"{step}")) for step in range(3)]
+    least = SAME.face.log_odds(math.cos(0.65))
+    assert len(group_people(chain, SAME, least)) == 2
+    assert link_people([*chain, shown(5, "far")], SAME, least) == [[0, 1, 2], [3]]
+    assert link_people([replace(one, person=one.name) for one in chain], SAME, least) == [[0], [1], [2]]
 
 
 def test_where_people_of_one_film_are_much_alike_more_is_asked_for() -> None:
