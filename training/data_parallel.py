@@ -3,8 +3,9 @@
 All of them make the same batches. Of each batch a process runs its networks on its own part of the samples only; the
 features of all parts are then put together, so that every loss still sees the whole batch: a contrast has as many
 negatives, and pseudo-labels as many samples, as with one process. Gradients are averaged. So more processes make steps
-quicker and change nothing else but the last digits, where no layer has statistics over the batch; batch normalisation
-is made to have those of all processes on CUDA devices, and keeps each process's own on CPUs.
+quicker and change nothing else but the last digits, where no layer of a network has statistics over the batch or drops
+components out: each process drops out others of its part than one process would, and batch normalisation is made to
+have the statistics of all processes on CUDA devices, and keeps each process's own on CPUs.
 
 The first process alone writes: run folder, checkpoints, published folder.
 """
@@ -19,6 +20,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
+
+from training.reproducible import seed_step
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -99,7 +102,10 @@ class Processes:
                 f"{len(samples)} samples cannot be divided among {self.count} processes: enlarge the batch"
             )
         start, stop = (len(samples) * at // self.count for at in (self.place, self.place + 1))
-        own = run(samples[start:stop], None if lengths is None else lengths[start:stop])
+        drawn = int(torch.randint(2**62, ()))  # the same in all: what is drawn behind the network stays so
+        with torch.random.fork_rng(devices=[samples.device] if samples.device.type == "cuda" else []):
+            seed_step(drawn + self.place, samples.device)
+            own = run(samples[start:stop], None if lengths is None else lengths[start:stop])
         return cast(Tensor, _Joined.apply(own, len(samples), start, self))  # type: ignore[no-untyped-call]
 
     def sum(self, tensor: Tensor) -> Tensor:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 
-from training.runs import RunSettings
+if TYPE_CHECKING:
+    from training.runs import RunSettings
 
 
 def step_seed(seed: int, epoch: int, batch: int) -> int:
@@ -25,7 +27,8 @@ def seed_step(seed: int, device: torch.device) -> None:
     """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
-        torch.cuda.manual_seed(seed)
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
 
 
 @contextmanager

@@ -18,11 +18,16 @@ from training.data_parallel import Processes, join_processes
 PROGRAM = "tests.training.small_run_together"
 
 
+def arrays(path: Path) -> dict[str, Any]:
+    with np.load(path) as kept:
+        return dict(kept)
+
+
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
     folder = tmp_path_factory.mktemp("alone")
     subprocess.run([sys.executable, "-m", PROGRAM, str(folder), "1"], check=True, timeout=120)
-    return np.load(folder / "0.npz")
+    return arrays(folder / "0.npz")
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +40,7 @@ def together_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def together(together_folder: Path) -> Mapping[str, Any]:
-    return np.load(together_folder / "0.npz")
+    return arrays(together_folder / "0.npz")
 
 
 @pytest.mark.long
@@ -71,9 +76,34 @@ def test_the_first_alone_writes_and_the_run_says_how_many_there_were(together_fo
 
 
 @pytest.mark.long
-def test_both_end_with_the_same_kept_weights_in_hand(together: Mapping[str, Any], together_folder: Path) -> None:
-    second = np.load(together_folder / "1.npz")
-    assert all(np.array_equal(second[name], together[name]) for name in together)
+def test_networks_without_batch_statistics_come_to_the_weights_of_one(
+    alone: Mapping[str, Any], together: Mapping[str, Any]
+) -> None:
+    names = [name for name in alone if name.startswith("plain")]
+    assert len(names) > 10
+    for name in names:
+        np.testing.assert_allclose(together[name], alone[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.long
+def test_both_end_with_the_same_weights_in_hand(together: Mapping[str, Any], together_folder: Path) -> None:
+    second = arrays(together_folder / "1.npz")
+    for kind in ("vectors", "networks", "plain"):
+        own = [name for name in together if name.startswith(f"hand {kind}")]
+        learned = [name for name in own if "running_" not in name]  # batch statistics are each process's own
+        assert len(learned) > 4 and all(np.array_equal(second[name], together[name]) for name in learned)
+        assert all(np.array_equal(together[name.removeprefix("hand ")], together[name]) for name in own)
+
+
+@pytest.mark.long
+def test_each_drops_out_others_and_what_is_drawn_behind_is_the_same(
+    together: Mapping[str, Any], together_folder: Path
+) -> None:
+    second, kept = arrays(together_folder / "1.npz"), together["dropout kept"]
+    assert np.array_equal(second["dropout kept"], kept) and np.array_equal(
+        second["dropout next"], together["dropout next"]
+    )
+    assert not np.array_equal(kept[:4], kept[4:]) and 0.3 < (kept > 0).mean() < 0.7
 
 
 def test_one_process_alone_is_left_as_it_is() -> None:
