@@ -113,10 +113,13 @@ def kept_digests(settings: Settings) -> frozenset[str]:
 
 
 def models_that_learned_from(settings: Settings, identity: str) -> tuple[str, ...]:
-    """Names of the home's encoder folders, and of one that VISAVOX_MODEL names, that list an identity, sorted."""
-    folders = {*(settings.home / ENCODERS).glob("*"), *([settings.model] if settings.model else [])}
+    """Names of encoder folders that list an identity, sorted: the home's, those it has chosen, VISAVOX_MODEL's."""
+    folders = {*(settings.home / ENCODERS).glob("*"), settings.model}
+    with suppress(EncoderError):  # a damaged choice is told by whoever asks what serves
+        choice = read_choices(settings.home)
+        folders |= {choice.serving, choice.previous, choice.filling}
     found = set()
-    for folder in folders:
+    for folder in filter(None, folders):
         with suppress(EncoderError, OSError):  # a damaged one cannot serve either
             if identity in read_identities(folder, read_description(folder)):
                 found.add(folder.name)

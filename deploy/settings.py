@@ -128,6 +128,13 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     hub = given.get("VISAVOX_HUB_URL") or Settings.hub_url
     if not hub.startswith(("https://", "http://")):
         raise SettingsError("VISAVOX_HUB_URL must be the address of a model hub, such as https://huggingface.co")
+    processes = given.get("WORLD_SIZE") or "1"
+    place = "0" if processes == "1" else given.get("RANK") or ""  # without a launcher it is somebody else's variable
+    if not (_is_number(processes) and _is_number(place) and int(place) < int(processes)):
+        raise SettingsError(
+            "WORLD_SIZE and RANK are set by a launcher of several processes, RANK from 0 to below WORLD_SIZE; got "
+            f"{processes!r} and {place!r}: unset them to train in one process"
+        )
     return Settings(
         home=home,
         milvus_uri=milvus,
@@ -139,9 +146,13 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         media_roots=tuple(Path(root).expanduser().resolve() for root in roots.split(":") if root),
         offline=offline,
         hub_url=hub,
-        processes=int(given.get("WORLD_SIZE") or 1),
-        place=int(given.get("RANK") or 0),
+        processes=int(processes),
+        place=int(place),
     )
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def _is_milvus_uri(text: str) -> bool:

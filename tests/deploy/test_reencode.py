@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from deploy.choice import Choice, ModelLocks, read_choices, write_choices
 from deploy.models import write_choice
 from deploy.settings import load_settings
 from deploy.wiring import Installation
+from encoders.folder import read_description, write_description
 from search.comparison import NOBODY_WITH_BOTH
 from search.people import learned_identity
 from tests.deploy.drawings import CALIBRATION, Drawings, make_models, run, space_of
@@ -125,6 +127,17 @@ def test_whoever_is_forgotten_is_told_which_models_learned_from_them(home: Path,
     (home / "encoders/broken").mkdir()
     assert run(capsys, "forget", "Ann")[1]["learned_by"] == ["mine"]
     assert run(capsys, "forget", "Bob")[1]["learned_by"] == []
+
+
+def test_a_model_that_was_chosen_from_elsewhere_is_told_too(home: Path, tmp_path: Path, capsys: Any) -> None:
+    opened = Installation(load_settings())
+    ann = learned_identity(opened.records.people.find("Ann").id)
+    opened.close()
+    mine = tmp_path / "elsewhere/mine"
+    make_shared_encoder(mine, 7, [ann], calibration=CALIBRATION)
+    write_description(mine, replace(read_description(mine), space="shared"))
+    write_choice(home, mine)
+    assert run(capsys, "forget", "Ann")[1]["learned_by"] == ["mine"]
 
 
 def test_who_is_forgotten_is_in_no_collection_any_more(home: Path, capsys: Any) -> None:

@@ -37,6 +37,27 @@ def test_a_value_that_cannot_be_is_refused_by_name(name: str, value: str) -> Non
         load_settings({name: value})
 
 
+@pytest.mark.parametrize(
+    "given", [{"WORLD_SIZE": "many"}, {"WORLD_SIZE": "0"}, {"WORLD_SIZE": "2"}, {"WORLD_SIZE": "2", "RANK": "2"}]
+)
+def test_a_launcher_that_says_nonsense_is_refused(given: dict[str, str]) -> None:
+    with pytest.raises(SettingsError, match="WORLD_SIZE and RANK are set by a launcher"):
+        load_settings(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"WORLD_SIZE": "2", "RANK": "1"}, (2, 1)),
+        ({"RANK": "gold"}, (1, 0)),
+        ({"WORLD_SIZE": "1", "RANK": "3"}, (1, 0)),
+    ],
+)
+def test_a_place_counts_only_among_several_processes(given: dict[str, str], told: tuple[int, int]) -> None:
+    settings = load_settings(given)
+    assert (settings.processes, settings.place) == told
+
+
 def test_the_detectors_that_can_be_chosen_are_those_of_the_table() -> None:
     assert set(FACE_DETECTORS) == {row.name for row in DETECTORS}
     assert environment_of_readers(load_settings({"VISAVOX_FACE_DETECTOR": "mtcnn"}))["VISAVOX_FACE_DETECTOR"] == "mtcnn"
