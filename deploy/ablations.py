@@ -11,6 +11,7 @@ preset in full, and left out too.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -102,6 +103,7 @@ class Asked:
         preset: of :data:`training.configuration.PRESETS`.
         epochs: to which every stage was cut; None: the preset's.
         learned: the invented people that are learned from.
+        named: whether somebody has named the rows.
     """
 
     method: str
@@ -110,6 +112,7 @@ class Asked:
     preset: str = POPULATION
     epochs: int | None = None
     learned: TrainingSpec = field(default_factory=TrainingSpec)
+    named: bool = False
 
 
 @dataclass
@@ -145,7 +148,7 @@ def ablated(
 
     Raises:
         WrongRow: a name that the method has no row of, or whose row is the preset in full.
-        ValueError: numbers that the method does not take, as of too few people.
+        ValueError: numbers that the method does not take.
     """
     full, learned = preset_settings(recipe, preset), learned or TrainingSpec()
     rows = {name: changed(full, told) for name, told in recipe.ABLATIONS.items()}
@@ -162,9 +165,7 @@ def ablated(
     asked = {FULL: full} | {name: rows[name] for name in wanted}
     if epochs is not None:
         asked = {name: shortened(settings, epochs) for name, settings in asked.items()}
-    for settings in asked.values():
-        settings.fitting(learned.people)  # a wrong one is said before the first is trained
-    return Asked(method, asked, tuple(left_out), preset, epochs, learned)
+    return Asked(method, asked, tuple(left_out), preset, epochs, learned, names is not None)
 
 
 def shortened(settings: Any, epochs: int) -> Any:  # noqa: ANN401 - any recipe's Settings
@@ -243,10 +244,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for found in measure_ablations(folder.parent, asked, range(options.seeds)):
         page = table(asked, found)
-        replace_file(folder / f"{_page_name(asked)}.md", page.encode())
-        write_json(folder / f"{_page_name(asked)}.json", asdict(found))
+        replace_file(folder / f"{page_name(asked)}.md", page.encode())
+        write_json(folder / f"{page_name(asked)}.json", asdict(found))
     sys.stdout.write(page)
-    console.print(f"kept: {folder / _page_name(asked)}.md")
+    console.print(f"kept: {folder / page_name(asked)}.md")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -269,12 +270,13 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def _page_name(asked: Asked) -> str:
-    """The method's, and what makes the page another one than its preset's for invented people."""
+def page_name(asked: Asked) -> str:
+    """The method's, and what makes the page another one than that of its whole preset for invented people."""
     unusual = {
         asked.preset: asked.preset != POPULATION,
         f"{asked.learned.people}-people": asked.learned != TrainingSpec(),
         f"{asked.epochs}-epochs": asked.epochs is not None,
+        hashlib.sha256("\n".join(asked.rows).encode()).hexdigest()[:8]: asked.named,
     }
     return "-".join((asked.method, *(name for name, so in unusual.items() if so)))
 

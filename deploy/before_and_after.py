@@ -40,10 +40,11 @@ def pictures_of_training(encoder: Encoder, points: Points, media: Path, home: Pa
     chosen = chosen_people(points.people, PEOPLE)
     rows = {modality: _rows(points, modality, chosen) for modality in Modality}
     before = networks_before(encoder, find_run(encoder, home), _beginnings(home))
+    readers = sample_readers()
     kept: dict[Modality, NDArray[np.intp]] = {}
     vectors: dict[Modality, NDArray[np.float32]] = {}
     for modality, was in before.items():
-        samples = [sample_readers()[modality](media / points.paths[modality][row]) for row in rows[modality]]
+        samples = [readers[modality](media / points.paths[modality][row]) for row in rows[modality]]
         kept[modality], vectors[modality] = _embedded(was.network, samples)
     places = {modality: rows[modality][kept[modality]] for modality in Modality}
     return before_and_after(

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from encoders.backbones.backbone import Backbone
@@ -35,6 +35,8 @@ from training.runs import RUN_FILE
 NOT_TRAINED = "the same network, which was not trained"
 IDENTITY = "as the identity stage left it"
 UNTRAINED = "untrained"
+# No run, a damaged one, or one of another version of the method.
+_NOT_UNDERSTOOD = (OSError, ValueError, RuntimeError, EncoderError, SafetensorError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,12 +67,13 @@ def networks_before(encoder: Encoder, run: Path | None, beginnings: Sequence[Pat
 def _before(encoder: Encoder, modality: Modality, places: Sequence[Path], beginnings: Sequence[Path]) -> Before:
     branch = encoder.description.branches[modality]
     kind = backbone_row(modality, branch.backbone).network
-    learned = not places or any(_holds(place, modality) for place in places)
-    if kind not in TRAINABLE or not learned or not isinstance(branch.weights, FolderFile):
+    if kind not in TRAINABLE or not isinstance(branch.weights, FolderFile):
         return Before(encoder.backbones[modality], NOT_TRAINED)
     try:
+        if places and not any(_holds(place, modality) for place in places):
+            return Before(encoder.backbones[modality], NOT_TRAINED)
         state, stood = _at_the_beginning(encoder, modality, places, beginnings)
-    except (OSError, ValueError, RuntimeError):  # no run, or one of another version of the method
+    except _NOT_UNDERSTOOD:
         state, stood = _drawn(modality, _given(encoder, modality)), UNTRAINED
     with TemporaryDirectory() as place:
         path = Path(place) / f"{modality}.safetensors"

@@ -56,13 +56,22 @@ def agreement_of_labels(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             for faces, voices in usable:
-                for shifted, agreements in enumerate(found):
-                    pair = points[Modality.FACE][faces], points[Modality.VOICE][np.roll(voices, shifted)]
+                for other, agreements in zip((voices, _of_others(voices, people[Modality.VOICE])), found, strict=True):
+                    pair = points[Modality.FACE][faces], points[Modality.VOICE][other]
                     agreements.append(_agreement(*pair, count))
         agreement, chance = (float(np.mean(one)) if one else None for one in found)
         pairs = sum(len(faces) for faces, _ in usable)
         told[str(count)] = {"agreement": agreement, "chance": chance, "pairs": pairs, "batch": BATCH}
     return told
+
+
+def _of_others(voices: NDArray[np.intp], people: Sequence[str]) -> NDArray[np.intp]:
+    """The same rows in an order in which everybody gets another one's, as long as nobody has more than half of them."""
+    of_whom = np.unique([people[row] for row in voices], return_inverse=True)[1]
+    together = np.argsort(of_whom, kind="stable")  # moved by the longest run of one person, no run meets itself
+    moved = np.empty_like(voices)
+    moved[together] = np.roll(voices[together], int(np.bincount(of_whom).max(initial=0)))
+    return moved
 
 
 def _agreement(faces: Tensor, voices: Tensor, clusters: int) -> float:

@@ -6,7 +6,19 @@ from pathlib import Path
 import pytest
 
 from deploy import ablations
-from deploy.ablations import FULL, REPORTED, Asked, Found, WrongRow, ablated, main, measure_ablations, shortened, table
+from deploy.ablations import (
+    FULL,
+    REPORTED,
+    Asked,
+    Found,
+    WrongRow,
+    ablated,
+    main,
+    measure_ablations,
+    page_name,
+    shortened,
+    table,
+)
 from deploy.measured_methods import Measured, Yardsticks
 from tests.deploy.test_methods import ONE, YARDSTICKS
 from training.loop import Diverged
@@ -85,7 +97,7 @@ def test_the_page_and_its_figures_are_kept_in_the_home(monkeypatch, tmp_path: Pa
     monkeypatch.setenv("VISAVOX_HOME", str(tmp_path))
     monkeypatch.setattr(ablations, "train_measured", lambda *asked: (ONE, YARDSTICKS))
     main(["bi_quintuple", "--row", "margin 0.2", "--seeds", "1", "--epochs", "1", "--people", "40"])
-    kept = tmp_path / "ablations" / "bi_quintuple-40-people-1-epochs"
+    (kept,) = (tmp_path / "ablations").glob("bi_quintuple-40-people-1-epochs-????????.md")
     assert kept.with_suffix(".md").read_text() in capsys.readouterr().out
     assert '"margin 0.2"' in kept.with_suffix(".json").read_text()
 
@@ -135,11 +147,12 @@ def test_a_row_that_a_preset_has_anyway_stands_only_where_it_changes_something()
         ablated(prior_transport, ["sums"], preset="paper")
 
 
-def test_too_few_people_are_told_before_anything_is_trained() -> None:
-    asked = ablated(bi_quintuple, learned=TrainingSpec(20))
-    assert asked.learned.people == 20
-    with pytest.raises(ValueError, match="2 to 20000 people"):
-        ablated(bi_quintuple, learned=TrainingSpec(1))
+def test_a_page_of_some_rows_does_not_take_the_place_of_the_whole() -> None:
+    some = [ablated(bi_quintuple, rows) for rows in (None, ["margin 0.2"], ["margin 0.4"], ["margin 0.2"])]
+    names = [page_name(one) for one in some]
+    assert names[0] == "bi_quintuple" and len(set(names)) == 3 and names[1] == names[3]
+    few = ablated(bi_quintuple, learned=TrainingSpec(20), epochs=2)
+    assert page_name(few) == "bi_quintuple-20-people-2-epochs"
 
 
 @pytest.mark.parametrize("name", recipes())

@@ -128,6 +128,26 @@ def test_a_batch_holds_no_more_than_are_surely_different() -> None:
         batch_plan(vectors_of([0, 1, 2] * 4), Order(), 0, 0)
 
 
+@hypothesis_settings(max_examples=60, deadline=None)
+@given(
+    order=orders,
+    sizes=st.lists(st.integers(1, 9), min_size=6, max_size=10),
+    seed=st.integers(0, 2**40),
+    epoch=st.integers(0, 50),
+)
+def test_people_with_more_and_fewer_samples_each_get_their_own(order, sizes, seed, epoch) -> None:
+    random = np.random.default_rng(len(sizes))
+    owners = [random.permutation(np.repeat(np.arange(len(sizes)), some)) for some in (sizes, sizes[::-1])]
+    points = [random.random((len(some), 3), dtype=np.float32) for some in owners]
+    names = tuple(f"{number:03d}" for number in range(len(sizes)))
+    some = Vectors(names, ("",) * len(names), points[0], owners[0], points[1], owners[1])
+    plan = batch_plan(some, order, seed, epoch)
+    for chosen, whose, counts in ((plan.faces, owners[0], sizes), (plan.voices, owners[1], sizes[::-1])):
+        assert (whose[chosen] == plan.people[:, :, None]).all()
+        for person, drawn in zip(plan.people.ravel().tolist(), chosen.reshape(-1, chosen.shape[-1]), strict=True):
+            assert len(set(drawn.tolist())) == min(order.samples_per_person, counts[person])
+
+
 @hypothesis_settings(max_examples=40, deadline=None)
 @given(order=orders, seed=st.integers(0, 2**40), epoch=st.integers(0, 5))
 def test_samples_are_those_of_their_person_and_differ_while_there_are_enough(order, seed, epoch) -> None:

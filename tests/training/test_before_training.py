@@ -89,6 +89,11 @@ def test_of_a_run_that_is_not_understood_any_more_it_is_some_network_of_the_kind
     assert before[Modality.FACE].stood == UNTRAINED and before[Modality.VOICE].stood == NOT_TRAINED
 
 
+def test_a_damaged_run_is_one_that_is_not_understood(tmp_path: Path, once: tuple[Encoder, Trained]) -> None:
+    (tmp_path / BEST_FILE).write_bytes(b"cut off")
+    assert {one.stood for one in networks_before(once[0], tmp_path).values()} == {UNTRAINED}
+
+
 def test_a_network_whose_vectors_were_frozen_is_what_it_was(tmp_path: Path, once: tuple[Encoder, Trained]) -> None:
     write_weights(tmp_path / BEST_FILE, {"head.weight": torch.zeros(1)})
     before = networks_before(once[0], tmp_path)[Modality.FACE]

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from encoders.space import Modality
-from training.label_agreement import BATCH, MOST_BATCHES, _batches, _paired, agreement_of_labels
+from training.label_agreement import BATCH, MOST_BATCHES, _batches, _of_others, _paired, agreement_of_labels
 
 Points = dict[Modality, NDArray[np.float64]]
 
@@ -54,6 +54,14 @@ def test_pairs_are_of_one_person_and_nobody_comes_twice_before_everybody_came_on
     faces, voices = _paired(people, seed=0)
     assert sorted(zip(faces.tolist(), voices.tolist(), strict=True)) == [(0, 1), (1, 0), (2, 2)]
     assert {people[Modality.FACE][row] for row in faces[:2]} == {"a", "b"}
+
+
+@pytest.mark.parametrize("people", ["abcd" * 3, "aabbcc", "aaabbbccc", "abcb", "aaabbc"])
+def test_chance_gives_nobody_their_own_voice(people: str) -> None:
+    rows = np.random.default_rng(1).permutation(len(people))
+    given = _of_others(rows, people)
+    assert sorted(given.tolist()) == sorted(rows.tolist())
+    assert all(people[own] != people[other] for own, other in zip(rows, given, strict=True))
 
 
 @pytest.mark.parametrize(("pairs", "expected"), [(0, [0]), (100, [100]), (300, [BATCH] * 2), (5000, [BATCH] * 16)])
