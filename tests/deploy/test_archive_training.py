@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deploy import archive_training
 from deploy.archive_training import ArchiveOrder, NoArchive, mine_archive, train_archive
 from deploy.cli import main
 from deploy.models import check_model
@@ -20,9 +21,11 @@ from encoders.encoder import Encoder
 from encoders.space import Modality
 from search.people import learned_identity
 from tests.deploy.drawn_archive import draw_archive, draw_enrolled
-from training.loop import RunSettings
-from training.mining import TooFewMined
+from training.corpora import Split
+from training.loop import RunSettings, TrainingData, TrainingError
+from training.mining import TooFewMined, split_people
 from training.recipes import bi_quintuple
+from training.vectors import Vectors
 
 SETTINGS = replace(bi_quintuple.Settings(), epochs=2)
 
@@ -92,6 +95,25 @@ def test_its_networks_are_those_of_the_identity_encoders_and_its_samples_nobody_
 def test_the_same_order_again_is_answered_at_once(opened: Installation, outcome: Outcome) -> None:
     again = train_archive(opened, order(enrolled=True), quiet)
     assert again.before and (again.encoder, again.report) == (outcome.encoder, outcome.report)
+
+
+def test_people_who_possibly_are_one_are_learned_from_as_such(
+    opened: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mined = mine_archive(opened, "mine", True, quiet)
+    pair = frozenset(one.name for one in split_people(mined)[Split.TRAIN][:2])
+    linked, learned = replace(mined, beside={**mined.beside, **dict.fromkeys(pair, pair)}), list[Vectors]()
+
+    def stop(recipe: object, settings: object, data: TrainingData, *_: object) -> None:
+        learned.append(data.training)
+        raise TrainingError("enough is known")
+
+    monkeypatch.setattr(archive_training, "mine_archive", lambda *_: linked)
+    monkeypatch.setattr(archive_training, "train", stop)
+    with pytest.raises(TrainingError, match="enough"):
+        train_archive(opened, order(enrolled=True), quiet)
+    kin = dict(zip(learned[0].identities, learned[0].kin.tolist(), strict=True))
+    assert len({kin[name] for name in pair}) == 1 and learned[0].apart == len(kin) - 1
 
 
 def test_the_enrolled_add_labels_and_people(opened: Installation) -> None:
