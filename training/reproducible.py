@@ -36,7 +36,10 @@ def reproducible(run: RunSettings) -> Iterator[None]:
     """The same numbers again: deterministic kernels where there are any; the caller's torch is left as it was."""
     deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     threads, device = torch.get_num_threads(), run.torch_device()
+    filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # every result of every layer would first be filled, to show who reads what nobody wrote: a good part of a step
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.set_num_threads(run.threads)
     try:
         with (
@@ -45,5 +48,6 @@ def reproducible(run: RunSettings) -> Iterator[None]:
         ):
             yield
     finally:
+        torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
         torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
         torch.set_num_threads(threads)

@@ -42,6 +42,9 @@ FRAMES = 250  # of a voice: people speak for two to three seconds
 SAMPLES = 4
 CACHED_DIMENSIONS = (512, 192)  # of Inception-ResNet-v1's faces and ECAPA-TDNN's voices
 WARM_UP = 3
+SLOW = (
+    1e-6  # learning rate: what is drawn here has nothing to be learned, and untaught networks would leave the numbers
+)
 READY = 30  # batches kept for the bare loop: all of a long epoch would not stay in a processor's cache
 
 
@@ -94,6 +97,8 @@ def bare_loop(batches: list[Batch], steps: int, stage: Stage, given: Given, devi
     """Steps per second of forward, backward and step."""
     task = stage.build(given, 0, None).to(device).train()
     optimiser = stage.optimiser(task)
+    for group in optimiser.param_groups:
+        group["lr"] = SLOW
     ready = [batch.to(device) for batch in batches]
     for number, batch in enumerate(islice(cycle(ready), WARM_UP + steps)):
         if number == WARM_UP:
@@ -151,7 +156,7 @@ def stages_of(name: str, people: int, steps: int, cached: bool) -> Iterator[tupl
                 *(drawn_people(which, count, preparation) for which, count in (("a", people), ("b", 8)))
             )
         short = replace(stage.settings, epochs=1, steps_per_epoch=steps)
-        yield replace(stage, settings=short, build=_beginning(stage)), data
+        yield replace(stage, settings=short, build=_beginning(stage), learning_rate=lambda _progress: SLOW), data
 
 
 def _beginning(stage: Stage) -> Any:
