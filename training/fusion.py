@@ -41,17 +41,16 @@ class GatedFusion(torch.nn.Module):
         alphas = torch.stack([torch.sigmoid(self.face_gate(both)), torch.sigmoid(self.voice_gate(both))])
         return torch.softmax(alphas, dim=0)[0]
 
-    def forward(self, projected: tuple[Tensor, Tensor], vectors: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, projected: tuple[Tensor, Tensor], share: Tensor) -> Tensor:
         """Fuse pairs.
 
         Args:
             projected: u and v, (n, dimension) each.
-            vectors: of the face and of the voice, (n, …) each, before their projection.
+            share: k, as :meth:`share` says it of their vectors before projection.
 
         Returns:
             (n, dimension), not of unit length.
         """
-        share = self.share(*vectors)
         return share * projected[0] + (1.0 - share) * projected[1]
 
 

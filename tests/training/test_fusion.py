@@ -101,7 +101,7 @@ def test_the_gate_is_that_of_the_equations_in_value_and_gradient(scalar):
         rows.append(
             torch.stack([k[c * (not scalar)] * u[i, c] + (1 - k[c * (not scalar)]) * v[i, c] for c in range(3)])
         )
-    naive, ours = torch.stack(rows), fusion((u, v), (face, voice))
+    naive, ours = torch.stack(rows), fusion((u, v), fusion.share(face, voice))
     torch.testing.assert_close(ours, naive)
     given = [face, voice, u, v, *fusion.parameters()]
     for one, other in zip(*(torch.autograd.grad(x.square().sum(), given) for x in (ours, naive)), strict=True):
@@ -129,7 +129,7 @@ def test_the_gate_learns_which_of_the_two_is_noise():
     optimiser = torch.optim.Adam(fusion.parameters(), lr=0.1)
     for _ in range(60):
         optimiser.zero_grad()
-        torch.nn.functional.cross_entropy(5 * fusion((u, v), (face, voice)), people).backward()
+        torch.nn.functional.cross_entropy(5 * fusion((u, v), fusion.share(face, voice)), people).backward()
         optimiser.step()
     share = fusion.share(face, voice).detach()
     assert share[flag[:, 0] == 1].mean() > 0.6 and share[flag[:, 0] == 0].mean() < 0.4

@@ -368,8 +368,9 @@ class FusionTask(Task):
         if self.fusion is None:
             judged, people = torch.cat([u, v]), torch.cat([batch.face_people, batch.voice_people])
         else:
-            judged, people = self.fusion((u, v), (faces, voices)), batch.face_people
-            found["face_share"] = self.fusion.share(faces, voices).detach().mean()
+            share = self.fusion.share(faces, voices)
+            judged, people = self.fusion((u, v), share), batch.face_people
+            found["face_share"] = share.detach().mean()
         orthogonal = orthogonal_loss(judged, people, self.settings.orthogonality)
         total = self.settings.orthogonal_weight * orthogonal["orthogonal"]
         if self.classifier is not None:
