@@ -12,6 +12,9 @@ left for another turn, all are shuffled again.
 from __future__ import annotations
 
 import math
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -171,6 +174,29 @@ def make_batch(prepared: Prepared | Vectors, plan: Plan, number: int) -> Batch:
         voice_lengths=None,
         voice_people=torch.from_numpy(prepared.voice_people[voices]),
     )
+
+
+def make_batches(prepared: Prepared | Vectors, plan: Plan, first: int = 0, *, beside: bool = False) -> Iterator[Batch]:
+    """The batches of a plan from number ``first`` on, one after the other.
+
+    Args:
+        prepared: the samples.
+        plan: which of them.
+        first: 0, 1, …
+        beside: whether a thread makes the next one while this one is used; it ends with the iterator.
+    """
+    numbers = range(first, len(plan))
+    if not beside:
+        yield from (make_batch(prepared, plan, number) for number in numbers)
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="batch") as thread:
+        coming = deque[Future[Batch]]()
+        for number in numbers:
+            coming.append(thread.submit(make_batch, prepared, plan, number))
+            if len(coming) > 1:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
 
 
 def _batch_of_vectors(vectors: Vectors, faces: NDArray[np.int64], voices: NDArray[np.int64]) -> Batch:

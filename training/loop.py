@@ -22,9 +22,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -35,7 +33,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from encoders.space import Modality
-from training.batches import Plan, batch_plan, make_batch
+from training.batches import Plan, batch_plan, make_batches
 from training.checkpoint import Checkpoint, read_checkpoint, read_weights, write_checkpoint, write_weights
 from training.curves import Curves
 from training.data_parallel import Processes, join_processes
@@ -350,16 +348,14 @@ class _Loop:
         return batch_plan(self._data.training, self._settings, self._run.seed, epoch)
 
     def _batches(self, epoch: int, first: int) -> Iterator[Batch]:
-        """The batches of an epoch from number ``first`` on, on the device; a thread makes the next one meanwhile."""
-        plan, prepared = self._plan(epoch), self._data.training
-        with ThreadPoolExecutor(1, thread_name_prefix="batch") as ahead:
-            coming = deque[Future[Batch]]()
-            for number in range(first, len(plan)):
-                coming.append(ahead.submit(make_batch, prepared, plan, number))
-                if len(coming) > 1:
-                    yield coming.popleft().result().to(self._device)
-            while coming:
-                yield coming.popleft().result().to(self._device)
+        """The batches of an epoch from number ``first`` on, on the device.
+
+        The next one is made while a device of its own learns from this one. Where processors learn, a thread would only
+        take them away, by more than a batch costs: both would run on all of them at once.
+        """
+        beside = self._device.type != "cpu"
+        for batch in make_batches(self._data.training, self._plan(epoch), first, beside=beside):
+            yield batch.to(self._device)
 
     def _step(self, batch: Batch) -> None:
         state = self._state

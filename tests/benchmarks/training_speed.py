@@ -3,9 +3,9 @@
 Run ``python -m tests.benchmarks.training_speed [--method visavox] [--cached] [--people 1000] [--steps 40]``. The bare
 loop has a few batches ready in memory and does nothing but forward, backward and step; what it is ahead by is what
 order, variation, the log and checkpoints cost. Both are measured in turn in one process, several times, so trust the
-ratio rather than the steps. The loader alone, which chooses an epoch's samples and makes its batches on a thread of its
-own beside the steps, is measured too: as long as it makes more of them a second than are learned from, it is not what
-a training waits for.
+ratio rather than the steps. The loader alone, which chooses an epoch's samples and makes its batches (beside the steps
+where a GPU takes them), is measured too: as long as it makes many more of them a second than are learned from, it is
+not what a training waits for.
 
 ``--cached``: on frozen vectors, with the defaults of each method; else end to end, with the presets for
 invented people.
@@ -100,10 +100,9 @@ def bare_loop(batches: list[Batch], steps: int, stage: Stage, given: Given, devi
     for group in optimiser.param_groups:
         group["lr"] = SLOW
     ready = [batch.to(device) for batch in batches]
-    for number, batch in enumerate(islice(cycle(ready), WARM_UP + steps)):
-        if number == WARM_UP:
-            _wait(device)
-            started = time.perf_counter()
+    _wait(device)
+    started = time.perf_counter()
+    for batch in islice(cycle(ready), steps):
         loss = task.losses(batch)["total"]
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -134,6 +133,7 @@ def measure(name: str, stage: Stage, data: TrainingData, rounds: int, run: RunSe
     given = given_of(data, run)
     batches, _ = loading(data, stage, run)
     steps: int = stage.settings.steps_per_epoch
+    bare_loop(batches, WARM_UP, stage, given, run.device)
     pairs = [(bare_loop(batches, steps, stage, given, run.device), whole_loop(data, stage, run)) for _ in range(rounds)]
     loaders, ratios = [loading(data, stage, run)[1] for _ in range(rounds)], [whole / bare for bare, whole in pairs]
     return Measured(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from dataclasses import dataclass, replace
 
@@ -18,6 +19,7 @@ from training.batches import (
     Augmentation,
     batch_plan,
     make_batch,
+    make_batches,
     vary_faces,
     vary_voices,
 )
@@ -196,6 +198,34 @@ def test_a_resumed_run_sees_the_batches_it_would_have_seen(seed, epoch, start, b
     batch_plan(prepared, order, seed + 1, epoch + between)
     again = batch_plan(prepared, order, seed, epoch)
     assert all(same(make_batch(prepared, again, number), whole[number]) for number in range(start, 5))
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_batches_one_after_the_other_are_those_of_the_plan(beside: bool) -> None:
+    prepared = invented()
+    plan = batch_plan(prepared, Order(steps_per_epoch=5), 0, 0)
+    made = list(make_batches(prepared, plan, 2, beside=beside))
+    assert len(made) == 3 and all(
+        same(one, make_batch(prepared, plan, number)) for number, one in enumerate(made, start=2)
+    )
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_thread_makes_the_next_batch_and_ends_with_who_wanted_it(beside: bool, monkeypatch) -> None:
+    makers: list[str] = []
+
+    def noted(*arguments):
+        makers.append(threading.current_thread().name)
+        return make_batch(*arguments)
+
+    monkeypatch.setattr("training.batches.make_batch", noted)
+    prepared = invented()
+    wanted = make_batches(prepared, batch_plan(prepared, Order(steps_per_epoch=5), 0, 0), beside=beside)
+    next(wanted)
+    wanted.close()
+    own = threading.current_thread().name
+    assert makers == (["batch_0"] * 2 if beside else [own])  # nothing is made that nobody may want, but for the next
+    assert not [one for one in threading.enumerate() if one.name.startswith("batch")]
 
 
 @pytest.mark.parametrize(("seed", "epoch", "number"), [(1, 0, 0), (0, 1, 0), (0, 0, 1)])
