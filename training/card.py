@@ -36,7 +36,7 @@ class CardFacts:
         domain: whom it is for, such as ``invented people``.
         trained_on: a sentence part: how many of whom, with how many samples.
         validated_on: likewise, for the people the checkpoint was chosen on.
-        best_epoch: whose weights these are.
+        best_epoch: whose weights these are; 0: those that the training began with.
         epochs: trained in all.
         validated: that epoch's figures.
     """
@@ -66,7 +66,7 @@ about the same way. Its answers across the two are leads, never by themselves a 
 ## Trained on
 {_filled(f"{_sentence(facts.trained_on)} Their identities are listed in `identities.txt`.")}
 
-Recipe `{facts.recipe}`, epoch {facts.best_epoch} of {facts.epochs}, chosen by the mean of both mAP below.
+Recipe `{facts.recipe}`, {_chosen(facts)}, chosen by the mean of both mAP below.
 Its settings:
 
 ```json
@@ -91,6 +91,12 @@ trained on.
 May not be trusted with: deciding about anybody; people of another domain than {facts.domain}; telling people
 of one sex, age and build apart, who look and sound alike to it.
 """
+
+
+def _chosen(facts: CardFacts) -> str:
+    if facts.best_epoch == 0:
+        return f"what the training began with, before {facts.epochs} epochs that were no better"
+    return f"epoch {facts.best_epoch} of {facts.epochs}"
 
 
 def with_measurements(card: str, report: Mapping[str, Any]) -> str:

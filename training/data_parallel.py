@@ -26,6 +26,8 @@ from training.reproducible import seed_step
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+    from training.recipe import MadeTask
+
 # The others wait for the first to read a whole corpus.
 PATIENCE = timedelta(days=7)
 
@@ -112,6 +114,13 @@ class Processes:
         """The sum over the processes."""
         return tensor if self._accelerator is None else cast(Tensor, self._accelerator.reduce(tensor, "sum"))
 
+    def take_of_first(self, tensors: Iterable[Tensor]) -> None:
+        """Give all processes what the first one has in these, bit for bit."""
+        if self.count == 1:
+            return
+        for one in tensors:
+            one.copy_(self.sum(one if self.first else torch.zeros_like(one)))
+
     def average_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Give every parameter the mean of its gradients in all processes; a parameter has one in all or in none."""
         if self.count == 1:
@@ -137,6 +146,15 @@ class _Joined(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:  # noqa: ANN401
         start, stop = ctx.span
         return gradients[0][start:stop] * ctx.count, None, None, None
+
+
+def join_task(task: MadeTask, processes: Processes) -> MadeTask:
+    """A task whose networks are run by all processes together."""
+    if processes.count > 1:
+        task.processes = processes
+        if processes.device is not None and processes.device.type == "cuda":
+            task = torch.nn.SyncBatchNorm.convert_sync_batchnorm(task)  # type: ignore[no-untyped-call]
+    return task
 
 
 @cache

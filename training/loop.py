@@ -36,7 +36,7 @@ from encoders.space import Modality
 from training.batches import Plan, batch_plan, make_batches
 from training.checkpoint import Checkpoint, read_checkpoint, read_weights, write_checkpoint, write_weights
 from training.curves import Curves
-from training.data_parallel import Processes, join_processes
+from training.data_parallel import Processes, join_processes, join_task
 from training.networks import NetworkGiven
 from training.recipe import Assembled, Batch, Given, Recipe, Stage, Task, recipe_name
 from training.reproducible import reproducible, seed_step, step_seed
@@ -119,7 +119,7 @@ class Trained:
     Args:
         folder: of the run.
         epochs: trained.
-        best_epoch: whose weights are kept in ``best.safetensors``, from 1.
+        best_epoch: whose weights are kept in ``best.safetensors``, from 1; 0: those that the training began with.
         validated: the best epoch's figures.
         earlier: folders of the stages before the last, first to last.
         run: how it was run.
@@ -276,7 +276,11 @@ class _Loop:
         self._stage, self._settings, self._data, self.folder, self._run = stage, stage.settings, data, folder, run
         self.processes = join_processes(run.processes, run.device)
         self._device = self.processes.device or run.torch_device()
-        self._task = _joined(stage.build(given, run.seed, before).to(self._device), self.processes)
+        self._task = join_task(stage.build(given, run.seed, before).to(self._device), self.processes)
+        self._begun = stage.begin is not None and isinstance(data.training, Vectors)
+        if stage.begin is not None and isinstance(data.training, Vectors):
+            stage.begin(self._task, data.training)
+            self.processes.take_of_first(self._task.state_dict().values())
         self._optimiser = stage.optimiser(self._task)
         self._average = _averaging(self._task, stage.average) if stage.average else None
         self._curves = Curves(folder) if run.curves and self.processes.first else None
@@ -306,11 +310,13 @@ class _Loop:
             sums = [self._state.sums[name] for name in self._names]
             self._sums = torch.tensor(sums, dtype=torch.float64, device=self._device) if sums else None
         if self.processes.first:
-            trim_log(self.folder, self._state.epoch)
+            trim_log(self.folder, -1 if checkpoint is None else self._state.epoch)
 
     def run(self, on_progress: Callable[[Progress], None]) -> None:
         """All steps that remain."""
         began, first = time.monotonic(), self._done
+        if self._begun and not self._done and self.processes.first:
+            self._judge(0, began, {})
         saved = told = began
 
         def tell() -> None:
@@ -439,16 +445,16 @@ class _Loop:
         """Validate, log, go to the next epoch, save: in this order, so that a resume repeats all or nothing."""
         losses = self._losses()
         if self.processes.first:
-            self._judge_epoch(began, losses)
+            self._judge(self._state.epoch + 1, began, losses)
         self._state.epoch, self._state.batch = self._state.epoch + 1, 0
         self._sums, self._epoch_losses = None, losses
         if self.processes.first:
             self._save()
 
-    def _judge_epoch(self, began: float, losses: Mapping[str, float]) -> None:
-        """Validate if it is time to, keep the weights if they are the best, and add to the log."""
+    def _judge(self, epoch: int, began: float, losses: Mapping[str, float]) -> None:
+        """Validate if it is time to, keep the weights if they are the best, and add to the log; 0: before all steps."""
         state = self._state
-        epoch, rate = state.epoch + 1, self._optimiser.param_groups[0]["lr"]  # of the epoch's last step
+        rate = self._optimiser.param_groups[0]["lr"] if epoch else 0.0  # of the epoch's last step
         line: dict[str, Any] = {"epoch": epoch, "learning_rate": rate, "losses": losses}
         if epoch % self._run.validate_every == 0 or epoch == self._settings.epochs:
             asked = time.monotonic()
@@ -462,7 +468,7 @@ class _Loop:
         line["seconds"] = round(time.monotonic() - began, 3)
         append_log(self.folder, line)
         if self._curves is not None:
-            self._curves.write(line, samples=self._per_epoch * self._settings.people_per_batch)
+            self._curves.write(line, samples=self._per_epoch * self._settings.people_per_batch if epoch else 0)
 
     def _save(self) -> None:
         self._state.sums = self._read_sums()
@@ -472,15 +478,6 @@ class _Loop:
             weights |= {f"{AVERAGE}{name}": value for name, value in self._kept.state_dict().items()}
         checkpoint = Checkpoint(weights, self._optimiser.state_dict(), asdict(self._state))
         write_checkpoint(self.folder / CHECKPOINTS, self._done, checkpoint)
-
-
-def _joined(task: Task, processes: Processes) -> Task:
-    """A task whose networks are run by all processes together."""
-    if processes.count > 1:
-        task.processes = processes
-        if processes.device is not None and processes.device.type == "cuda":
-            task = torch.nn.SyncBatchNorm.convert_sync_batchnorm(task)  # type: ignore[no-untyped-call]
-    return task
 
 
 def _averaging(task: Task, decay: float) -> AveragedModel:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -32,6 +32,9 @@ from encoders.heads import Layer, SharedSpaceHead
 from encoders.space import Modality
 from training.data_parallel import Processes
 from training.networks import NetworkGiven, make_network, run_network
+
+if TYPE_CHECKING:
+    from training.vectors import Vectors
 
 MadeTask = TypeVar("MadeTask", bound="Task")
 
@@ -243,6 +246,8 @@ class Stage:
         keep: which checkpoint is kept: ``best`` by mean mAP across the modalities on validation people, or ``last``.
         average: decay, by step, of the moving average of the weights that is validated and kept instead of the weights
             themselves (Polyak and Juditsky, 1992); 0: none.
+        begin: sets a new task's parameters by the vectors that it will learn from, in closed form; what it begins with
+            is validated too, and kept if no epoch is better. None, and where networks are trained: what ``build`` made.
     """
 
     name: str
@@ -253,6 +258,7 @@ class Stage:
     on_vectors: bool = False
     keep: Literal["best", "last"] = "best"
     average: float = 0.0
+    begin: Callable[[Task, Vectors], None] | None = None
 
     def __post_init__(self) -> None:
         if self.keep not in ("best", "last") or not 0 <= self.average < 1:

@@ -42,6 +42,7 @@ from training.population.films import Camera, make_film
 from training.population.people import Stream, invent_people
 from training.population.scenes import plan_scene
 from training.recipe import Recipe, load_recipe
+from training.runs import describe, key_of
 from training.vectors import Vectors
 
 ARCHIVE, SEED, SECONDS, CASTS = "films", 41, 12.0, (2, 3, 1, 2)
@@ -106,12 +107,13 @@ def population_vectors(protocol: Protocol, encoders: Mapping[Modality, Encoder],
 
 
 def learn_and_measure(
-    recipe: Recipe, data: TrainingData, seed: int, folder: Path, protocol: Protocol, samples: Mapping[str, Any]
+    recipe: Recipe, data: TrainingData, seed: int, runs: Path, protocol: Protocol, samples: Mapping[str, Any]
 ) -> dict[str, float]:
     """One head, from vectors to its share of the ceiling."""
-    settings = recipe.Settings().fitting(data.training.apart)  # type: ignore[operator]
+    settings, run = recipe.Settings().fitting(data.training.apart), RunSettings(seed=seed)  # type: ignore[operator]
     began = time.perf_counter()
-    trained = train(recipe, settings, data, folder, RunSettings(seed=seed))
+    key = key_of(describe(recipe, settings, run, frozen=True) | {"learned": data.training.digest})
+    trained = train(recipe, settings, data, runs / key, run)
     seconds = time.perf_counter() - began
     task = finished_task(recipe, settings, data, trained)
     points: dict[Modality, Vector] = {}
@@ -122,7 +124,11 @@ def learn_and_measure(
     space = Space("shared", points[Modality.FACE].shape[1], "0" * 64)
     paths = {modality: tuple(samples[f"{modality}_paths"].tolist()) for modality in Modality}
     report = evaluate_protocol(protocol, Points(space, paths, points), draws=10)
-    told = {"seconds": seconds, "sex_only": report["verification"]["gender_oracle_auc"]}
+    told = {
+        "seconds": seconds,
+        "best_epoch": trained.best_epoch,
+        "sex_only": report["verification"]["gender_oracle_auc"],
+    }
     for name, one in (("", report["verification"]), ("same_sex_", report["verification"]["same_sex"])):
         told |= {f"{name}auc": one["auc"], f"{name}share": (one["auc"] - 0.5) / (one["ceiling_auc"] - 0.5)}
     return told | {way: one["map_exact"] for way, one in report["retrieval"].items()}
@@ -173,10 +179,7 @@ def main() -> None:
     recipe = load_recipe(asked.recipe)
     for head, data in sides_of(opened, shown):
         runs = asked.home / "runs" / asked.recipe
-        told = []
-        for seed in range(asked.seeds):
-            folder = runs / f"{data.training.digest[:12]}-{seed}"
-            told.append(learn_and_measure(recipe, data, seed, folder, protocol, samples))
+        told = [learn_and_measure(recipe, data, seed, runs, protocol, samples) for seed in range(asked.seeds)]
         print(f"{head}: {len(data.training.identities)} people to learn from, {data.training.apart} surely different")
         for figure in told[0]:
             values = np.array([one[figure] for one in told])

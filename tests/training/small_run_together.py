@@ -71,6 +71,25 @@ class Plain:
         return (replace(stage, build=build),)
 
 
+class Begun:
+    """A method that begins with what each process makes of its own: all go on from the first one's."""
+
+    __name__ = "begun"
+    __file__ = bi_quintuple.__file__
+
+    def __init__(self, place: int) -> None:
+        self._place = place
+
+    def stages(self, settings: bi_quintuple.Settings, frozen: bool) -> tuple[Stage, ...]:
+        def begin(task: Task, _vectors: Vectors) -> None:
+            own = torch.Generator().manual_seed(self._place)
+            for one in task.head.parameters():
+                one.data.add_(torch.rand(one.shape, generator=own))
+
+        (stage,) = bi_quintuple.stages(settings, frozen)
+        return (replace(stage, begin=begin),)
+
+
 def watch(in_hand: dict[str, Tensor]) -> None:
     """Keep the weights that a process has when its loop ends: the first alone writes any."""
     whole = loop._Loop.run
@@ -102,6 +121,7 @@ def main(folder: Path, count: int) -> None:
         ("vectors", bi_quintuple, vectors),
         ("networks", bi_quintuple, small_data()),
         ("plain", Plain, small_data()),
+        ("begun", Begun(processes.place), vectors),
     )
     for name, method, data in runs:
         settings = replace(SETTINGS, learning_rate=0.001) if method is Plain else SETTINGS

@@ -41,3 +41,9 @@ def test_a_card_of_somebody_else_is_not_written_into() -> None:
 
 def test_lines_stay_readable() -> None:
     assert max(len(line) for line in model_card(FACTS).splitlines()) <= 120
+
+
+def test_a_beginning_that_no_epoch_bettered_is_called_that() -> None:
+    card = model_card(replace(FACTS, best_epoch=0))
+    assert "what the training began with, before 4 epochs that were no better" in card and "epoch 0" not in card
+    assert "epoch 3 of 4, chosen" in model_card(FACTS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -11,14 +12,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from encoders.space import Modality
 from tests.training.small_run import RUN, small_data, small_given
+from tests.training.test_correlation import planted
 from training import loop
+from training.checkpoint import read_checkpoint
+from training.correlation import correlate
 from training.loop import Progress, TrainingData, finished_task, read_best, train
 from training.networks import NetworkGiven
 from training.pretraining import IdentitySettings
-from training.recipe import Batch, Given
+from training.recipe import Batch, Given, Task
 from training.recipes import visavox
 from training.recipes.visavox import POPULATION, Settings, build, contrast, learning_rate, optimiser, stages
+from training.runs import LOG_FILE
+from training.validation import Validated
 from training.vectors import Vectors
 
 SMALL = replace(
@@ -201,6 +208,78 @@ def test_on_frozen_vectors_it_learns_what_faces_and_voices_share(tmp_path: Path)
     assert trained.validated.mean > 0.8  # chance is 0.09; the two modalities are a rotation of each other
 
 
+def begun_settings(**changed) -> Settings:
+    return frozen_settings(**({"shrinkage": 0.5, "epochs": 2, "steps_per_epoch": 4, "people_per_batch": 10} | changed))
+
+
+def test_a_head_begins_where_the_faces_and_voices_of_its_people_vary_together() -> None:
+    given_to, unseen = vectors(20, 0, "a"), vectors(8, 1, "b")
+    (stage,) = stages(begun_settings(trunk=0, embedding=12), frozen=True)
+    eight = NetworkGiven(None, None, 8)
+    task = stage.build(Given(20, ("f", "m") * 10, eight, eight), 0, None).eval()
+    assert stage.begin is not None
+    stage.begin(task, given_to)
+    found = correlate(given_to, 0.5, 99)
+    for modality in Modality:
+        with torch.inference_mode():
+            made = task.embed(modality, torch.from_numpy(unseen.of(modality))).numpy()
+        expected = found[modality](unseen.of(modality))
+        np.testing.assert_allclose(made[:, : expected.shape[1]], expected, rtol=1e-4, atol=1e-5)
+        assert not made[:, expected.shape[1] :].any()
+    assert stages(frozen_settings(shrinkage=None), frozen=True)[0].begin is None
+
+
+def test_a_beginning_that_no_epoch_betters_is_kept(tmp_path: Path, monkeypatch) -> None:
+    asked, figures = [], iter([0.6, 0.2, 0.5])
+
+    def told(task: Task, samples: Vectors, device: torch.device) -> Validated:
+        asked.append({name: value.clone() for name, value in task.state_dict().items()})
+        return Validated(*[next(figures)] * 4)
+
+    monkeypatch.setattr(loop, "validate", told)
+    data = TrainingData(vectors(20, 0, "a"), vectors(8, 1, "b"))
+    trained = train(visavox, begun_settings(average=0.5), data, tmp_path, replace(RUN, curves=True))
+    assert (trained.best_epoch, trained.validated.mean, trained.epochs) == (0, 0.6, 2)
+    assert all(torch.equal(value, asked[0][name]) for name, value in read_best(tmp_path).items())
+    lines = [json.loads(line) for line in (tmp_path / LOG_FILE).read_text().splitlines()]
+    assert [(line["epoch"], line["validation"]["voice_to_face"]) for line in lines] == [(0, 0.6), (1, 0.2), (2, 0.5)]
+    assert lines[0]["losses"] == {} and lines[0]["learning_rate"] == 0
+
+
+@pytest.mark.parametrize("saved", [0.0, 99.0])
+def test_a_run_that_was_stopped_has_judged_its_beginning_once(tmp_path: Path, monkeypatch, saved: float) -> None:
+    """Stopped in its first epoch: behind a checkpoint, and before there is one."""
+    data = TrainingData(vectors(20, 0, "a"), vectors(8, 1, "b"))
+    whole = train(visavox, begun_settings(), data, tmp_path / "whole", RUN)
+
+    def stop(progress: Progress) -> None:
+        if progress.step == 3:
+            raise InterruptedError
+
+    monkeypatch.setattr(loop, "TOLD_EVERY", 0.0)
+    run = replace(RUN, checkpoint_seconds=saved)
+    with pytest.raises(InterruptedError):
+        train(visavox, begun_settings(), data, tmp_path / "halves", run, stop)
+    assert bool(read_checkpoint(tmp_path / "halves" / loop.CHECKPOINTS)) == (saved == 0)
+    halves = train(visavox, begun_settings(), data, tmp_path / "halves", run)
+    assert replace(halves, folder=whole.folder) == whole
+    one, other = (read_best(tmp_path / name) for name in ("whole", "halves"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    logs = [(tmp_path / name / LOG_FILE).read_text().splitlines() for name in ("whole", "halves")]
+    epochs = [[json.loads(line)["epoch"] for line in log] for log in logs]
+    assert epochs[0] == epochs[1] == [0, 1, 2]
+
+
+def test_of_few_people_a_head_that_begins_there_learns_more(tmp_path: Path) -> None:
+    learned, unseen = planted(40, (300, 200), samples=2, noise=6.0), planted(60, (300, 200), seed=5, noise=6.0)
+    data = TrainingData(learned, replace(unseen, identities=tuple(f"unseen {name}" for name in unseen.identities)))
+    found = {}
+    for shrinkage in (0.9, None):
+        settings = replace(Settings(), shrinkage=shrinkage, epochs=4, embedding=64).fitting(40)
+        found[shrinkage] = train(visavox, settings, data, tmp_path / str(shrinkage), RUN).validated.mean
+    assert found[0.9] > found[None] + 0.02 > 0.1  # chance is 0.05
+
+
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
@@ -211,6 +290,7 @@ def test_on_frozen_vectors_it_learns_what_faces_and_voices_share(tmp_path: Path)
         ({"final_learning_rate": 1.0}, "falls from learning_rate"),
         ({"trunk": -1}, "trunk are at least 0"),
         ({"dropout": 1.0}, r"dropout is in \[0, 1\)"),
+        ({"shrinkage": 0.0}, r"shrinkage is in \(0, 1\]"),
     ],
 )
 def test_impossible_settings_are_refused(wrong, told) -> None:
@@ -226,6 +306,6 @@ def test_few_people_fill_smaller_batches() -> None:
 
 def test_the_optimiser_and_the_rates_are_those_of_the_settings() -> None:
     (group,) = optimiser(build(frozen_settings(), frozen(2, "fm"), 0), Settings(weight_decay=0.3)).param_groups
-    assert (group["lr"], group["weight_decay"]) == (1e-3, 0.3)
+    assert (group["lr"], group["weight_decay"]) == (1e-4, 0.3)
     rates = [learning_rate(Settings(), share / 20) for share in range(21)]
-    assert rates[0] == 0 and max(rates) == rates[2] == pytest.approx(1e-3) and rates[-1] == pytest.approx(1e-6)
+    assert rates[0] == 0 and max(rates) == rates[2] == pytest.approx(1e-4) and rates[-1] == pytest.approx(1e-6)
