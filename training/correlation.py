@@ -76,7 +76,7 @@ def correlate(vectors: Vectors, shrinkage: float, most: int) -> Mapping[Modality
         means[modality], certain = _by_person(samples[modality], owners, weights, people)
         sure *= certain
     if not sure.any():
-        raise ValueError("nobody's samples have any weight: there is nothing to learn from")
+        raise ValueError("none of these people has both a face and a voice that anything is sure of")
     share = sure / sure.sum()
     faces, voices = (means[one] - share @ means[one] for one in (Modality.FACE, Modality.VOICE))
     whitening = {one: _whitening(samples[one], shrinkage) for one in Modality}

@@ -279,7 +279,10 @@ class _Loop:
         self._task = join_task(stage.build(given, run.seed, before).to(self._device), self.processes)
         self._begun = stage.begin is not None and isinstance(data.training, Vectors)
         if stage.begin is not None and isinstance(data.training, Vectors):
-            stage.begin(self._task, data.training)
+            try:
+                stage.begin(self._task, data.training)
+            except ValueError as error:  # people of whom nothing can be told
+                raise TrainingError(f"there is nothing to begin with: {error}") from error
             self.processes.take_of_first(self._task.state_dict().values())
         self._optimiser = stage.optimiser(self._task)
         self._average = _averaging(self._task, stage.average) if stage.average else None

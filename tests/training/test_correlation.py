@@ -126,7 +126,7 @@ def test_impossible_numbers_are_refused(shrinkage: float, most: int) -> None:
 
 def test_people_whom_nothing_is_sure_of_or_who_are_all_alike_teach_nothing() -> None:
     vectors = planted(9, (4, 3))
-    with pytest.raises(ValueError, match="nobody's samples have any weight"):
+    with pytest.raises(ValueError, match="has both a face and a voice that anything is sure of"):
         correlate(replace(vectors, voice_weights=np.zeros(9, dtype=np.float32)), 0.5, 3)
     alike = replace(vectors, faces=np.ones_like(vectors.faces))
     with pytest.raises(ValueError, match="do not vary together"):

@@ -18,7 +18,7 @@ from tests.training.test_correlation import planted
 from training import loop
 from training.checkpoint import read_checkpoint
 from training.correlation import correlate
-from training.loop import Progress, TrainingData, finished_task, read_best, train
+from training.loop import Progress, TrainingData, TrainingError, finished_task, read_best, train
 from training.networks import NetworkGiven
 from training.pretraining import IdentitySettings
 from training.recipe import Batch, Given, Task
@@ -278,6 +278,13 @@ def test_of_few_people_a_head_that_begins_there_learns_more(tmp_path: Path) -> N
         settings = replace(Settings(), shrinkage=shrinkage, epochs=4, embedding=64).fitting(40)
         found[shrinkage] = train(visavox, settings, data, tmp_path / str(shrinkage), RUN).validated.mean
     assert found[0.9] > found[None] + 0.02 > 0.1  # chance is 0.05
+
+
+def test_people_of_whom_nothing_can_be_told_stop_the_training_with_a_reason(tmp_path: Path) -> None:
+    learned = vectors(20, 0, "a")
+    alike = replace(learned, voices=np.ones_like(learned.voices))
+    with pytest.raises(TrainingError, match=r"nothing to begin with: faces and voices .* do not vary together"):
+        train(visavox, begun_settings(), TrainingData(alike, vectors(8, 1, "b")), tmp_path, RUN)
 
 
 @pytest.mark.parametrize(
