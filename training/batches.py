@@ -176,17 +176,17 @@ def make_batch(prepared: Prepared | Vectors, plan: Plan, number: int) -> Batch:
     )
 
 
-def make_batches(prepared: Prepared | Vectors, plan: Plan, first: int = 0, *, beside: bool = False) -> Iterator[Batch]:
+def make_batches(prepared: Prepared | Vectors, plan: Plan, first: int = 0, *, ahead: bool = False) -> Iterator[Batch]:
     """The batches of a plan from number ``first`` on, one after the other.
 
     Args:
         prepared: the samples.
         plan: which of them.
         first: 0, 1, …
-        beside: whether a thread makes the next one while this one is used; it ends with the iterator.
+        ahead: whether a thread makes the next one while this one is used; it ends with the iterator.
     """
     numbers = range(first, len(plan))
-    if not beside:
+    if not ahead:
         yield from (make_batch(prepared, plan, number) for number in numbers)
         return
     with ThreadPoolExecutor(1, thread_name_prefix="batch") as thread:

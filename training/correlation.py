@@ -19,6 +19,8 @@ from training.vectors import Vectors
 SPREAD_FLOOR = 1e-5
 """Added to a component's variance, as batch normalisation does: some components of some networks never vary."""
 
+BLOCK = 65_536  # samples that are looked at at once: a corpus of millions is larger in float64 than memory
+
 
 @dataclass(frozen=True, eq=False)
 class Projection:
@@ -27,27 +29,23 @@ class Projection:
     Args:
         mean: (d,) float64 of its components.
         variance: (d,) float64 of them.
-        rows: (k, d) float64, to be applied to components less their mean, by the root of their variance.
+        rows: (k, d) float64, for components of mean 0 and variance 1.
     """
 
     mean: NDArray[np.float64]
     variance: NDArray[np.float64]
     rows: NDArray[np.float64]
 
-    def standardised(self, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
-        """(n, d) -> (n, d): every component with mean 0 and variance 1."""
-        return (vectors - self.mean) / np.sqrt(self.variance + SPREAD_FLOOR)
-
     def __call__(self, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
         """(n, d) -> (n, k)."""
-        return self.standardised(vectors) @ self.rows.T
+        return ((vectors - self.mean) / np.sqrt(self.variance + SPREAD_FLOOR)) @ self.rows.T
 
 
 def correlate(vectors: Vectors, shrinkage: float, most: int) -> Mapping[Modality, Projection]:
     """The directions in which people's faces and their voices vary together, each as long as that is strong.
 
     A person counts once, by the weighted means of their samples, and as much as these are sure. Covariances are those
-    of all samples.
+    of all samples, whatever they weigh.
 
     Args:
         vectors: of at least 2 people.
@@ -55,64 +53,94 @@ def correlate(vectors: Vectors, shrinkage: float, most: int) -> Mapping[Modality
         most: directions, at least 1; there are no more than components, and fewer than people.
 
     Returns:
-        A projection for each modality; what it makes of the samples has a mean length of 1. The cosine of a face's and
-        a voice's says how well they go together.
+        A projection for each modality; what it makes of the samples has a mean square length of 1. The cosine of a
+        face's and a voice's says how well they go together.
 
     Raises:
-        ValueError: a number is out of range, or nothing varies together.
+        ValueError: a number is out of range or not finite, or nothing varies together.
     """
     people = len(vectors.identities)
     if not 0 < shrinkage <= 1 or most < 1 or people < 2:
         raise ValueError(
             f"shrinkage is in (0, 1], directions and people at least 1 and 2, got {shrinkage}, {most} and {people}"
         )
-    plain = {one: _standardising(vectors.of(one)) for one in Modality}
-    samples = {one: plain[one].standardised(vectors.of(one)) for one in Modality}
-    means, sure = {}, np.ones(people)
-    for modality, owners, weights in (
-        (Modality.FACE, vectors.face_people, vectors.face_weights),
-        (Modality.VOICE, vectors.voice_people, vectors.voice_weights),
-    ):
-        means[modality], certain = _by_person(samples[modality], owners, weights, people)
-        sure *= certain
-    if not sure.any():
-        raise ValueError("none of these people has both a face and a voice that anything is sure of")
-    share = sure / sure.sum()
-    faces, voices = (means[one] - share @ means[one] for one in (Modality.FACE, Modality.VOICE))
-    whitening = {one: _whitening(samples[one], shrinkage) for one in Modality}
+    seen = {
+        Modality.FACE: _look(Modality.FACE, vectors.faces, vectors.face_people, vectors.face_weights),
+        Modality.VOICE: _look(Modality.VOICE, vectors.voices, vectors.voice_people, vectors.voice_weights),
+    }
+    certainty = seen[Modality.FACE].certainty * seen[Modality.VOICE].certainty
+    if not certainty.any():
+        raise ValueError(
+            "none of these people has both a face and a voice that anything is sure of: learn from more people"
+        )
+    share = certainty / certainty.sum()
+    faces, voices = (seen[one].people - share @ seen[one].people for one in (Modality.FACE, Modality.VOICE))
+    whitening = {one: _whitening(seen[one].covariance, shrinkage) for one in Modality}
     together = whitening[Modality.FACE] @ (faces.T * share) @ voices @ whitening[Modality.VOICE]
     left, strength, right = np.linalg.svd(together, full_matrices=False)
     if not strength[0] > 0:
-        raise ValueError("faces and voices of these people do not vary together at all")
+        raise ValueError(
+            "faces and voices of these people do not vary together: look whether they were rightly extracted"
+        )
     count = min(most, people - 1, len(strength))
     gains = (strength[:count] / strength[0])[:, None]
     found = {}
     for modality, axes in ((Modality.FACE, left.T), (Modality.VOICE, right)):
         rows = gains * (axes[:count] @ whitening[modality])
-        length = np.linalg.norm(samples[modality] @ rows.T, axis=1).mean()
-        found[modality] = Projection(plain[modality].mean, plain[modality].variance, rows / length)
+        length = np.sqrt(np.einsum("kd,de,ke->", rows, seen[modality].covariance, rows, optimize=True))
+        found[modality] = Projection(seen[modality].mean, seen[modality].variance, rows / length)
     return found
 
 
-def _standardising(vectors: NDArray[np.float32]) -> Projection:
-    mean, variance = (getattr(vectors, name)(axis=0, dtype=np.float64) for name in ("mean", "var"))
-    return Projection(mean, variance, np.empty((0, len(mean))))
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """Samples of a modality in numbers; all but the first two are of components of mean 0 and variance 1.
+
+    Args:
+        mean: (d,).
+        variance: (d,).
+        covariance: (d, d).
+        people: (people, d) weighted means.
+        certainty: (people,) in [0, 1], how sure these are.
+    """
+
+    mean: NDArray[np.float64]
+    variance: NDArray[np.float64]
+    covariance: NDArray[np.float64]
+    people: NDArray[np.float64]
+    certainty: NDArray[np.float64]
 
 
-def _by_person(
-    samples: NDArray[np.float64], owners: NDArray[np.int64], weights: NDArray[np.float32] | None, people: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(people, d) weighted means, and (people,) the mean weight of each one's samples."""
-    weight = np.ones(len(owners)) if weights is None else weights.astype(np.float64)
-    total = np.bincount(owners, weight, people)
-    means = np.zeros((people, samples.shape[1]))
-    np.add.at(means, owners, samples * weight[:, None])
-    return means / np.where(total > 0, total, 1)[:, None], total / np.bincount(owners, minlength=people)
+def _look(
+    modality: Modality,
+    vectors: NDArray[np.float32],
+    owners: NDArray[np.int64],
+    weights: NDArray[np.float32] | None,
+) -> _Seen:
+    """Look at all samples of a modality, twice. Raises ValueError: values that are not finite."""
+    count, width = vectors.shape
+    people = int(owners.max()) + 1
+    mean = vectors.mean(axis=0, dtype=np.float64)
+    if not np.isfinite(mean).all():
+        raise ValueError(f"vectors of {modality}s hold values that are not finite: extract them again")
+    weight = np.ones(count) if weights is None else weights.astype(np.float64)
+    products, sums = np.zeros((width, width)), np.zeros((people, width))
+    for first in range(0, count, BLOCK):
+        block = slice(first, first + BLOCK)
+        centred = vectors[block] - mean
+        products += centred.T @ centred
+        np.add.at(sums, owners[block], centred * weight[block, None])
+    variance = np.diag(products) / count
+    scale = np.sqrt(variance + SPREAD_FLOOR)
+    total, squares = (np.bincount(owners, one, people) for one in (weight, weight * weight))
+    known = np.where(total > 0, total, 1)
+    covariance = products / count / scale[:, None] / scale
+    # a further sample that nobody is sure of takes nothing from a person who has a sure one
+    return _Seen(mean, variance, covariance, sums / known[:, None] / scale, squares / known)
 
 
-def _whitening(samples: NDArray[np.float64], shrinkage: float) -> NDArray[np.float64]:
-    """(d, d): the inverse root of the covariance, drawn towards a sphere of the same size."""
-    covariance = samples.T @ samples / len(samples)
+def _whitening(covariance: NDArray[np.float64], shrinkage: float) -> NDArray[np.float64]:
+    """(d, d): the inverse root of a covariance, drawn towards a sphere of the same size."""
     size = len(covariance)
     covariance = (1 - shrinkage) * covariance + shrinkage * np.trace(covariance) / size * np.eye(size)
     lengths, axes = np.linalg.eigh(covariance)

@@ -1,4 +1,7 @@
-"""A run's log as curves for TensorBoard: one point an epoch, written over when a resumed run repeats it."""
+"""A run's log as curves for TensorBoard: one point an epoch, written over when a resumed run repeats it.
+
+Of what a training began with, where that is validated, the point is at 0.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,12 @@ class Curves:
         from torch.utils.tensorboard import SummaryWriter
 
         epoch = int(line["epoch"])
-        values = {"learning_rate": line["learning_rate"], "people_per_second": samples / max(line["seconds"], 1e-9)}
+        values: dict[str, float] = {}
+        if epoch:  # before the first one nothing is learned
+            values |= {
+                "learning_rate": line["learning_rate"],
+                "people_per_second": samples / max(line["seconds"], 1e-9),
+            }
         values |= {f"loss/{name}": value for name, value in line["losses"].items()}
         for name, value in line.get("validation", {}).items():
             values[f"validation/{name}" if name.endswith(ONE_OF_TWO) else f"validation/{name}_map"] = value

@@ -114,7 +114,7 @@ class Processes:
         """The sum over the processes."""
         return tensor if self._accelerator is None else cast(Tensor, self._accelerator.reduce(tensor, "sum"))
 
-    def take_of_first(self, tensors: Iterable[Tensor]) -> None:
+    def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
         """Give all processes what the first one has in these, bit for bit."""
         if self.count == 1:
             return

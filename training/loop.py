@@ -4,7 +4,8 @@ A run lives in a folder of its own::
 
     run.json           what is trained on what: the effective settings; a run goes on only under the same
     tensorboard/       the log as curves, where they are wanted
-    log.jsonl          one line per epoch: learning rate, mean of each loss term, validation, seconds
+    log.jsonl          one line per epoch: learning rate, mean of each loss term, validation, seconds;
+                       epoch 0 is what a training began with, where that is validated
     checkpoints/       two generations (training.checkpoint)
     best.safetensors   the task's state at the best mean validation mAP
 
@@ -19,7 +20,6 @@ number of threads and the same torch.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -56,7 +56,7 @@ from training.runs import (
     recorded_threads,
     trim_log,
 )
-from training.validation import Validated, embed_prepared, validate
+from training.validation import Validated, as_vectors, validate
 from training.vectors import Vectors
 
 __all__ = [
@@ -183,7 +183,9 @@ def train(
     with _held(folder, together), reproducible(run):
         for stage in stages:
             if stage.on_vectors and before is not None:
-                data = _as_vectors(data, before, key, run)
+                device = run.torch_device()
+                data = TrainingData(*(as_vectors(before, one, key, device) for one in (data.training, data.validation)))
+                before.to("cpu")
                 given = given_of(data, run)
             described = describe_stage(stage, run, key) | describe_data(data)
             key = key_of(described)
@@ -247,26 +249,6 @@ def _finished(stage: Stage, given: Given, folder: Path, before: Task | None) -> 
     return task.eval()
 
 
-def _as_vectors(data: TrainingData, task: Task, key: str, run: RunSettings) -> TrainingData:
-    """The samples as the networks of a task see them; nothing of them is learned any further."""
-    device, parts = run.torch_device(), []
-    for samples in (data.training, data.validation):
-        vectors = embed_prepared(task.to(device), samples, device, headless=True)
-        parts.append(
-            Vectors(
-                identities=samples.identities,
-                sexes=samples.sexes,
-                faces=vectors[Modality.FACE],
-                face_people=samples.face_people,
-                voices=vectors[Modality.VOICE],
-                voice_people=samples.voice_people,
-                digest=hashlib.sha256(f"{key} {samples.digest}".encode()).hexdigest(),
-            )
-        )
-    task.to("cpu")
-    return TrainingData(*parts)
-
-
 class _Loop:
     """A run under way: task, optimiser and state move together, one step at a time."""
 
@@ -277,13 +259,6 @@ class _Loop:
         self.processes = join_processes(run.processes, run.device)
         self._device = self.processes.device or run.torch_device()
         self._task = join_task(stage.build(given, run.seed, before).to(self._device), self.processes)
-        self._begun = stage.begin is not None and isinstance(data.training, Vectors)
-        if stage.begin is not None and isinstance(data.training, Vectors):
-            try:
-                stage.begin(self._task, data.training)
-            except ValueError as error:  # people of whom nothing can be told
-                raise TrainingError(f"there is nothing to begin with: {error}") from error
-            self.processes.take_of_first(self._task.state_dict().values())
         self._optimiser = stage.optimiser(self._task)
         self._average = _averaging(self._task, stage.average) if stage.average else None
         self._curves = Curves(folder) if run.curves and self.processes.first else None
@@ -293,14 +268,17 @@ class _Loop:
             raise TrainingError(str(error)) from error
         self._steps = self._settings.epochs * self._per_epoch
         self._state = _State()
+        self._begun = False
         self._sums: Tensor | None = None  # (terms,) float64, on the device
         self._names: list[str] = []
         self._epoch_losses: Mapping[str, float] = {}  # of the last whole epoch
 
     def resume(self) -> None:
-        """Go to where the newest whole checkpoint stands; the log forgets what came after it."""
+        """Go to where the newest whole checkpoint stands, or begin; the log forgets what came after it."""
         checkpoint = read_checkpoint(self.folder / CHECKPOINTS)
-        if checkpoint is not None:
+        if checkpoint is None:
+            self._begin()
+        else:
             own = {name: value for name, value in checkpoint.weights.items() if not name.startswith(AVERAGE)}
             self._task.load_state_dict(own)
             if self._average is not None:
@@ -315,11 +293,25 @@ class _Loop:
         if self.processes.first:
             trim_log(self.folder, -1 if checkpoint is None else self._state.epoch)
 
+    def _begin(self) -> None:
+        """Set the task's parameters by what it will learn from, where the stage knows how to."""
+        begin, samples = self._stage.begin, self._data.training
+        if begin is None or not isinstance(samples, Vectors):
+            return
+        try:
+            begin(self._task, samples)
+        except ValueError as error:
+            raise TrainingError(f"the training has nothing to begin with: {error}") from error
+        self.processes.copy_from_first(self._task.state_dict().values())
+        self._begun = True
+        if self._stage.average:
+            self._average = _averaging(self._task, self._stage.average)
+
     def run(self, on_progress: Callable[[Progress], None]) -> None:
         """All steps that remain."""
+        if self._begun and self.processes.first:
+            self._judge(0, time.monotonic(), {})
         began, first = time.monotonic(), self._done
-        if self._begun and not self._done and self.processes.first:
-            self._judge(0, began, {})
         saved = told = began
 
         def tell() -> None:
@@ -359,11 +351,11 @@ class _Loop:
     def _batches(self, epoch: int, first: int) -> Iterator[Batch]:
         """The batches of an epoch from number ``first`` on, on the device.
 
-        The next one is made while a device of its own learns from this one. Where processors learn, a thread would only
-        take them away, by more than a batch costs: both would run on all of them at once.
+        A GPU learns from one while a thread makes the next. On processors the thread would compete with the step for
+        all of them, which costs more than to make the batch between two steps.
         """
-        beside = self._device.type != "cpu"
-        for batch in make_batches(self._data.training, self._plan(epoch), first, beside=beside):
+        ahead = self._device.type != "cpu"
+        for batch in make_batches(self._data.training, self._plan(epoch), first, ahead=ahead):
             yield batch.to(self._device)
 
     def _step(self, batch: Batch) -> None:
@@ -471,7 +463,7 @@ class _Loop:
         line["seconds"] = round(time.monotonic() - began, 3)
         append_log(self.folder, line)
         if self._curves is not None:
-            self._curves.write(line, samples=self._per_epoch * self._settings.people_per_batch if epoch else 0)
+            self._curves.write(line, samples=self._per_epoch * self._settings.people_per_batch)
 
     def _save(self) -> None:
         self._state.sums = self._read_sums()

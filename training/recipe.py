@@ -247,7 +247,8 @@ class Stage:
         average: decay, by step, of the moving average of the weights that is validated and kept instead of the weights
             themselves (Polyak and Juditsky, 1992); 0: none.
         begin: sets a new task's parameters by the vectors that it will learn from, in closed form; what it begins with
-            is validated too, and kept if no epoch is better. None, and where networks are trained: what ``build`` made.
+            is validated too and, as the best, kept if no epoch is better. It raises ValueError, with what to do, where
+            these cannot be begun with. None, and where networks are trained: what ``build`` made.
     """
 
     name: str
@@ -370,17 +371,21 @@ def recipe_name(recipe: Recipe) -> str:
 
 def stage_sources(stage: Stage) -> list[Path]:
     """The files whose code decides what a stage comes to: the loop's, the method's, what that imports of training."""
-    build: Any = stage.build
-    while isinstance(build, partial):
-        build = build.func
-    method = Path(cast(str, inspect.getsourcefile(build)))
+    methods = {_source(one) for one in (stage.build, stage.begin) if one is not None}
     imported = {
         node.module
+        for method in methods
         for node in ast.walk(ast.parse(method.read_text(encoding="utf-8")))
         if isinstance(node, ast.ImportFrom) and node.module is not None and node.module.startswith("training.")
     }
     further = [ROOT / f"{name.replace('.', '/')}.py" for name in imported]
-    return sorted({*(ROOT / name for name in DECIDING), method, *(path for path in further if path.is_file())})
+    return sorted({*(ROOT / name for name in DECIDING), *methods, *(path for path in further if path.is_file())})
+
+
+def _source(made_by: Any) -> Path:  # noqa: ANN401 - a function, perhaps with some of its arguments
+    while isinstance(made_by, partial):
+        made_by = made_by.func
+    return Path(cast(str, inspect.getsourcefile(made_by)))
 
 
 def source_digest(stage: Stage) -> str:

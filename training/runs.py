@@ -64,7 +64,7 @@ class RunSettings:
         seed: of initialisation, data order, augmentation and dropout.
         device: ``cpu``, ``cuda``, ``cuda:1`` ..., or ``auto`` for CUDA where there is one.
         bfloat16: compute in bfloat16 where autocast allows.
-        validate_every: epochs between validations; the last epoch is always validated.
+        validate_every: epochs between validations; the last one is always validated, and a beginning in closed form.
         checkpoint_seconds: longest stretch that a kill can undo.
         threads: CPU threads of a step; with another number the last digits may differ.
         accumulate: batches whose gradients are averaged before a step of the optimiser.
@@ -215,7 +215,7 @@ def append_log(folder: Path, line: Mapping[str, Any]) -> None:
 
 
 def seconds_spent(folder: Path) -> float:
-    """How long the epochs of a run took, validation included; what a kill undid is not counted."""
+    """How long the epochs of a run took, all validation included; what a kill undid is not counted."""
     lines = (folder / LOG_FILE).read_text(encoding="utf-8").splitlines()
     return sum(float(json.loads(line)["seconds"]) for line in lines)
 

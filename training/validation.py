@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -129,6 +130,27 @@ def embed_prepared(
             }
     finally:
         task.train(was_training)
+
+
+def as_vectors(task: Task, samples: Prepared | Vectors, key: str, device: torch.device) -> Vectors:
+    """Samples as the networks of a task see them; nothing of them is learned any further.
+
+    Args:
+        task: it is left on the device.
+        samples: of some people.
+        key: of the run that the task came out of, for the digest.
+        device: a torch device.
+    """
+    vectors = embed_prepared(task.to(device), samples, device, headless=True)
+    return Vectors(
+        identities=samples.identities,
+        sexes=samples.sexes,
+        faces=vectors[Modality.FACE],
+        face_people=samples.face_people,
+        voices=vectors[Modality.VOICE],
+        voice_people=samples.voice_people,
+        digest=hashlib.sha256(f"{key} {samples.digest}".encode()).hexdigest(),
+    )
 
 
 def _inputs(

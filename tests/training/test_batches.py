@@ -200,18 +200,20 @@ def test_a_resumed_run_sees_the_batches_it_would_have_seen(seed, epoch, start, b
     assert all(same(make_batch(prepared, again, number), whole[number]) for number in range(start, 5))
 
 
-@pytest.mark.parametrize("beside", [False, True])
-def test_batches_one_after_the_other_are_those_of_the_plan(beside: bool) -> None:
+@pytest.mark.parametrize("ahead", [False, True])
+def test_batches_one_after_the_other_are_those_of_the_plan(ahead: bool) -> None:
     prepared = invented()
     plan = batch_plan(prepared, Order(steps_per_epoch=5), 0, 0)
-    made = list(make_batches(prepared, plan, 2, beside=beside))
+    made = list(make_batches(prepared, plan, 2, ahead=ahead))
     assert len(made) == 3 and all(
         same(one, make_batch(prepared, plan, number)) for number, one in enumerate(made, start=2)
     )
 
 
-@pytest.mark.parametrize("beside", [False, True])
-def test_a_thread_makes_the_next_batch_and_ends_with_who_wanted_it(beside: bool, monkeypatch) -> None:
+@pytest.mark.parametrize(("ahead", "made_by"), [(False, ["MainThread"]), (True, ["batch_0", "batch_0"])])
+def test_nothing_is_made_that_nobody_may_want_but_for_the_next_batch_and_its_thread_ends(
+    ahead: bool, made_by: list[str], monkeypatch
+) -> None:
     makers: list[str] = []
 
     def noted(*arguments):
@@ -220,11 +222,10 @@ def test_a_thread_makes_the_next_batch_and_ends_with_who_wanted_it(beside: bool,
 
     monkeypatch.setattr("training.batches.make_batch", noted)
     prepared = invented()
-    wanted = make_batches(prepared, batch_plan(prepared, Order(steps_per_epoch=5), 0, 0), beside=beside)
+    wanted = make_batches(prepared, batch_plan(prepared, Order(steps_per_epoch=5), 0, 0), ahead=ahead)
     next(wanted)
     wanted.close()
-    own = threading.current_thread().name
-    assert makers == (["batch_0"] * 2 if beside else [own])  # nothing is made that nobody may want, but for the next
+    assert makers == made_by
     assert not [one for one in threading.enumerate() if one.name.startswith("batch")]
 
 

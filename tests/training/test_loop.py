@@ -220,6 +220,15 @@ def test_an_interrupt_stops_within_a_step_and_leaves_a_run_that_goes_on(tmp_path
     assert same(final(tmp_path), final(undisturbed))
 
 
+@pytest.mark.parametrize(("device", "ahead"), [("cpu", False), ("cuda", True)])
+def test_only_beside_a_device_of_its_own_a_thread_makes_batches(device: str, ahead: bool, monkeypatch) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(loop, "make_batches", lambda *_, **told: asked.append(told) or iter(()))
+    running: Any = object.__new__(loop._Loop)
+    running._device, running._data, running._plan = torch.device(device), small_data(), lambda epoch: epoch
+    assert list(running._batches(0, 0)) == [] and asked == [{"ahead": ahead}]
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(tmp_path: Path) -> None:
     class Diverging(bi_quintuple.BiQuintupleTask):
         calls = 0

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
 from encoders.space import Modality
@@ -203,7 +204,9 @@ def test_a_run_that_was_stopped_has_the_same_average_in_the_end(tmp_path: Path, 
 
 def test_on_frozen_vectors_it_learns_what_faces_and_voices_share(tmp_path: Path) -> None:
     data = TrainingData(vectors(60, 0, "a"), vectors(20, 1, "b"))
-    settings = frozen_settings(embedding=8, epochs=12, steps_per_epoch=10, people_per_batch=40, learning_rate=1e-2)
+    settings = frozen_settings(
+        embedding=8, epochs=12, steps_per_epoch=10, people_per_batch=40, learning_rate=1e-2, shrinkage=None
+    )
     trained = train(visavox, settings, data, tmp_path / "run", RUN)
     assert trained.validated.mean > 0.8  # chance is 0.09; the two modalities are a rotation of each other
 
@@ -225,7 +228,8 @@ def test_a_head_begins_where_the_faces_and_voices_of_its_people_vary_together() 
             made = task.embed(modality, torch.from_numpy(unseen.of(modality))).numpy()
         expected = found[modality](unseen.of(modality))
         np.testing.assert_allclose(made[:, : expected.shape[1]], expected, rtol=1e-4, atol=1e-5)
-        assert not made[:, expected.shape[1] :].any()
+        spare = made[:, expected.shape[1] :]
+        assert spare.shape == (24, 4) and spare.any(axis=0).all() and np.abs(spare).max() < 0.05
     assert stages(frozen_settings(shrinkage=None), frozen=True)[0].begin is None
 
 
@@ -244,6 +248,9 @@ def test_a_beginning_that_no_epoch_betters_is_kept(tmp_path: Path, monkeypatch) 
     lines = [json.loads(line) for line in (tmp_path / LOG_FILE).read_text().splitlines()]
     assert [(line["epoch"], line["validation"]["voice_to_face"]) for line in lines] == [(0, 0.6), (1, 0.2), (2, 0.5)]
     assert lines[0]["losses"] == {} and lines[0]["learning_rate"] == 0
+    read = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    points = {name: [point.step for point in read.Scalars(name)] for name in read.Tags()["scalars"]}
+    assert points["validation/voice_to_face_map"] == [0, 1, 2] and points["people_per_second"] == [1, 2]
 
 
 @pytest.mark.parametrize("saved", [0.0, 99.0])
@@ -271,19 +278,21 @@ def test_a_run_that_was_stopped_has_judged_its_beginning_once(tmp_path: Path, mo
 
 
 def test_of_few_people_a_head_that_begins_there_learns_more(tmp_path: Path) -> None:
-    learned, unseen = planted(40, (300, 200), samples=2, noise=6.0), planted(60, (300, 200), seed=5, noise=6.0)
+    learned, unseen = planted(24, (300, 200), samples=2, noise=4.0), planted(60, (300, 200), seed=5, noise=4.0)
     data = TrainingData(learned, replace(unseen, identities=tuple(f"unseen {name}" for name in unseen.identities)))
+    few = replace(Settings(), epochs=4, embedding=64).fitting(24)
     found = {}
-    for shrinkage in (0.9, None):
-        settings = replace(Settings(), shrinkage=shrinkage, epochs=4, embedding=64).fitting(40)
-        found[shrinkage] = train(visavox, settings, data, tmp_path / str(shrinkage), RUN).validated.mean
-    assert found[0.9] > found[None] + 0.02 > 0.1  # chance is 0.05
+    for rate in (1e-3, 1e-4):
+        at_random = replace(few, shrinkage=None, learning_rate=rate)
+        found[rate] = train(visavox, at_random, data, tmp_path / str(rate), RUN).validated.mean
+    begun = train(visavox, few, data, tmp_path / "begun", RUN).validated.mean
+    assert begun > max(found.values()) + 0.03 and max(found.values()) > 0.15  # chance is 0.05
 
 
 def test_people_of_whom_nothing_can_be_told_stop_the_training_with_a_reason(tmp_path: Path) -> None:
     learned = vectors(20, 0, "a")
     alike = replace(learned, voices=np.ones_like(learned.voices))
-    with pytest.raises(TrainingError, match=r"nothing to begin with: faces and voices .* do not vary together"):
+    with pytest.raises(TrainingError, match=r"nothing to begin with: faces and voices .* do not vary together: look"):
         train(visavox, begun_settings(), TrainingData(alike, vectors(8, 1, "b")), tmp_path, RUN)
 
 
