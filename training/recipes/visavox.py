@@ -73,7 +73,7 @@ class Settings:
             (:func:`training.correlation.correlate`); None: it begins with random numbers.
         same_sex: added to the scores of negatives of the anchor's own sex; 0 treats all negatives alike.
         average: decay of the moving average of the weights, which is what is kept; 0: the weights themselves.
-        within: weight of the same contrast within each modality.
+        within: weight of the same contrast within each modality, which takes two samples of a person.
         embedding: components of the shared space.
         trunk: how many weighted residual layers both modalities share.
         hidden: width within each of them.
@@ -132,6 +132,8 @@ class Settings:
                 f"weight_decay, within and trunk are at least 0, embedding and hidden at least 1, got "
                 f"{self.weight_decay}, {self.within}, {self.trunk}, {self.embedding}, {self.hidden}"
             )
+        if self.within and self.samples_per_person < 2:
+            raise ValueError("within a modality nobody is alike with one sample: give samples_per_person 2 or more")
         if self.shrinkage is not None and not 0 < self.shrinkage <= 1:
             raise ValueError(f"shrinkage is in (0, 1], or nothing for a random beginning, got {self.shrinkage}")
         if not 0 <= self.dropout < 1 or not math.isfinite(self.same_sex):
@@ -174,8 +176,12 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "same-sex negatives off": {"same_sex": 0.0},
     "no average": {"average": 0.0},
     "no shared trunk": {"trunk": 0},
-    "contrast within each modality too": {"within": 0.5},
     "two samples of a person": {"people_per_batch": 128, "samples_per_person": 2},
+    "two samples, contrast within each modality too": {
+        "people_per_batch": 128,
+        "samples_per_person": 2,
+        "within": 0.5,
+    },
     "80 people": {"people_per_batch": 80},
     "320 people": {"people_per_batch": 320},
     "temperature 0.05": {"temperature": 0.05},

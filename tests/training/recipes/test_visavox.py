@@ -129,7 +129,8 @@ def test_a_pair_that_is_surely_wrong_teaches_nothing() -> None:
 
 
 def test_within_a_modality_the_same_contrast_is_added() -> None:
-    plain, more = (build(frozen_settings(within=one), frozen(2, "fm"), 0).eval() for one in (0.0, 0.5))
+    wanted = (frozen_settings(within=one, samples_per_person=2) for one in (0.0, 0.5))
+    plain, more = (build(one, frozen(2, "fm"), 0).eval() for one in wanted)
     one, other = plain.losses(batch([0, 0, 1, 1])), more.losses(batch([0, 0, 1, 1]))
     assert set(other) - set(one) == {"face_to_face", "voice_to_voice"}
     torch.testing.assert_close(other["total"], one["total"] + 0.5 * (other["face_to_face"] + other["voice_to_voice"]))
@@ -306,6 +307,7 @@ def test_people_of_whom_nothing_can_be_told_stop_the_training_with_a_reason(tmp_
         ({"final_learning_rate": 1.0}, "falls from learning_rate"),
         ({"trunk": -1}, "trunk are at least 0"),
         ({"dropout": 1.0}, r"dropout is in \[0, 1\)"),
+        ({"within": 0.5}, "samples_per_person 2 or more"),
         ({"shrinkage": 0.0}, r"shrinkage is in \(0, 1\]"),
     ],
 )
