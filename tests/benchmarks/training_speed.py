@@ -2,10 +2,10 @@
 
 Run ``python -m tests.benchmarks.training_speed [--method visavox] [--cached] [--people 1000] [--steps 40]``. The bare
 loop has a few batches ready in memory and does nothing but forward, backward and step; what it is ahead by is what
-order, variation, the log and checkpoints cost. Both are measured in turn in one process, several times, so trust the
-ratio rather than the steps. The loader alone, which chooses an epoch's samples and makes its batches (beside the steps
-where a GPU takes them), is measured too: as long as it makes many more of them a second than are learned from, it is
-not what a training waits for.
+order, variation, a beginning in closed form, the log and checkpoints cost. Both are measured in turn in one process,
+several times, so trust the ratio rather than the steps. The loader alone, which chooses an epoch's samples and makes
+its batches (beside the steps where a GPU takes them), is measured too: as long as it makes many more of them a second
+than are learned from, it is not what a training waits for.
 
 ``--cached``: on frozen vectors, with the defaults of each method; else end to end, with the presets for
 invented people.
@@ -42,9 +42,7 @@ FRAMES = 250  # of a voice: people speak for two to three seconds
 SAMPLES = 4
 CACHED_DIMENSIONS = (512, 192)  # of Inception-ResNet-v1's faces and ECAPA-TDNN's voices
 WARM_UP = 3
-SLOW = (
-    1e-6  # learning rate: what is drawn here has nothing to be learned, and untaught networks would leave the numbers
-)
+SLOW = 1e-6  # learning rate: noise has nothing to teach, and untaught networks would leave the finite numbers
 READY = 30  # batches kept for the bare loop: all of a long epoch would not stay in a processor's cache
 
 

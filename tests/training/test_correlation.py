@@ -112,19 +112,11 @@ def test_a_sample_without_weight_does_not_move_its_person() -> None:
 
 
 def test_a_further_sample_that_nobody_is_sure_of_takes_nothing_from_its_person() -> None:
-    vectors = planted(30, (6, 5), samples=2)
-    weights = np.tile([1.0, 1.0], 30).astype(np.float32)
-    few, many = weights.copy(), weights.copy()
-    few[1], many[1:20:2] = 0.0, 0.0  # of one person, and of ten
-    for modified in (few, many):
-        rows = correlate(replace(vectors, face_weights=modified), 0.5, 5)
-        alone = replace(vectors, face_weights=np.where(modified > 0, modified, 1e-6).astype(np.float32))
-        np.testing.assert_allclose(np.abs(correlate(alone, 0.5, 5)[F].rows), np.abs(rows[F].rows), rtol=1e-3, atol=1e-6)
-    doubtful = np.repeat(np.where(np.arange(30) < 10, 0.1, 1.0), 2).astype(np.float32)
-    counted = [_certainties(vectors, one) for one in (few, many, doubtful)]
-    np.testing.assert_allclose(counted[0], 1)
-    np.testing.assert_allclose(counted[1], 1)
-    np.testing.assert_allclose(counted[2], np.where(np.arange(30) < 10, 0.1, 1.0), rtol=1e-6)
+    vectors, ten = planted(30, (6, 5), samples=2), np.arange(30) < 10
+    one_sure = np.where(ten[:, None], [1.0, 0.0], 1.0).ravel().astype(np.float32)
+    np.testing.assert_allclose(_certainties(vectors, one_sure), 1)
+    all_doubtful = np.where(ten[:, None], [0.1, 0.1], 1.0).ravel().astype(np.float32)
+    np.testing.assert_allclose(_certainties(vectors, all_doubtful), np.where(ten, 0.1, 1.0), rtol=1e-6)
 
 
 def test_samples_are_looked_at_in_blocks_and_it_makes_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:

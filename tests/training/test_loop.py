@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tests.training.small_run import RUN, SETTINGS, small_data, small_given, sma
 from training import loop, recipe, runs
 from training.batches import batch_plan, make_batch
 from training.checkpoint import read_checkpoint
+from training.correlation import correlate
 from training.loop import (
     Diverged,
     Progress,
@@ -318,6 +320,10 @@ def test_what_decides_a_run_is_the_method_and_what_it_imports_of_training() -> N
     (stage,) = bi_quintuple.stages(SETTINGS, frozen=False)
     names = {path.name for path in recipe.stage_sources(stage)}
     assert {"bi_quintuple.py", "schedules.py", "batches.py", "loop.py", "small_face.py"} <= names
+    assert "correlation.py" not in names
+    begun = replace(stage, begin=partial(correlate, shrinkage=0.9, dimensions=4))
+    assert recipe.source_digest(begun) != recipe.source_digest(stage)
+    assert {path.name for path in recipe.stage_sources(begun)} >= {*names, "correlation.py"}
 
 
 def test_a_finished_run_is_answered_without_a_step(undisturbed: Path) -> None:

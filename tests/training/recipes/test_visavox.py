@@ -245,13 +245,23 @@ def test_a_beginning_that_no_epoch_betters_is_kept(tmp_path: Path, monkeypatch) 
     data = TrainingData(vectors(20, 0, "a"), vectors(8, 1, "b"))
     trained = train(visavox, begun_settings(average=0.5), data, tmp_path, replace(RUN, curves=True))
     assert (trained.best_epoch, trained.validated.mean, trained.epochs) == (0, 0.6, 2)
-    assert all(torch.equal(value, asked[0][name]) for name, value in read_best(tmp_path).items())
+    best = read_best(tmp_path)
+    assert all(torch.equal(value, asked[0][name]) for name, value in best.items())
+    rows = correlate(data.training, 0.5, 6)[Modality.FACE].rows  # what is averaged begins there too
+    np.testing.assert_allclose(best["head.face.1.weight"], rows, rtol=1e-6, atol=1e-7)
     lines = [json.loads(line) for line in (tmp_path / LOG_FILE).read_text().splitlines()]
     assert [(line["epoch"], line["validation"]["voice_to_face"]) for line in lines] == [(0, 0.6), (1, 0.2), (2, 0.5)]
     assert lines[0]["losses"] == {} and lines[0]["learning_rate"] == 0
     read = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     points = {name: [point.step for point in read.Scalars(name)] for name in read.Tags()["scalars"]}
     assert points["validation/voice_to_face_map"] == [0, 1, 2] and points["people_per_second"] == [1, 2]
+
+
+def test_a_finished_run_is_answered_without_beginning_again(tmp_path: Path, monkeypatch) -> None:
+    data = TrainingData(vectors(20, 0, "a"), vectors(8, 1, "b"))
+    first = train(visavox, begun_settings(), data, tmp_path, RUN)
+    monkeypatch.setattr(visavox, "correlate", lambda *_: pytest.fail("it began again"))
+    assert train(visavox, begun_settings(), data, tmp_path, RUN) == first
 
 
 @pytest.mark.parametrize("saved", [0.0, 99.0])
