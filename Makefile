@@ -42,7 +42,7 @@ test: check
 test-long: check
 	@$(BIN)/python -m pytest -m 'not benchmark' --numprocesses 2 --dist loadfile
 
-# Every method on the same invented people, three seeds each: an hour on two cores; goes on where it was stopped.
+# Every method on the same invented people, three seeds each: up to two hours on two cores; goes on where it was stopped.
 SEEDS ?= 3
 methods: $(READY)
 	@$(BIN)/python -m deploy.methods --seeds $(SEEDS)

@@ -319,7 +319,7 @@ class _Loop:
             on_progress(self._progress(rate))
 
         while self._state.epoch < self._settings.epochs:
-            epoch_began = time.monotonic()
+            epoch_began, gone_on_from = time.monotonic(), self._state.batch
             self._task.train()
             for batch in self._batches(self._state.epoch, self._state.batch):
                 self._step(batch)
@@ -330,7 +330,8 @@ class _Loop:
                 if now - saved >= self._run.checkpoint_seconds and self._stepped and self.processes.first:
                     self._save()
                     saved = time.monotonic()
-            self._finish_epoch(epoch_began)
+            shown = (self._state.batch - gone_on_from) * self._settings.people_per_batch
+            self._finish_epoch(epoch_began, shown / max(time.monotonic() - epoch_began, 1e-9))
             saved = told = time.monotonic()
             tell()
 
@@ -366,7 +367,7 @@ class _Loop:
             group["lr"] = rate
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._run.bfloat16):
             losses = self._task.losses(batch)
-        (losses["total"] / self._run.accumulate).backward()  # type: ignore[no-untyped-call]
+        (losses["total"] / self._together).backward()  # type: ignore[no-untyped-call]
         self._count(losses)
         state.batch += 1
         if self._stepped:
@@ -381,6 +382,12 @@ class _Loop:
     def _stepped(self) -> bool:
         """Whether no gradient waits for further batches; what is left at the end of an epoch does not wait."""
         return self._state.batch % self._run.accumulate == 0 or self._state.batch == self._per_epoch
+
+    @property
+    def _together(self) -> int:
+        """Of how many batches the next one's gradient is averaged: at the end of an epoch there may be fewer."""
+        accumulate = self._run.accumulate
+        return min(accumulate, self._per_epoch - self._state.batch // accumulate * accumulate)
 
     @property
     def _kept(self) -> Task:
@@ -436,17 +443,17 @@ class _Loop:
             stage=self._stage.name,
         )
 
-    def _finish_epoch(self, began: float) -> None:
+    def _finish_epoch(self, began: float, people_per_second: float) -> None:
         """Validate, log, go to the next epoch, save: in this order, so that a resume repeats all or nothing."""
         losses = self._losses()
         if self.processes.first:
-            self._judge(self._state.epoch + 1, began, losses)
+            self._judge(self._state.epoch + 1, began, losses, people_per_second)
         self._state.epoch, self._state.batch = self._state.epoch + 1, 0
         self._sums, self._epoch_losses = None, losses
         if self.processes.first:
             self._save()
 
-    def _judge(self, epoch: int, began: float, losses: Mapping[str, float]) -> None:
+    def _judge(self, epoch: int, began: float, losses: Mapping[str, float], people_per_second: float = 0.0) -> None:
         """Validate if it is time to, keep the weights if they are the best, and add to the log; 0: before all steps."""
         state = self._state
         rate = self._optimiser.param_groups[0]["lr"] if epoch else 0.0  # of the epoch's last step
@@ -463,7 +470,7 @@ class _Loop:
         line["seconds"] = round(time.monotonic() - began, 3)
         append_log(self.folder, line)
         if self._curves is not None:
-            self._curves.write(line, samples=self._per_epoch * self._settings.people_per_batch)
+            self._curves.write(line, people_per_second)
 
     def _save(self) -> None:
         self._state.sums = self._read_sums()

@@ -1,11 +1,20 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from tests.training.small_run import small_train
-from training.curves import FOLDER
+from tests.training.small_run import RUN, SETTINGS, small_data, small_train
+from training import loop
+from training.curves import FOLDER, Curves
+from training.loop import Progress, train
+from training.recipe import Batch
+from training.recipes import bi_quintuple
+from training.validation import Validated
 
 event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
@@ -27,6 +36,37 @@ def test_a_run_leaves_curves_of_losses_figures_rate_and_throughput_one_point_an_
     right = dict(curves["validation/face_to_voice_of_two"])[trained.best_epoch]
     assert right == pytest.approx(trained.validated.face_to_voice_of_two, rel=1e-6)
     assert all(value > 0 for _, value in curves["people_per_second"])
+
+
+def test_throughput_counts_what_was_learned_from_while_it_was_learned_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock on which a batch takes a second and a validation a hundred; stopped and gone on with in epoch 2."""
+    clock, told = [0.0], []
+    batches, judge = loop.make_batches, loop.validate
+
+    def passing(*arguments: Any, **named: Any) -> Iterator[Batch]:
+        for batch in batches(*arguments, **named):
+            clock[0] += 1
+            yield batch
+
+    def slowly(*arguments: Any) -> Validated:
+        clock[0] += 100
+        return judge(*arguments)
+
+    def stop(progress: Progress) -> None:
+        if progress.step == 7:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(loop, "make_batches", passing)
+    monkeypatch.setattr(loop, "validate", slowly)
+    monkeypatch.setattr(Curves, "write", lambda _self, line, rate: told.append((line["epoch"], rate)))
+    run = replace(RUN, curves=True)
+    with pytest.raises(KeyboardInterrupt):
+        train(bi_quintuple, SETTINGS, small_data(), tmp_path, run, stop)
+    train(bi_quintuple, SETTINGS, small_data(), tmp_path, run)
+    assert told == [(epoch, SETTINGS.people_per_batch) for epoch in (1, 2, 3)]
 
 
 def test_a_run_leaves_no_curves_unless_they_are_wanted(tmp_path: Path) -> None:

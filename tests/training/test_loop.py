@@ -80,7 +80,10 @@ def test_a_run_killed_twice_ends_in_the_same_weights_bit_for_bit(tmp_path: Path,
     assert replace(trained, folder=undisturbed) == small_train(undisturbed)
 
 
-def test_a_run_is_the_plain_loop(undisturbed: Path) -> None:
+@pytest.mark.parametrize(
+    ("accumulate", "bfloat16"), [(1, False), (3, False), (1, True)], ids=["plain", "averaged gradients", "bfloat16"]
+)
+def test_a_run_is_the_plain_loop(tmp_path: Path, accumulate: int, bfloat16: bool) -> None:
     data, step = small_data(), 0
     task = bi_quintuple.build(SETTINGS, small_given(), RUN.seed).train()
     optimiser = torch.optim.SGD(
@@ -88,14 +91,31 @@ def test_a_run_is_the_plain_loop(undisturbed: Path) -> None:
     )
     for epoch in range(SETTINGS.epochs):
         plan = batch_plan(data.training, SETTINGS, RUN.seed, epoch)
-        for number in range(len(plan)):
-            optimiser.param_groups[0]["lr"] = bi_quintuple.learning_rate(SETTINGS, step / (STEPS - 1))
+        for first in range(0, len(plan), accumulate):
+            group = range(first, min(first + accumulate, len(plan)))  # of four batches three, then the one that is left
             optimiser.zero_grad()
-            task.losses(make_batch(data.training, plan, number))["total"].backward()
+            for number in group:
+                with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+                    loss = task.losses(make_batch(data.training, plan, number))["total"]
+                (loss / len(group)).backward()
+            step += len(group)
+            optimiser.param_groups[0]["lr"] = bi_quintuple.learning_rate(SETTINGS, (step - 1) / (STEPS - 1))
             optimiser.step()
-            step += 1
     assert step == STEPS
-    assert same(dict(task.state_dict()), final(undisturbed))
+    small_train(tmp_path, accumulate=accumulate, bfloat16=bfloat16)
+    assert same(dict(task.state_dict()), final(tmp_path))
+
+
+@pytest.mark.parametrize("stop", [5, 7, 10])  # behind a whole epoch, between batches of one group, behind a group
+def test_a_run_of_averaged_gradients_goes_on_to_the_same_weights(tmp_path: Path, stop: int) -> None:
+    small_train(tmp_path / "whole", accumulate=2)
+    with pytest.raises(_Stopped):
+        train(
+            bi_quintuple, SETTINGS, small_data(), tmp_path / "halves", replace(RUN, accumulate=2), stopped_after(stop)
+        )
+    small_train(tmp_path / "halves", accumulate=2)
+    assert same(final(tmp_path / "halves"), final(tmp_path / "whole"))
+    assert log_of(tmp_path / "halves") == log_of(tmp_path / "whole")
 
 
 def test_the_learning_rate_goes_from_the_first_share_of_progress_to_the_last(tmp_path: Path) -> None:
