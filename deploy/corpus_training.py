@@ -43,6 +43,7 @@ from training.corpora.trials import write_trials
 from training.data_parallel import join_processes
 from training.loop import RunSettings, TrainingData, train
 from training.prepared import prepare
+from training.pretraining import require_weights
 from training.publish import Origin, publish, read_report, record_report
 from training.reading import Preparation, preparation_for
 from training.recipe import Recipe, recipe_name
@@ -111,6 +112,7 @@ def order_corpus(
     wanted = (recipe.Settings() if settings is None else settings).fitting(len(training.identities))
     order = CorpusOrder(recipe, wanted, training, validation, test, run_here(opened, run))
     _ = order.preparation  # a wrong one is said before anything is read
+    require_weights(recipe.stages(wanted, frozen=False), order.run)
     return order
 
 

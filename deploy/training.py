@@ -41,6 +41,7 @@ from training.loop import Progress, RunSettings, TrainingData, train
 from training.population.protocol import write_protocol, write_training
 from training.population.splits import PopulationSpec, TrainingSpec
 from training.prepared import Prepared, prepare
+from training.pretraining import require_weights
 from training.publish import Origin, publish, read_report, record_report
 from training.reading import Preparation, preparation_for
 from training.recipe import Recipe, recipe_name, recipes
@@ -146,6 +147,7 @@ def order_population(
     settings = (recipe.POPULATION if settings is None else settings).fitting(learned.people)
     order = Order(recipe, settings, learned, measured, run_here(opened, run))
     _ = order.preparation  # a wrong one is said before people are invented
+    require_weights(recipe.stages(settings, frozen=False), order.run)
     return order
 
 

@@ -38,6 +38,7 @@ from training.checkpoint import Checkpoint, read_checkpoint, read_weights, write
 from training.curves import Curves
 from training.data_parallel import Processes, join_processes, join_task
 from training.networks import NetworkGiven
+from training.pretraining import networks_at_first
 from training.recipe import Assembled, Batch, Given, Recipe, Stage, Task, recipe_name
 from training.reproducible import reproducible, seed_step, step_seed
 from training.runs import (
@@ -172,12 +173,14 @@ def train(
         RunHeld: another process trains there.
         Diverged: a loss or a weight is not finite; the checkpoint before it is kept.
         CheckpointError: the folder's checkpoints are damaged.
+        ValueError: networks that are to stay as they are have no weights to begin with.
     """
     run = run or RunSettings()
     stages = recipe.stages(settings, isinstance(data.training, Vectors))
     folder.mkdir(parents=True, exist_ok=True)
     run = replace(run, threads=recorded_threads(folder) or run.threads)
-    given, before, key = given_of(data, run), None, ""
+    given, key = given_of(data, run), ""
+    before = networks_at_first(stages, given)
     earlier: tuple[Path, ...] = ()
     together = join_processes(run.processes, run.device)
     with _held(folder, together), reproducible(run):
@@ -208,7 +211,8 @@ def finished_task(recipe: Recipe, settings: Any, data: TrainingData, trained: Tr
     Where its last stage learned from vectors of the one before, it is that one's networks under its own head.
     """
     stages = recipe.stages(settings, isinstance(data.training, Vectors))
-    given, before = given_of(data, RunSettings()), None
+    given = given_of(data, trained.run if stages[0].on_vectors else RunSettings())
+    before = networks_at_first(stages, given)
     for stage, place in zip(stages, (*trained.earlier, trained.folder), strict=True):
         if stage.on_vectors and before is not None:
             face, voice = (NetworkGiven(None, None, given.of(one).dimension) for one in Modality)

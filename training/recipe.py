@@ -242,7 +242,8 @@ class Stage:
             stage before, if there is one.
         optimiser: makes the optimiser over a task's parameters.
         learning_rate: a pure function of progress in [0, 1].
-        on_vectors: whether it learns from the features that the stage before makes of the samples, extracted once.
+        on_vectors: whether it learns from the features that the stage before makes of the samples, extracted once; as
+            a method's first stage, from those of the networks that a run is told to begin with.
         keep: which checkpoint is kept: ``best`` by mean mAP across the modalities on validation people, or ``last``.
         average: decay, by step, of the moving average of the weights that is validated and kept instead of the weights
             themselves (Polyak and Juditsky, 1992); 0: none.

@@ -130,3 +130,12 @@ def test_a_corpus_that_is_not_there_exits_3(capsys, tmp_path, monkeypatch) -> No
     monkeypatch.setenv("VISAVOX_HOME", str(tmp_path))
     code, document = run(capsys, "train", "bi_quintuple", "--corpus", "csv", "--root", str(tmp_path / "nowhere"))
     assert code == 3 and document["error"]["type"] == "training" and "is not there" in document["error"]["message"]
+
+
+def test_networks_that_stay_as_they_are_have_to_be_given_before_anything_is_read(
+    capsys, root, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setenv("VISAVOX_HOME", str(tmp_path))
+    code, document = run(capsys, "train", "visavox", "--corpus", "folder", "--root", str(root))
+    assert code == 2 and "need folders with all their weights" in document["error"]["message"]
+    assert not (tmp_path / "prepared").exists()

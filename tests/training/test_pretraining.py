@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch.nn.functional import log_softmax
 
-from training.pretraining import IdentitySettings
-from training.recipes import bi_pseudo_label, joint_embedding, prior_transport, visavox
+from encoders.encoder import Encoder
+from encoders.space import Modality
+from tests.training.small_run import RUN, SETTINGS, small_data, small_given
+from tests.training.test_publish import ORIGIN
+from training.batches import batch_plan, make_batch
+from training.loop import finished_task, train
+from training.pretraining import IdentitySettings, IdentityTask, identity_stage
+from training.publish import publish
+from training.recipe import seeded
+from training.recipes import bi_pseudo_label, bi_quintuple, joint_embedding, prior_transport, visavox
+from training.validation import embed_prepared
 
 METHODS = {bi_pseudo_label: "pretraining"} | dict.fromkeys((joint_embedding, prior_transport, visavox), "identity")
 
@@ -28,3 +40,110 @@ def test_there_is_none_before_frozen_vectors_or_where_it_is_not_wanted(method: A
     wanted = replace(method.POPULATION, **{METHODS[method]: IdentitySettings()})
     unwanted = replace(method.POPULATION, **{METHODS[method]: None})
     assert len(method.stages(wanted, frozen=True)) == len(method.stages(unwanted, frozen=False)) == 1
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_its_loss_is_a_smoothed_softmax_of_cosines_over_all_people_of_each_modality(smoothing: float) -> None:
+    settings = IdentitySettings(people_per_batch=4, steps_per_epoch=1, scale=8.0, smoothing=smoothing)
+    task, data = seeded(IdentityTask, 3, settings, small_given()).eval(), small_data().training
+    batch = make_batch(data, batch_plan(data, settings, 0, 0), 0)
+    losses = task.losses(batch)
+    told = {
+        "face": (batch.faces, None, batch.face_people, task.face_classifier.weight),
+        "voice": (batch.voices, batch.voice_lengths, batch.voice_people, task.voice_classifier.weight),
+    }
+    naive = {}
+    for modality in Modality:
+        samples, lengths, people, weights = told[modality.value]
+        terms = []
+        for feature, person in zip(task.features(modality, samples, lengths), people.tolist(), strict=True):
+            scores = [8.0 * feature @ one / (feature.norm() * one.norm()) for one in weights]
+            logs = log_softmax(torch.stack(scores), dim=0)
+            terms.append(-(1 - smoothing) * logs[person] - smoothing * logs.mean())
+        naive[modality.value] = torch.stack(terms).mean()
+        torch.testing.assert_close(losses[modality.value], naive[modality.value], rtol=1e-4, atol=1e-5)
+    wanted = [*list(task.parameters())[:4], task.face_classifier.weight, task.voice_classifier.weight]
+    gradients = (torch.autograd.grad(one, wanted, retain_graph=True) for one in (losses["total"], sum(naive.values())))
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_it_learns_to_tell_its_people_apart(tmp_path: Path) -> None:
+    settings = IdentitySettings(epochs=4, people_per_batch=4, steps_per_epoch=10)
+    shown: list[Any] = []
+
+    class Only:
+        __name__ = "only"
+
+        @staticmethod
+        def stages(_settings: Any, _frozen: bool) -> Any:
+            return (identity_stage(settings),)
+
+    train(Only, settings, small_data(), tmp_path, RUN, shown.append)  # type: ignore[arg-type]
+    first, last = (next(one.losses for one in shown if one.step == 10 * epoch) for epoch in (1, 4))
+    assert last["face"] < first["face"] and last["voice"] < first["voice"]
+    assert last["face_accuracy"] > 0.5 and last["voice_accuracy"] > 0.5  # chance is 0.1
+
+
+def networks_of(folder: Path, modality: Modality) -> dict[str, torch.Tensor]:
+    return dict(Encoder.load(folder).backbones[modality].own_weights())
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An encoder folder of small networks."""
+    place = tmp_path_factory.mktemp("begun")
+    settings = replace(SETTINGS, epochs=1, steps_per_epoch=1)
+    trained = train(bi_quintuple, settings, small_data(), place / "runs" / "begun", RUN)
+    return publish(bi_quintuple, settings, small_data(), trained, ORIGIN, place / "encoders")
+
+
+FROZEN = {
+    visavox: replace(
+        visavox.POPULATION, networks="frozen", shrinkage=0.9, epochs=1, steps_per_epoch=2, people_per_batch=6
+    ),
+    prior_transport: replace(
+        prior_transport.POPULATION, on_vectors=True, identity=None, epochs=1, steps_per_epoch=2, people_per_batch=6
+    ),
+}
+
+
+@pytest.mark.parametrize("method", FROZEN, ids=lambda one: one.__name__.rpartition(".")[2])
+def test_networks_that_are_given_stay_as_they_are_under_the_head_that_learns(
+    tmp_path: Path, begun: Path, method: Any
+) -> None:
+    data, run = small_data(), replace(RUN, initial_face=begun, initial_voice=begun)
+    settings = replace(FROZEN[method], face_backbone="small_face", voice_backbone="small_voice")
+    settings = replace(settings, face_preparation={}, voice_preparation={})
+    trained = train(method, settings, data, tmp_path / "runs" / "one", run)
+    assert trained.earlier == () and train(method, settings, data, tmp_path / "runs" / "one", run) == trained
+    served = Encoder.load(publish(method, settings, data, trained, ORIGIN, tmp_path / "encoders"))
+    for modality in Modality:
+        own, before = served.backbones[modality].own_weights(), networks_of(begun, modality)
+        assert before and all(torch.equal(value, own[name]) for name, value in before.items())
+    task = finished_task(method, settings, data, trained)
+    alone = bi_quintuple.build(SETTINGS, small_given(), 0)
+    for modality in Modality:
+        alone.get_submodule(modality.value).load_state_dict(networks_of(begun, modality))
+    seen = embed_prepared(alone.eval(), data.validation, torch.device("cpu"), headless=True)
+    made = embed_prepared(task, data.validation, torch.device("cpu"))
+    with torch.inference_mode():
+        for modality in Modality:
+            expected = task.head(torch.from_numpy(seen[modality]), modality).numpy()
+            torch.testing.assert_close(made[modality], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", FROZEN, ids=lambda one: one.__name__.rpartition(".")[2])
+def test_networks_that_stay_as_they_are_have_to_be_given(tmp_path: Path, begun: Path, method: Any) -> None:
+    for run in (RUN, replace(RUN, initial_face=begun)):
+        with pytest.raises(ValueError, match=r"weights of the .* network are.*--initial.*--features"):
+            train(method, FROZEN[method], small_data(), tmp_path, run)
+
+
+def test_a_folder_that_lacks_a_layer_of_a_network_that_stays_as_it_is_is_refused(
+    tmp_path: Path, begun: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.pretraining.begin_with", lambda *_: ["last.weight"])
+    run = replace(RUN, initial_face=begun, initial_voice=begun)
+    with pytest.raises(ValueError, match=r"lacks 1 parameters of small_face, such as last\.weight"):
+        train(visavox, FROZEN[visavox], small_data(), tmp_path, run)

@@ -91,7 +91,8 @@ class Settings:
         teacher_frozen: whether the face network stays as it is.
         voice_taught: whether the voice network begins as that training leaves it too; else with the weights that a run
             begins with.
-        on_vectors: whether the voice network stays as it is too, so that only what stands behind both learns.
+        on_vectors: whether the voice network stays as it is too, so that only what stands behind both learns; both
+            networks are then those that ``identity`` taught, or given.
         augmentation: how samples are varied; 2 s of a voice; of a waveform nothing is blanked out.
     """
 
@@ -158,8 +159,6 @@ class Settings:
                 raise ValueError(f"{name} is one of {', '.join(map(str, choices))}, got {getattr(self, name)}")
         if not (self.contrastive_loss or self.transport_loss or self.distillation_loss):
             raise ValueError("nothing to train by: switch contrastive_loss, transport_loss or distillation_loss on")
-        if self.on_vectors and self.identity is None:
-            raise ValueError("on_vectors learns from the networks of a stage before it, but identity is None")
 
     def fitting(self, people: int) -> Settings:
         """The same for fewer people than a batch would hold; some of them may turn out to be unusable."""

@@ -59,7 +59,7 @@ class Settings:
     Args:
         networks: whether the networks are ``frozen`` (their vectors are extracted once) or ``trained`` with the head.
         identity: the stage that teaches the networks to tell people apart first; None: they begin with weights that
-            are given (``visavox train --initial``).
+            are given (``visavox train --initial``), as frozen ones must be.
         epochs: passes of ``steps_per_epoch`` batches.
         steps_per_epoch: batches of an epoch; None for as many as show every sample about once.
         people_per_batch: identities of a batch.
@@ -294,7 +294,7 @@ def stages(settings: Settings, frozen: bool) -> tuple[Stage, ...]:
         build=partial(build, settings),
         optimiser=partial(optimiser, settings=settings),
         learning_rate=partial(learning_rate, settings),
-        on_vectors=bool(first) and settings.networks == "frozen",
+        on_vectors=settings.networks == "frozen" and not frozen,
         average=settings.average,
         begin=None if settings.shrinkage is None else partial(begin_correlated, settings.shrinkage),
     )

@@ -371,7 +371,6 @@ def test_progress_outside_the_training_is_refused() -> None:
         ({"reduction": "product"}, "reduction is one of sum, mean"),
         ({"transport_solver": "guess"}, "transport_solver is one of exact, sinkhorn"),
         ({"rivals": "nobody"}, "rivals is one of"),
-        ({"identity": None, "on_vectors": True}, "but identity is None"),
         ({"contrastive_loss": False, "transport_loss": False, "distillation_loss": False}, "nothing to train by"),
     ],
 )
