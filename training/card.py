@@ -22,6 +22,7 @@ _MEANING = {
 }
 _ELSEWHERE = "It was trained on {domain} only; nothing may be concluded from it about anybody else."
 _VALIDATION = "No network learned from them, but the checkpoint was chosen and the calibration fitted on them:"
+_LISTED = "Their identities are listed in `identities.txt`."
 _WIDTH = 110
 
 
@@ -39,6 +40,7 @@ class CardFacts:
         best_epoch: whose weights these are; 0: those that the training began with.
         epochs: trained in all.
         validated: that epoch's figures.
+        beginnings: a sentence of each encoder whose networks it began with or learned on.
     """
 
     name: str
@@ -50,6 +52,7 @@ class CardFacts:
     best_epoch: int
     epochs: int
     validated: Validated
+    beginnings: tuple[str, ...] = ()
 
 
 def model_card(facts: CardFacts) -> str:
@@ -64,7 +67,7 @@ about the same way. Its answers across the two are leads, never by themselves a 
 {meaning}
 
 ## Trained on
-{_filled(f"{_sentence(facts.trained_on)} Their identities are listed in `identities.txt`.")}
+{_filled(" ".join((_sentence(facts.trained_on), _LISTED, *facts.beginnings)))}
 
 Recipe `{facts.recipe}`, {_chosen(facts)}, chosen by the mean of both mAP below.
 Its settings:

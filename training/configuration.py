@@ -21,9 +21,10 @@ from typing import Any, get_type_hints
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from encoders.folder import read_description
 from training.checkpoint import replace_file
 from training.recipe import Recipe
-from training.runs import RunSettings
+from training.runs import RunSettings, recorded_git, recorded_threads
 
 PRESETS = ("paper", "population")
 RUN_KEY, PRESET_KEY = "run", "preset"
@@ -118,12 +119,27 @@ def changed(settings: Any, told: Mapping[str, Any], group: str = "") -> Any:  # 
         raise ConfigurationError(str(error)) from error
 
 
-def write_configuration(path: Path, configuration: Configuration, git: str | None) -> None:
-    """Keep the effective configuration as a file that :func:`read_configuration` reads, and the state of the code."""
-    run = {name: getattr(configuration.run, name) for name in _RUN_FIELDS}
-    document = _plain(asdict(configuration.settings)) | {RUN_KEY: run}
+def write_configuration(path: Path, configuration: Configuration, folder: Path) -> None:
+    """Keep the effective configuration as a file that :func:`read_configuration` reads.
+
+    As comments it also says what the installation and the command line gave: the state of the code that trained, the
+    device and how many processes, and which encoder folders the networks began with.
+
+    Args:
+        path: of the file.
+        configuration: of the run.
+        folder: of the run.
+    """
+    run = configuration.run
+    document = _plain(asdict(configuration.settings)) | {RUN_KEY: {name: getattr(run, name) for name in _RUN_FIELDS}}
+    facts = {"code": recorded_git(folder) or "no git checkout", "device": run.torch_device().type}
+    facts |= {"processes": str(run.processes), "threads": str(recorded_threads(folder) or run.threads)}
+    for name in ("initial_face", "initial_voice"):
+        if (begun := getattr(run, name)) is not None:
+            facts[name] = f"{begun.name} ({read_description(begun).digest()})"
     text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
-    replace_file(path, f"# code: {git or 'no git checkout'}\n{text}".encode())
+    comments = "".join(f"# {name}: {told}\n" for name, told in facts.items())
+    replace_file(path, f"{comments}{text}".encode())
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever settings hold

@@ -25,6 +25,7 @@ from encoders.folder import (
     FolderFile,
     HeadDescription,
     read_description,
+    read_identities,
     read_json,
 )
 from encoders.heads import describe_head
@@ -39,7 +40,7 @@ from training.loop import Trained, TrainingData, finished_task
 from training.prepared import Prepared
 from training.reading import Preparation
 from training.recipe import Recipe, Task, recipe_name
-from training.runs import git_state, held
+from training.runs import held
 from training.validation import embed_prepared
 from training.vectors import Vectors
 
@@ -106,18 +107,19 @@ def publish(
         held(trained.folder),
         _staging(encoders / ".partial" / f"{recipe_name(recipe)}-{trained.folder.name}") as staging,
     ):
-        description = _description(task, recipe_name(recipe), origin, staging)
+        beginnings = _beginnings(data, trained, origin)
+        description = _description(task, recipe_name(recipe), origin, beginnings, staging)
         digest = description.digest()
         place = encoders / f"{description.name}-{digest[:SHORT_DIGEST]}"
         if place.exists():
             return place
-        identities = "".join(f"{name}\n" for name in data.training.identities)
-        (staging / IDENTITIES_FILE).write_text(identities, encoding="utf-8")
-        write_configuration(staging / CONFIGURATION_FILE, Configuration(settings, trained.run), git_state())
+        known = set(data.training.identities).union(*(one.identities for one in beginnings))
+        (staging / IDENTITIES_FILE).write_text("".join(f"{name}\n" for name in sorted(known)), encoding="utf-8")
+        write_configuration(staging / CONFIGURATION_FILE, Configuration(settings, trained.run), trained.folder)
         write_json(staging / CALIBRATION_FILE, _calibration(task, data.validation, digest, origin.domain))
         facts = CardFacts(
             place.name, description.name, asdict(settings), origin.domain, origin.trained_on, origin.validated_on,
-            trained.best_epoch, trained.epochs, trained.validated,
+            trained.best_epoch, trained.epochs, trained.validated, tuple(one.told for one in beginnings),
         )  # fmt: skip
         Encoder.create(staging, description, origin.golden, model_card(facts), (IDENTITIES_FILE,))
         staging.rename(place)
@@ -144,6 +146,40 @@ def read_report(folder: Path) -> dict[str, Any] | None:
     return read_json(folder, REPORT_FILE) if (folder / REPORT_FILE).is_file() else None
 
 
+@dataclass(frozen=True)
+class _Beginning:
+    """An encoder folder whose networks a run began with, or learned on.
+
+    Args:
+        name: of the folder.
+        told: a sentence of whom its networks know.
+        identities: of these, as far as it lists them.
+    """
+
+    name: str
+    told: str
+    identities: frozenset[str]
+
+
+def _beginnings(data: TrainingData, trained: Trained, origin: Origin) -> list[_Beginning]:
+    """Whoever these networks learned from is known to what was made of them, too."""
+    begun = {Modality.FACE: trained.run.initial_face, Modality.VOICE: trained.run.initial_voice}
+    folders = origin.frozen if isinstance(data.training, Vectors) else {one: at for one, at in begun.items() if at}
+    found = []
+    for folder in dict.fromkeys(folders.values()):
+        description = read_description(folder)
+        identities = read_identities(folder, description)
+        of_what = " and ".join(f"{one}s" for one, at in folders.items() if at == folder)
+        listed = (
+            "Whoever these are is listed there too."
+            if identities
+            else "Who these are is not listed: people it is measured on may be among them."
+        )
+        told = f"Its network of {of_what} is or began as that of `{folder.name}`, trained on {description.trained_on}."
+        found.append(_Beginning(folder.name, f"{told} {listed}", identities))
+    return found
+
+
 @contextmanager
 def _staging(staging: Path) -> Iterator[Path]:
     """A new folder to write in; whatever is left of it afterwards is removed."""
@@ -155,7 +191,7 @@ def _staging(staging: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _description(task: Task, name: str, origin: Origin, folder: Path) -> Description:
+def _description(task: Task, name: str, origin: Origin, beginnings: Sequence[_Beginning], folder: Path) -> Description:
     """Write the weights that serving keeps, and describe them."""
     branches = {modality: _branch(task, modality, origin, folder) for modality in Modality}
     head = _weights(folder / "head.safetensors", task.head.state_dict())
@@ -168,7 +204,7 @@ def _description(task: Task, name: str, origin: Origin, folder: Path) -> Descrip
         space=SHARED,
         dimension=dimension,
         domain=origin.domain,
-        trained_on=origin.trained_on,
+        trained_on="; ".join((origin.trained_on, *(f"networks of {one.name}" for one in beginnings))),
         branches=branches,
         head=HeadDescription(kind, parameters, head),
     )

@@ -202,10 +202,22 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
 
 def recorded_threads(folder: Path) -> int | None:
     """With how many threads a run was begun: with others its last digits would differ. None before its first step."""
+    threads = _made_with(folder).get("threads")
+    return threads if isinstance(threads, int) else None
+
+
+def recorded_git(folder: Path) -> str | None:
+    """The state of the code that a run was begun with, as :func:`git_state` gives it; None where it had none."""
+    git = _made_with(folder).get("git")
+    return git if isinstance(git, str) else None
+
+
+def _made_with(folder: Path) -> Mapping[str, Any]:
     try:
-        return int(json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))["made_with"]["threads"])
+        told = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))["made_with"]
     except (OSError, ValueError, KeyError, TypeError):
-        return None
+        return {}
+    return told if isinstance(told, Mapping) else {}
 
 
 def append_log(folder: Path, line: Mapping[str, Any]) -> None:

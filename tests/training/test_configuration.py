@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from encoders.encoder import packaged_encoders
+from encoders.folder import read_description
 from training.configuration import Configuration, ConfigurationError, read_configuration, write_configuration
 from training.recipes import bi_quintuple
+from training.runs import RUN_FILE
 
 
 def read(folder: Path, text: str, otherwise: str = "population") -> Configuration:
@@ -53,7 +57,14 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 def test_the_effective_configuration_is_kept_as_a_file_that_gives_it_again(tmp_path: Path) -> None:
     told = read(tmp_path, "epochs: 3\nrun: {seed: 7}", "paper")
-    write_configuration(tmp_path / "kept.yaml", told, "abc-dirty")
+    voice = packaged_encoders()["voice_identity"]
+    (tmp_path / RUN_FILE).write_text('{"made_with": {"git": "abc-dirty", "threads": 3}}')
+    begun = replace(told, run=replace(told.run, initial_voice=voice, processes=2))
+    write_configuration(tmp_path / "kept.yaml", begun, tmp_path)
     again = read_configuration(bi_quintuple, tmp_path / "kept.yaml", "population")
     assert again == told
-    assert (tmp_path / "kept.yaml").read_text().startswith("# code: abc-dirty\n")
+    kept = (tmp_path / "kept.yaml").read_text()
+    assert kept.startswith("# code: abc-dirty\n# device: cpu\n# processes: 2\n# threads: 3\n# initial_voice: ")
+    assert f"{voice.name} ({read_description(voice).digest()})\n" in kept
+    write_configuration(tmp_path / "bare.yaml", told, tmp_path / "nowhere")
+    assert (tmp_path / "bare.yaml").read_text().startswith("# code: no git checkout\n# device: cpu\n# processes: 1\n")

@@ -14,12 +14,12 @@ from safetensors.torch import load_file
 
 from encoders.backbones.small_face import chips_to_input, prepare_chip
 from encoders.backbones.small_voice import prepare_mel
-from encoders.encoder import Embedding, Encoder
+from encoders.encoder import Embedding, Encoder, packaged_encoders
 from encoders.heads import SharedSpaceHead
 from encoders.packaging import drawn_face, drawn_voice
 from encoders.space import Modality
 from search.scores import Calibration, Purpose, Similarity, calibration_for
-from tests.training.small_run import SETTINGS, small_data, small_given, small_train
+from tests.training.small_run import SETTINGS, small_data, small_given, small_people, small_train
 from training import publish as publishing
 from training.loop import Trained, finished_task, read_best
 from training.publish import Origin, PublishError, publish, read_report, record_report
@@ -103,6 +103,25 @@ def test_golden_vectors_come_out_again(folder: Path) -> None:
 def test_what_training_alone_needed_stays_behind(folder: Path) -> None:
     names = {name for path in folder.glob("*.safetensors") for name in load_file(path)}
     assert names and not {name for name in names if "classifier" in name}
+
+
+def test_whoever_taught_the_networks_that_it_began_with_is_known_to_it_too(
+    folder: Path, trained: Trained, tmp_path: Path
+) -> None:
+    begun = replace(
+        trained, run=replace(trained.run, initial_face=folder, initial_voice=packaged_encoders()["voice_identity"])
+    )
+    data = replace(small_data(), training=small_people("others"))
+    other = Encoder.load(publish(bi_quintuple, SETTINGS, data, begun, ORIGIN, tmp_path))
+    assert other.identities == {*data.training.identities, *small_data().training.identities}
+    assert other.trained_on == f"{ORIGIN.trained_on}; networks of {folder.name}; networks of voice_identity"
+    card = " ".join((other.folder / "MODEL_CARD.md").read_text().split())
+    assert (
+        f"Its network of faces is or began as that of `{folder.name}`, trained on {ORIGIN.trained_on}. Whoever" in card
+    )
+    assert (
+        "of voices is or began as that of `voice_identity`" in card and "is not listed: people it is measured" in card
+    )
 
 
 def test_publishing_twice_gives_the_same_folder(folder: Path, trained: Trained) -> None:

@@ -378,7 +378,7 @@ def test_a_configuration_file_reaches_groups_of_settings_and_is_kept_as_it_is(tm
     told = read_configuration(bi_pseudo_label, path, "paper")
     assert told.settings.clusters == (4, 16) and told.settings.augmentation.frames == 300
     assert told.settings.pretraining == IdentitySettings(epochs=2)
-    write_configuration(path, told, None)
+    write_configuration(path, told, tmp_path)
     assert read_configuration(bi_pseudo_label, path, "population") == told
 
 

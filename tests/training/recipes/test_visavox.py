@@ -13,15 +13,21 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
+from encoders.backbones.small_face import chips_to_input, prepare_chip
+from encoders.backbones.small_voice import prepare_mel
+from encoders.encoder import Encoder
+from encoders.packaging import drawn_face, drawn_voice
 from encoders.space import Modality
 from tests.training.small_run import RUN, small_data, small_given
 from tests.training.test_correlation import planted
+from tests.training.test_publish import ORIGIN, assert_same
 from training import loop
 from training.checkpoint import read_checkpoint
 from training.correlation import correlate
 from training.loop import Progress, TrainingData, TrainingError, finished_task, read_best, train
 from training.networks import NetworkGiven
 from training.pretraining import IdentitySettings
+from training.publish import publish
 from training.recipe import Batch, Given, Task
 from training.recipes import visavox
 from training.recipes.visavox import POPULATION, Settings, build, contrast, learning_rate, optimiser, stages
@@ -163,6 +169,14 @@ def test_it_trains_through_both_stages_and_its_finished_task_gives_the_figures(t
     task = finished_task(visavox, settings, data, trained)
     assert validate(task, data.validation) == trained.validated
     assert task.given.face.backbone == "small_face"
+    served = Encoder.load(publish(visavox, settings, data, trained, ORIGIN, tmp_path / "encoders"))
+    face, voice = drawn_face(5), drawn_voice(5, 1.3)
+    chip, mel = prepare_chip(face, ORIGIN.preparation.face), prepare_mel(voice, ORIGIN.preparation.voice)
+    with torch.inference_mode():
+        expected_face = task.embed(Modality.FACE, chips_to_input(torch.from_numpy(chip)[None]))[0]
+        expected_voice = task.embed(Modality.VOICE, mel[None])[0]
+    assert_same(served, Modality.FACE, face, expected_face)
+    assert_same(served, Modality.VOICE, voice, expected_voice)
 
 
 def vectors(people: int, seed: int, names: str) -> Vectors:
