@@ -38,7 +38,16 @@ from deploy.training import (
 from deploy.wiring import Installation, processors
 from encoders.encoder import Encoder
 from training.checkpoint import write_json
-from training.corpora import CorpusError, Manifest, NobodyForSplit, Source, Split, media_digest, read_corpus
+from training.corpora import (
+    CorpusError,
+    Manifest,
+    NobodyForSplit,
+    Source,
+    Split,
+    media_digest,
+    of_fewer_people,
+    read_corpus,
+)
 from training.corpora.trials import write_trials
 from training.data_parallel import join_processes
 from training.loop import RunSettings, TrainingData, train
@@ -96,11 +105,21 @@ def order_corpus(
     source: Source,
     settings: Any = None,  # noqa: ANN401 - the recipe's own Settings
     run: RunSettings | None = None,
+    people: int | None = None,
 ) -> CorpusOrder:
-    """An order for this installation's device and processors; without settings with the paper's.
+    """An order for this installation's device and processors.
+
+    Args:
+        opened: the installation.
+        recipe: the method.
+        corpus: name of its layout.
+        source: where it lies.
+        settings: the recipe's numbers; None: the paper's.
+        run: seed and the like.
+        people: how many to learn from, at least 2; None: all whom the corpus has for it.
 
     Raises:
-        CorpusError: the corpus is not as its layout says, or somebody is on two sides.
+        CorpusError: the corpus is not as its layout says, has too few people, or has somebody on two sides.
         ValueError: a number that the recipe does not take.
     """
     try:
@@ -109,6 +128,8 @@ def order_corpus(
         test = None
     apart = replace(source, test={*source.test, *(test.identities if test else ())})
     training, validation = (read_corpus(corpus, apart, split) for split in (Split.TRAIN, Split.VALIDATION))
+    if people is not None:
+        training = of_fewer_people(training, people)
     wanted = (recipe.Settings() if settings is None else settings).fitting(len(training.identities))
     order = CorpusOrder(recipe, wanted, training, validation, test, run_here(opened, run))
     _ = order.preparation  # a wrong one is said before anything is read

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,9 +35,17 @@ def register(app: typer.Typer) -> None:
 def train(
     recipe: Annotated[str, typer.Argument(help="The method: the name of a file in training/recipes.")],
     population: Annotated[bool, typer.Option("--population", help="Learn from people that are invented.")] = False,
-    people: Annotated[int, typer.Option(min=2, help="Invented people to learn from.")] = PEOPLE,
-    samples: Annotated[int, typer.Option(min=1, help="Photos, and as many utterances, of each.")] = SAMPLES,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed invents other people to learn from.")] = 0,
+    people: Annotated[
+        int | None,
+        typer.Option(min=2, help=f"How many people to learn from: invented ({PEOPLE}), or of a corpus (all)."),
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help=f"Photos, and as many utterances, of each who is invented ({SAMPLES}).")
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="Of the run; with --population another seed invents other people instead."),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over them; the recipe's own number.")] = None,
     config: Annotated[
         Path | None, typer.Option(help="A YAML file of settings: the recipe's, and seed and the like under run.")
@@ -45,7 +54,8 @@ def train(
         str | None, typer.Option(help="paper (default for a corpus) or population (default for invented people).")
     ] = None,
     initial: Annotated[
-        list[Path] | None, typer.Option(help="An encoder folder whose weights a network begins with; repeatable.")
+        list[str] | None,
+        typer.Option(help="An encoder, by folder or name, whose weights a network begins with; repeatable."),
     ] = None,
     corpus: Annotated[
         str | None, typer.Option(help="Learn from a corpus: voxceleb1, voxceleb1-d, mav-celeb, folder, csv, protocol.")
@@ -82,25 +92,33 @@ def train(
         )
     if (corpus is None) != (root is None) or (corpus is None and (faces or lists or allow_missing is not None)):
         raise UsageError("--corpus and --root go together; --faces, --lists and --allow-missing go with them")
+    if (samples is not None and not population) or (people is not None and not population and corpus is None):
+        raise UsageError("--samples goes with --population, --people with --population or --corpus")
+    if initial and (features is not None or own):
+        raise UsageError("--initial goes with --population or --corpus: on frozen features no network is trained")
     with errors_translated(), training_errors_translated("training"):
         from deploy.models import serving_folder
         from deploy.training import order_population, train_population
         from deploy.wiring import installation
         from training.population.splits import TrainingSpec
 
-        told = _configured(method, config, preset or ("population" if population else "paper"), epochs, initial)
         with installation() as opened, Stages(quiet=opened.settings.place > 0) as stages:
+            told = _configured(method, config, preset or ("population" if population else "paper"), epochs)
+            begun = _begun_with(initial or [], opened.settings.home, told.settings)
+            drawn: dict[str, Any] = {} if seed is None or population else {"seed": seed}
+            told = replace(told, run=replace(told.run, **begun, **drawn))
             if opened.settings.processes > 1 and (features is not None or own):
                 raise UsageError("on frozen vectors a model learns in minutes: start this without a launcher")
             if corpus is not None and root is not None:
-                outcome = _on_corpus(opened, method, corpus, (root, faces, lists, allow_missing), told, stages)
+                places = root, faces, lists, allow_missing
+                outcome = _on_corpus(opened, method, corpus, places, people, told, stages)
             elif features is not None:
                 outcome = _on_features(opened, method, features, told, stages)
             elif own:
                 outcome = _on_archive(opened, method, archive, enrolled, told, stages)
             else:
                 try:
-                    learned = TrainingSpec(people, samples, seed)
+                    learned = TrainingSpec(people or PEOPLE, samples or SAMPLES, seed or 0)
                     order = order_population(opened, method, learned, settings=told.settings, run=told.run)
                 except ValueError as error:
                     raise UsageError(str(error)) from error
@@ -134,14 +152,8 @@ def train(
     answer(document, json, show)
 
 
-def _configured(
-    method: Recipe, config: Path | None, preset: str, epochs: int | None, initial: list[Path] | None
-) -> Configuration:
+def _configured(method: Recipe, config: Path | None, preset: str, epochs: int | None) -> Configuration:
     """A preset's settings, over them the file's, over them the options'. Raises UsageError."""
-    from dataclasses import replace
-
-    from encoders.folder import EncoderError, read_description
-    from encoders.space import Modality
     from training.configuration import Configuration, ConfigurationError, changed, preset_settings, read_configuration
     from training.runs import RunSettings
 
@@ -151,17 +163,39 @@ def _configured(
         else:
             told = read_configuration(method, config, preset)
         settings = told.settings if epochs is None else changed(told.settings, {"epochs": epochs})
-        run = told.run
-        for folder in initial or []:
-            branches = read_description(folder).branches
-            run = replace(
-                run,
-                initial_face=folder if Modality.FACE in branches else run.initial_face,
-                initial_voice=folder if Modality.VOICE in branches else run.initial_voice,
-            )
-    except (ConfigurationError, EncoderError) as error:
+    except ConfigurationError as error:
         raise UsageError(str(error)) from error
-    return Configuration(settings, run)
+    return replace(told, settings=settings)
+
+
+def _begun_with(named: list[str], home: Path, settings: Any) -> dict[str, Any]:  # noqa: ANN401 - the recipe's
+    """The fields of RunSettings that say which encoder folder each network begins with: the last that has it.
+
+    Raises:
+        UsageError: a name is no encoder's, or one has neither of the two networks.
+    """
+    from deploy.models import find_folder
+    from encoders.folder import EncoderError, backbone_row, read_description
+    from encoders.space import Modality
+
+    wanted = {one: getattr(settings, f"{one}_backbone") for one in Modality}
+    begun: dict[str, Any] = {}
+    for name in named:
+        try:
+            folder = find_folder(name, home)
+            branches = read_description(folder).branches
+        except EncoderError as error:
+            raise UsageError(str(error)) from error
+        fitting = [
+            modality
+            for modality, branch in branches.items()
+            if backbone_row(modality, branch.backbone).network == backbone_row(modality, wanted[modality]).network
+        ]
+        if not fitting:
+            held = ", ".join(branch.backbone for branch in branches.values())
+            raise UsageError(f"{name} holds {held}: these settings have {' and '.join(wanted.values())} to begin")
+        begun |= {f"initial_{modality}": folder for modality in fitting}
+    return begun
 
 
 def _on_corpus(
@@ -169,6 +203,7 @@ def _on_corpus(
     method: Recipe,
     corpus: str,
     places: tuple[Path, Path | None, Path | None, float | None],
+    people: int | None,
     told: Configuration,
     stages: Stages,
 ) -> Outcome:
@@ -181,7 +216,7 @@ def _on_corpus(
     root, faces, lists, share = places
     source = Source(root, faces, lists, most_missing=MOST_MISSING if share is None else share)
     try:
-        order = order_corpus(opened, method, corpus, source, told.settings, told.run)
+        order = order_corpus(opened, method, corpus, source, told.settings, told.run, people)
     except CorpusError:
         raise
     except ValueError as error:

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deploy.cli import main
 from deploy.corpus_training import CorpusOrder, order_corpus, train_corpus
 from deploy.settings import load_settings
 from deploy.training import Outcome
 from deploy.wiring import Installation
-from encoders.encoder import Encoder
+from encoders.encoder import Encoder, packaged_encoders
 from encoders.space import Modality
 from search.points import SeenInTraining, refuse_seen
 from search.protocols import read_protocol
@@ -118,12 +119,40 @@ def test_a_test_person_who_is_in_training_stops_it(opened, root, tmp_path) -> No
         (("--population", "--root", "."), "--corpus and --root go together"),
         (("--population", "--faces", "."), "go with them"),
         (("--corpus", "voxceleb9", "--root", "."), "no corpus 'voxceleb9'"),
+        (("--corpus", "csv", "--root", ".", "--samples", "2"), "--samples goes with --population"),
+        (("--features", ".", "--people", "9"), "--people with --population or --corpus"),
+        (("--features", ".", "--initial", "voice_identity"), "--initial goes with --population or --corpus"),
+        (("--population", "--initial", "nobodys"), "nobodys is not an encoder folder"),
+        (("--population", "--initial", str(packaged_encoders()["voice_identity"])), "holds ge2e: these settings have"),
     ],
 )
 def test_wrong_usage_exits_2(capsys, tmp_path, monkeypatch, more, told) -> None:
     monkeypatch.setenv("VISAVOX_HOME", str(tmp_path))
     code, document = run(capsys, "train", "bi_quintuple", *more)
     assert code == 2 and told in document["error"]["message"]
+
+
+def test_fewer_people_are_some_of_them_and_a_seed_is_the_run_s(opened, root, tmp_path, monkeypatch) -> None:
+    recipe = load_recipe("bi_quintuple")
+    whole, some, few = (
+        order_corpus(opened, recipe, "folder", Source(root), recipe.POPULATION, people=people)
+        for people in (None, 3, 2)
+    )
+    assert len(whole.training.identities) == 4 and (whole.validation, whole.test) == (few.validation, few.test)
+    assert set(few.training.identities) < set(some.training.identities) < set(whole.training.identities)
+    assert len({whole.key, some.key, few.key}) == 3
+    with pytest.raises(CorpusError, match="4 people of split TRAIN, fewer than the 5"):
+        order_corpus(opened, recipe, "folder", Source(root), recipe.POPULATION, people=5)
+    asked = []
+    monkeypatch.setenv("VISAVOX_HOME", str(tmp_path))
+    monkeypatch.setattr(
+        "deploy.corpus_training.train_corpus",
+        lambda _opened, order, _told: asked.append(order) or Outcome(root, {}, 0, False),
+    )
+    for more in ((), ("--seed", "3", "--people", "2")):
+        with pytest.raises(SystemExit):
+            main(["train", "bi_quintuple", "--corpus", "folder", "--root", str(root), *more])
+    assert [(order.run.seed, len(order.training.identities)) for order in asked] == [(0, 4), (3, 2)]
 
 
 def test_a_corpus_that_is_not_there_exits_3(capsys, tmp_path, monkeypatch) -> None:

@@ -29,6 +29,7 @@ BEFORE: dict[str, dict[str, Any]] = {
     "bi_pseudo_label": {"cluster_counts": [2, 3, 4], "samples_per_person": 2},
     "prior_transport": {"identity": FEW},
 }
+BEGUN_WITH = {"visavox": ("bi_quintuple", "prior_transport")}  # whose networks stay as they are: a face's, a voice's
 NETWORKS = {
     "bi_quintuple": ("inception_resnet_v1", "dimnet_voice"),
     "single_stream": ("inception_resnet_v1", "inception_resnet_v1_voice"),
@@ -71,7 +72,10 @@ def train(capsys: pytest.CaptureFixture[str], name: str, root: Path, folder: Pat
     """The encoder folder of a method that has taken two steps in its paper's setting; at once if it is there."""
     chosen = folder / f"{name}.yaml"
     chosen.write_text(yaml.safe_dump(FEW | BEFORE.get(name, {}) | changed))
-    code, told = run(capsys, "train", name, "--corpus", "voxceleb1", "--root", str(root), "--config", str(chosen))
+    before = [train(capsys, one, root, folder).name for one in BEGUN_WITH.get(name, ())]
+    begun = [told for one in before for told in ("--initial", one)]
+    asked = ("--corpus", "voxceleb1", "--root", str(root), "--config", str(chosen), *begun)
+    code, told = run(capsys, "train", name, *asked)
     assert code == 0, told
     return Path(told["encoder"])
 

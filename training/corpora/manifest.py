@@ -13,7 +13,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cached_property
 from pathlib import Path
@@ -143,6 +143,26 @@ class Manifest:
         """The file of a sample."""
         apart = self.faces if sample.modality is Modality.FACE else None
         return (apart or self.media) / sample.path
+
+
+def of_fewer_people(manifest: Manifest, people: int) -> Manifest:
+    """The same of so many people only, of whom others go by a hash of their names: of fewer, some of the same.
+
+    Args:
+        manifest: of a split.
+        people: how many to keep, at least 2.
+
+    Raises:
+        CorpusError: the split has fewer.
+    """
+    if len(manifest.identities) < people:
+        raise CorpusError(
+            f"{manifest.media} has {len(manifest.identities)} people of split {manifest.split.name}, fewer than the "
+            f"{people} that are asked for"
+        )
+    by_hash = sorted(manifest.identities, key=lambda one: hashlib.sha256(one.encode()).digest())
+    kept = set(by_hash[:people])
+    return replace(manifest, samples=tuple(one for one in manifest.samples if one.identity in kept))
 
 
 def media_digest(manifest: Manifest) -> str:
