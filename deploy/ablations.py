@@ -19,6 +19,8 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from deploy.cli.output import WRONG_USAGE, console, report_error
 from deploy.measured_methods import DIRECTIONS, INVENTED, SEEDS, Measured, Yardsticks, spread, train_measured
 from deploy.methods import PAPERS
@@ -33,23 +35,24 @@ from training.recipe import Recipe, UnknownRecipe, load_recipe, recipe_name
 FOLDER = "ablations"
 FULL = "in full"
 POPULATION = "population"
+EPOCHS_SHOWN = 15
 NOTE = f"""{INVENTED} It shows what each part of the method is worth here.
 **Nothing follows from it about real people.** The last column is of real people: the papers' own figures of VoxCeleb1,
 AUC of all pairs in per cent where nothing else is said, **not measured here**."""
 
 REPORTED: Mapping[str, Mapping[str, str]] = {
     "bi_quintuple": {
-        FULL: "85.11",
-        "one layer (SFC)": "79.89",
-        "two layers (DFC)": "77.17",
-        "fixed residual (DFC-R)": "85.22",
+        FULL: "85.11; V-F 1:2 86.85, 1:3 76.97, mAP 6.96",
+        "one layer (SFC)": "79.89; V-F 1:2 84.95, 1:3 74.24, mAP 5.80",
+        "two layers (DFC)": "77.17; V-F 1:2 82.99, 1:3 68.89, mAP 4.06",
+        "fixed residual (DFC-R)": "85.22; V-F 1:2 86.32, 1:3 76.06, mAP 6.43",
         "Bi-Q loss only": "does not converge",
     },
     "single_stream": {
-        FULL: "82.5",
-        "no fusion, FOP loss": "79.8",
-        "fusion, CE only": "81.6",
-        "fusion, cosine only": "77.5",
+        FULL: "82.5; EER 25.6",
+        "no fusion, FOP loss": "79.8; EER 28.5",
+        "fusion, CE only": "81.6; EER 27.5",
+        "fusion, cosine only": "77.5; EER 30.5",
     },
     "bi_pseudo_label": {
         FULL: "85.0; 1:2 F-V 85.83, V-F 85.69",
@@ -84,7 +87,7 @@ REPORTED: Mapping[str, Mapping[str, str]] = {
     },
 }
 """What the papers report of real people, by method and row."""
-SPLITS = {method: split for method, _, split, *_ in PAPERS}
+SPLITS = {one.method: one.split for one in PAPERS}
 """Of VoxCeleb1, whose test people those are; P and D are different tests."""
 
 
@@ -220,9 +223,11 @@ def table(asked: Asked, found: Found) -> str:
         chance, sex, ceiling = (f"{one:.3f}" for one in found.yardsticks.auc)
         lines += [f"AUC of chance {chance}, of knowing only the sex {sex}, of the ceiling {ceiling}."]
     paper = f"VoxCeleb1{f', split {SPLITS[asked.method]}' if asked.method in SPLITS else ''}, not measured here"
-    columns = ["row", "AUC", "difference", "AUC, one sex", "mAP voice → face", "mAP face → voice", paper]
+    columns = ["row", "AUC", "difference", "AUC, one sex", "EER", "1:2 voice → face", "1:2 face → voice"]
+    columns += ["1:3 voice → face", "mAP voice → face", "mAP face → voice", paper]
     lines += ["", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     lines += [_row(asked.method, name, found) for name in asked.rows]
+    lines += _by_epoch(asked, found)
     for name, reasons in found.failed.items():
         seed, reason = next(iter(reasons.items()))
         lines += ["", f"*{name}*: {len(reasons)} failed, such as seed {seed}: {reason}"]
@@ -285,15 +290,33 @@ def _of_other_networks(told: Mapping[str, Any]) -> bool:
     return any(name.endswith("_backbone") for name in told)
 
 
+def _by_epoch(asked: Asked, found: Found) -> list[str]:
+    """How fast each row learns: S0 draws the first fifteen epochs of its losses like this."""
+    drawn = {name: [one.epochs for one in some.values()] for name, some in found.measured.items()}
+    epochs = sorted({epoch for some in drawn.values() for one in some for epoch in one})[:EPOCHS_SHOWN]
+    if not epochs:
+        return []
+    lines = ["", "Right choices of two on validation people by epoch, mean of both ways (of the last stage):", ""]
+    lines += [f"| row | {' | '.join(map(str, epochs))} |", "|---" * (len(epochs) + 1) + "|"]
+    for name in asked.rows:
+        means = [[one[epoch] for one in drawn.get(name, []) if epoch in one] for epoch in epochs]
+        if any(means):
+            lines.append(f"| {name} | {' | '.join(f'{np.mean(one):.3f}' if one else '–' for one in means)} |")
+    return lines
+
+
 def _row(method: str, name: str, found: Found) -> str:
     some, full = found.measured.get(name, {}), found.measured.get(FULL, {})
-    cells = ["–"] * 5
+    cells = ["–"] * 9
     if some:
         less = [one.auc - full[seed].auc for seed, one in some.items() if seed in full and name != FULL]
         cells = [
             spread([one.auc for one in some.values()]),
             _signed(less) if less else "–",
             spread([one.same_sex for one in some.values()]),
+            spread([one.eer for one in some.values()]),
+            *(spread([one.one_of[way]["2"] for one in some.values()]) for way in DIRECTIONS),
+            spread([one.one_of["voice_to_face"]["3"] for one in some.values()]),
             *(spread([one.map[way] for one in some.values()]) for way in DIRECTIONS),
         ]
     elif name in found.failed:

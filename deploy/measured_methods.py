@@ -17,12 +17,13 @@ import numpy as np
 from deploy.cli.train import Stages
 from deploy.costs import Costs, costs_of
 from deploy.settings import load_settings
-from deploy.training import PUBLISHED_FILE, RUNS, order_population, train_population
+from deploy.training import MEASURED, PUBLISHED_FILE, RUNS, order_population, train_population
 from deploy.wiring import Installation
 from encoders.encoder import Encoder
 from training.loop import RunSettings
-from training.population.splits import TrainingSpec
+from training.population.splits import PopulationSpec, TrainingSpec
 from training.recipe import Recipe, recipe_name
+from training.runs import LOG_FILE
 
 SEEDS = 3
 DIRECTIONS = ("voice_to_face", "face_to_voice")
@@ -43,6 +44,8 @@ class Measured:
         same_sex: the same, of pairs of one sex.
         eer: equal error rate of all pairs.
         map: mean average precision each way.
+        one_of: share of right choices each way, by the number of candidates as JSON writes it: ``"2"`` to ``"10"``.
+        epochs: of the last stage, right choices of two on validation people, the mean of both ways, by epoch.
         costs: of the networks that serve.
     """
 
@@ -54,7 +57,14 @@ class Measured:
     same_sex: float
     eer: float
     map: Mapping[str, float]
+    one_of: Mapping[str, Mapping[str, float]]
+    epochs: Mapping[int, float]
     costs: Costs
+
+    @property
+    def mean_map(self) -> float:
+        """The mean of both ways, as S1 tells it."""
+        return float(np.mean(list(self.map.values())))
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,7 @@ class Yardsticks:
     same_sex: tuple[float, float, float]
     eer: tuple[float, float, float]
     map: Mapping[str, tuple[float, float, float]]
+    one_of: Mapping[str, Mapping[str, tuple[float, float, float]]]
 
 
 def train_measured(
@@ -73,6 +84,7 @@ def train_measured(
     seed: int,
     learned: TrainingSpec,
     settings: Any = None,  # noqa: ANN401 - the recipe's
+    people: PopulationSpec = MEASURED,
 ) -> tuple[Measured, Yardsticks]:
     """Train and measure, unless that is done.
 
@@ -82,6 +94,7 @@ def train_measured(
         seed: of the run.
         learned: the invented people it learns from.
         settings: its numbers; None: its preset for invented people.
+        people: those it is validated and measured on.
 
     Raises:
         ValueError: numbers that the recipe does not take. What :func:`deploy.training.train_population` raises.
@@ -89,12 +102,14 @@ def train_measured(
     name = recipe_name(recipe)
     opened = Installation(replace(load_settings(), home=home))
     try:
-        order = order_population(opened, recipe, learned, settings=settings, run=RunSettings(seed=seed))
+        run = RunSettings(seed=seed, curves=True)
+        order = order_population(opened, recipe, learned, measured=people, settings=settings, run=run)
         with Stages() as stages:
             outcome = train_population(opened, order, stages.told)
     finally:
         opened.close()
-    published = json.loads((home / RUNS / f"{name}-{order.key}" / PUBLISHED_FILE).read_text(encoding="utf-8"))
+    folder = home / RUNS / f"{name}-{order.key}"
+    published = json.loads((folder / PUBLISHED_FILE).read_text(encoding="utf-8"))
     verification = outcome.report["verification"]
     measured = Measured(
         recipe=name,
@@ -105,9 +120,21 @@ def train_measured(
         same_sex=verification["same_sex"]["auc"],
         eer=verification["eer"],
         map={way: outcome.report["retrieval"][way]["map_exact"] for way in DIRECTIONS},
+        one_of={
+            way: {size: told["accuracy"] for size, told in outcome.report["matching_1_to_n"][way]["all"].items()}
+            for way in DIRECTIONS
+        },
+        epochs=_right_of_two(folder),
         costs=costs_of(Encoder.load(outcome.encoder)),
     )
     return measured, _yardsticks(outcome.report)
+
+
+def _right_of_two(folder: Path) -> dict[int, float]:
+    """By epoch, of a run's log."""
+    lines = map(json.loads, (folder / LOG_FILE).read_text(encoding="utf-8").splitlines())
+    judged = {line["epoch"]: line["validation"] for line in lines if "validation" in line}
+    return {epoch: float(np.mean([told[f"{way}_of_two"] for way in DIRECTIONS])) for epoch, told in judged.items()}
 
 
 def spread(values: Sequence[float], digits: int = 3) -> str:
@@ -129,5 +156,12 @@ def _yardsticks(report: Mapping[str, Any]) -> Yardsticks:
         map={
             way: (told["chance"], told["gender_oracle"], told["ceiling"])
             for way, told in ((way, report["retrieval"][way]) for way in DIRECTIONS)
+        },
+        one_of={
+            way: {
+                size: (told["chance"], told["gender_oracle"], told["ceiling"])
+                for size, told in report["matching_1_to_n"][way]["all"].items()
+            }
+            for way in DIRECTIONS
         },
     )
