@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from encoders.encoder import Encoder, packaged_encoders
 from encoders.folder import DESCRIPTION_FILE
 from encoders.space import Modality
 from search.figures import chosen_people
-from search.points import Points
 from search.report_pictures import Picture, before_and_after
 from training.before_training import networks_before
 
@@ -25,32 +24,43 @@ PEOPLE, SAMPLES = 3, 10
 """How many people, and of each the first so many voices and faces: S3 draws three people."""
 
 
-def pictures_of_training(encoder: Encoder, points: Points, media: Path, home: Path) -> list[Picture]:
-    """A picture of each modality: the same samples as the networks laid them out before training, and as they serve.
+Locate = Callable[[Modality, int], Path]
+"""The file of a modality's sample, by its row."""
+
+
+def pictures_of_training(
+    encoder: Encoder,
+    vectors: Mapping[Modality, NDArray[np.floating]],
+    people: Mapping[Modality, Sequence[str]],
+    locate: Locate,
+    home: Path,
+) -> list[Picture]:
+    """The same samples as the networks laid them out before training, and as they serve.
 
     Args:
         encoder: that was measured.
-        points: of its measurement, with the people whom they show.
-        media: folder of the files that the points are called by.
+        vectors: by modality (n, dimension) what it made of samples.
+        people: by modality (n,) whom each shows.
+        locate: where their files lie.
         home: of the installation, in which the encoder's run is looked for.
 
     Raises:
         ValueError: a network cannot be made as it was. MediaError, NoSample, OSError: a file cannot be read any more.
     """
-    chosen = chosen_people(points.people, PEOPLE)
-    rows = {modality: _rows(points, modality, chosen) for modality in Modality}
+    chosen = chosen_people(people, PEOPLE)
+    rows = {modality: _rows(people[modality], chosen) for modality in Modality}
     before = networks_before(encoder, find_run(encoder, home), _beginnings(home))
     readers = sample_readers()
     kept: dict[Modality, NDArray[np.intp]] = {}
-    vectors: dict[Modality, NDArray[np.float32]] = {}
+    earlier: dict[Modality, NDArray[np.float32]] = {}
     for modality, was in before.items():
-        samples = [readers[modality](media / points.paths[modality][row]) for row in rows[modality]]
-        kept[modality], vectors[modality] = _embedded(was.network, samples)
+        samples = [readers[modality](locate(modality, row)) for row in rows[modality].tolist()]
+        kept[modality], earlier[modality] = _embedded(was.network, samples)
     places = {modality: rows[modality][kept[modality]] for modality in Modality}
     return before_and_after(
-        vectors,
-        {modality: points.vectors[modality][mine] for modality, mine in places.items()},
-        {modality: [points.people[modality][row] for row in mine] for modality, mine in places.items()},
+        earlier,
+        {modality: vectors[modality][mine] for modality, mine in places.items()},
+        {modality: [people[modality][row] for row in mine] for modality, mine in places.items()},
         {modality: was.stood for modality, was in before.items()},
     )
 
@@ -77,8 +87,8 @@ def _beginnings(home: Path) -> list[Path]:
     return [*packaged_encoders().values(), *own]
 
 
-def _rows(points: Points, modality: Modality, chosen: tuple[str, ...]) -> NDArray[np.intp]:
-    of_whom = np.array(points.people[modality], dtype=str)
+def _rows(people: Sequence[str], chosen: tuple[str, ...]) -> NDArray[np.intp]:
+    of_whom = np.array(people, dtype=str)
     return np.concatenate([np.zeros(0, np.intp), *(np.flatnonzero(of_whom == one)[:SAMPLES] for one in chosen)])
 
 

@@ -79,7 +79,12 @@ def _on_population(
     report |= {"comparison": page["comparison"]} if other else {}
     if files:
         media = read_protocol(population).media
-        further = pictures_of_training(encoder, points, media, settings.home) if files.html else []
+        further = []
+        if files.html:
+            paths = points.paths
+            further = pictures_of_training(
+                encoder, points.vectors, points.people, lambda one, row: media / paths[one][row], settings.home
+            )
         files.write(page, lists, vectors, before=other.vectors if other else None, media=media, further=further)
     told("drawing the report", 1, 1, "")
     return report, points.export

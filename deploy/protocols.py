@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,12 +19,13 @@ from typing import Any
 
 from deploy.report_files import ReportFiles
 from deploy.settings import Settings, load_settings
-from encoders.space import SpaceMismatch
+from encoders.space import Modality, SpaceMismatch
 from search.generated_lists import keep_drawn, with_drawn
 from search.list_folder import refuse_outside
 from search.measurement import Measurement, Model, NoModel
 from search.protocol_report import Measured, check_seen, report_on
 from search.published_lists import read_trial_lists
+from search.report_pictures import Picture
 from search.sample_vectors import SampleVectors, read_sample_vectors
 from search.scores import Similarity
 from search.trial_lists import TrialLists
@@ -133,7 +134,8 @@ def measure_protocol(asked: Asked, told: Told = lambda *_: None, settings: Setti
     if asked.files:
         told("drawing the report", 0, 1, "")
         before = other.vectors if other else None
-        asked.files.write(report, lists, measured.vectors, before=before, media=asked.media)
+        further = _before_and_after(asked, lists, measured, settings) if asked.files.html else []
+        asked.files.write(report, lists, measured.vectors, before=before, media=asked.media, further=further)
         told("drawing the report", 1, 1, "")
     return report
 
@@ -220,15 +222,37 @@ def _through_index(lists: TrialLists, vectors: SampleVectors, settings: Settings
         report["index"] = type(store).__name__
 
 
-def _label_agreement(lists: TrialLists, vectors: SampleVectors) -> dict[str, Any]:
-    """Of the samples that are searched with and for."""
-    from training.label_agreement import agreement_of_labels
-
+def _searched(lists: TrialLists, vectors: SampleVectors) -> tuple[dict[Modality, Any], dict[Modality, list[str]]]:
+    """By modality, the vectors of the samples that are searched with and for, and whom these show."""
     rows = lists.usable(vectors.present).retrieval
     points = {one: vectors.vectors[vectors.rows[one][mine]] for one, mine in rows.items()}
     people = {one: [lists.people.names[person] for person in lists.catalogues[one].person[mine].tolist()]
               for one, mine in rows.items()}  # fmt: skip
-    return agreement_of_labels(points, people)
+    return points, people
+
+
+def _label_agreement(lists: TrialLists, vectors: SampleVectors) -> dict[str, Any]:
+    """Of the samples that are searched with and for."""
+    from training.label_agreement import agreement_of_labels
+
+    return agreement_of_labels(*_searched(lists, vectors))
+
+
+def _before_and_after(asked: Asked, lists: TrialLists, measured: Measured, settings: Settings) -> Sequence[Picture]:
+    """What training made of a few of the people, where an encoder has read their files."""
+    from deploy.before_and_after import pictures_of_training
+    from encoders.encoder import Encoder
+    from search.protocol_media import find_files
+
+    if asked.media is None or not isinstance(measured.model, Encoder):
+        return []
+    files = find_files(lists, asked.media, allow_missing=asked.allow_missing, within=asked.within)
+    rows = lists.usable(measured.vectors.present).retrieval
+    names = {one: [lists.catalogues[one].paths[row] for row in mine.tolist()] for one, mine in rows.items()}
+    points, people = _searched(lists, measured.vectors)
+    return pictures_of_training(
+        measured.model, points, people, lambda one, row: files[one][names[one][row]], settings.home
+    )
 
 
 def _counted(folder: Path, lists: TrialLists, measured: Measured) -> dict[str, int]:

@@ -26,6 +26,9 @@ _MAPS = (
     ("People", "t-SNE", tuple(Modality)),
     ("The voices alone", "t-SNE", (Modality.VOICE,)),  # S0 draws these
 )
+_APART = (
+    "Networks whose vectors differ in width have no direction in common: there every face is as far from every voice."
+)
 _MAP_NOTE = "A colour is a person, circles are faces, triangles voices; distances between groups mean little in t-SNE."
 
 
@@ -183,9 +186,9 @@ def before_and_after(
     people: Mapping[Modality, Sequence[str]],
     stood: Mapping[Modality, str],
 ) -> list[Picture]:
-    """What training made of a few people's voices, and of their faces: two planes of principal components each.
+    """What training made of a few people's voices, of their faces, and of both together, on two planes each.
 
-    S3's figure 4 shows voices of three people like this.
+    S3's figure 4 shows voices of three people by their principal components; S2 faces and voices together, by t-SNE.
 
     Args:
         before: by modality (n, dimension) what a network gave before; voices and faces need not share a space.
@@ -194,23 +197,45 @@ def before_and_after(
         stood: by modality, what its network was before, such as "untrained".
 
     Returns:
-        A picture of each modality of which there are samples enough to draw.
+        A picture of each modality, and of both, of which there are samples enough to draw.
     """
+    alone = "A colour is a person; each plane is of the two directions of largest variance of its own points."
+    wanted = (
+        ("voices", (Modality.VOICE,), "PCA", alone),
+        ("faces", (Modality.FACE,), "PCA", alone),
+        ("faces and voices together", tuple(Modality), "t-SNE", f"{_MAP_NOTE} {_APART}"),
+    )
     drawn = []
-    for modality, words in ((Modality.VOICE, "voices"), (Modality.FACE, "faces")):
-        chosen = tuple(dict.fromkeys(people[modality]))
-        title = f"The {words} of {len(chosen)} people before and after training (PCA)"
-        sides = {f"before: {stood[modality]}": before, "after: as it serves": after}
+    for words, modalities, method, note in wanted:
+        chosen = tuple(dict.fromkeys(person for one in modalities for person in people[one]))
+        owner = "The " + words if len(modalities) == 1 else words.capitalize()
+        title = f"{owner} of {len(chosen)} people before and after training ({method})"
+        was = ", ".join(dict.fromkeys(stood[one] for one in modalities))
+        sides = {f"before: {was}": before, "after: as it serves": after}
         try:
             maps = {
-                name: map_embeddings({modality: _unit(side[modality])}, people, chosen, each=MAP_SAMPLES)
+                name: map_embeddings(_of_one_space(side, modalities), people, chosen, each=MAP_SAMPLES, method=method)
                 for name, side in sides.items()
             }
         except ValueError:  # too few to draw
             continue
-        note = "A colour is a person; each plane is of the two directions of largest variance of its own points."
         drawn.append(Picture(title, plots.maps_picture(maps, title), note))
     return drawn
+
+
+def _of_one_space(
+    vectors: Mapping[Modality, NDArray[np.floating]], modalities: Sequence[Modality]
+) -> dict[Modality, NDArray[np.float64]]:
+    """Unit vectors; what is of spaces of another width each, which have no direction in common, side by side in one."""
+    unit = {one: _unit(vectors[one]) for one in modalities}
+    widths = [one.shape[1] for one in unit.values()]
+    if len(set(widths)) == 1:
+        return unit
+    before = dict(zip(modalities, np.cumsum([0, *widths[:-1]]).tolist(), strict=True))
+    return {
+        one: np.pad(told, ((0, 0), (before[one], sum(widths) - before[one] - told.shape[1])))
+        for one, told in unit.items()
+    }
 
 
 def _unit(vectors: NDArray[np.floating]) -> NDArray[np.float64]:

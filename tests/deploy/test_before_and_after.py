@@ -81,6 +81,7 @@ def test_two_encoders_are_compared_on_the_same_people(told: Mapping[str, Any], f
 def test_three_people_are_drawn_before_and_after_training(told: Mapping[str, Any]) -> None:
     for words in ("voices", "faces"):
         assert f"The {words} of 3 people before and after training (PCA)" in told["page"]
+    assert "Faces and voices together of 3 people before and after training (t-SNE)" in told["page"]
 
 
 @pytest.mark.long  # people are invented, and read twice

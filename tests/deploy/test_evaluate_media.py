@@ -101,6 +101,8 @@ def test_media_are_encoded_and_the_report_is_that_of_their_vectors(
     assert told["seen"]["stated"] and told["seen"]["people"] == 0
     assert told["threshold"]["people"] == 12 and told["threshold_note"] is None
     assert 'src="data:image/jpeg;base64,' in page.read_text()
+    for words in ("The voices", "The faces", "Faces and voices together"):
+        assert f"{words} of 3 people before and after training" in page.read_text()
     assert told["label_agreement"]["8"]["pairs"] == 96 and "clusters of one rank" in page.read_text()
     with np.load(out) as held:
         first = {path for path in held["path"].tolist() if path.startswith(("id10001/", "Person_00/"))}
