@@ -179,6 +179,9 @@ def test_the_defaults_are_the_papers() -> None:
     )
     assert (paper.margin, paper.momentum, paper.weight_decay) == (0.6, 0.9, 5e-4)
     assert (paper.face_backbone, paper.voice_backbone, paper.embedding) == ("inception_resnet_v1", "dimnet_voice", 256)
+    assert (paper.learning_rate, paper.final_learning_rate, paper.head) == (1e-3, 1e-8, "weighted_residual")
+    assert (learning_rate(paper, 0.0), learning_rate(paper, 1.0)) == (pytest.approx(1e-3), pytest.approx(1e-8))
+    assert isinstance(optimiser(build(POPULATION, small_given(4), 0), paper), torch.optim.SGD)
 
 
 @pytest.mark.parametrize("head", HEAD_LAYERS)

@@ -226,6 +226,37 @@ def test_on_frozen_vectors_it_learns_what_faces_and_voices_share(tmp_path: Path)
     assert trained.validated.mean > 0.8  # chance is 0.09; the two modalities are a rotation of each other
 
 
+def test_a_shared_trunk_learns_what_no_turn_of_the_vectors_can_give(tmp_path: Path) -> None:
+    """A voice shows how large what the face shows is, whatever its sign."""
+
+    def people(count: int, seed: int, names: str) -> Vectors:
+        random = np.random.default_rng([seed, count])
+        traits, owners = random.normal(size=(count, 4)), np.repeat(np.arange(count), 2)
+        faces, voices = (
+            (told[owners] + 0.1 * random.normal(size=(2 * count, 4))).astype(np.float32)
+            for told in (traits, np.abs(traits))
+        )
+        identities = tuple(f"{names}{number:04d}" for number in range(count))
+        return Vectors(identities, ("f", "m") * (count // 2), faces, owners, voices, owners, f"{names} {seed}")
+
+    reached = {}
+    for trunk in (0, 1):
+        settings = frozen_settings(
+            embedding=16, hidden=64, trunk=trunk, epochs=8, steps_per_epoch=25, people_per_batch=100,
+            learning_rate=1e-2, final_learning_rate=1e-4, shrinkage=None, temperature=0.1,
+        )  # fmt: skip
+        data = TrainingData(people(300, 0, "a"), people(40, 1, "b"))
+        reached[trunk] = train(visavox, settings, data, tmp_path / str(trunk), RUN).validated.mean
+    assert reached[1] > 0.45 > 0.25 > reached[0]  # chance is 0.06
+
+
+def test_the_defaults_are_many_people_on_frozen_vectors() -> None:
+    ours = Settings()
+    assert (ours.networks, ours.people_per_batch, ours.trunk, ours.average) == ("frozen", 1024, 1, 0.98)
+    assert (ours.temperature, ours.shrinkage, ours.epochs, ours.steps_per_epoch) == (0.5, 0.9, 20, 20)
+    assert (ours.face_backbone, ours.voice_backbone) == ("inception_resnet_v1", "ecapa_tdnn")
+
+
 def begun_settings(**changed) -> Settings:
     return frozen_settings(**({"shrinkage": 0.5, "epochs": 2, "steps_per_epoch": 4, "people_per_batch": 10} | changed))
 
