@@ -29,6 +29,7 @@ from encoders.voice import SAMPLE_RATE
 STEP = SAMPLE_RATE // 100
 """Samples from one frame to the next: 10 ms."""
 WINDOW = SAMPLE_RATE // 40
+_LEAST_LOUD = 4 * WINDOW  # samples
 """Samples that a frame looks at: 25 ms."""
 
 _TAPERS: dict[str, Callable[[int], Tensor]] = {"hamming": torch.hamming_window, "hann": torch.hann_window}
@@ -244,6 +245,12 @@ def front_end(kind: str, bands: int) -> torch.nn.Module:
     if bands < 1:
         raise ValueError(f"bands must be at least 1, got {bands}")
     return FRONT_ENDS[kind](bands).eval()
+
+
+def loud_or_whole(waveform: Tensor, below: float) -> Tensor:
+    """A sound less its quiet frames (:func:`without_quiet_frames`); whole where less than 0.1 s of it is loud."""
+    kept = without_quiet_frames(waveform, below)
+    return kept if len(kept) >= _LEAST_LOUD else waveform
 
 
 def without_quiet_frames(waveform: Tensor, below: float = 40.0) -> Tensor:

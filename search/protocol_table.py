@@ -66,6 +66,10 @@ def _figures(report: Mapping[str, Any]) -> Iterator[str]:
                 f"  first {figures['index_depth']} by the index: mAP {_percent(figures['map_at_1000'])}, exactly "
                 f"{_percent(figures['map_at_1000_exact'])}; it finds {_percent(figures['index_recall'])} of them"
             )
+    maps = [[_at(one, ("retrieval", way))["map"] for way in _TITLES]
+            for one in (report, *(report["oracles"][name] for name in ("gender", "gender_nationality")))]  # fmt: skip
+    own, *oracles = (None if None in both else sum(both) / len(both) for both in maps)
+    yield _line(("Mean of both mAP", _percent(own), "", "", *map(_percent, oracles)))
     if "label_agreement" in report:
         yield "A person's face and voice in clusters of one rank"
         for number, told in report["label_agreement"].items():

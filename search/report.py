@@ -77,6 +77,8 @@ def _of_protocol(report: Mapping[str, Any]) -> str:
         matching = report["matching_1_to_n"][way]
         for kind in ("all", *_SHARED):
             lines += _matching_rows(matching[kind], _SHARED.get(kind, "")) if kind in matching else []
+    both = [figures["map"] for figures in report["retrieval"].values()]
+    lines += ["", f"  mean of both mean average precisions: {sum(both) / len(both):.3f}"]
     verification = report["verification"]
     lines += ["", "Is this the voice of this face?", *_verification_rows(verification, "any two people")]
     for kind, words in _SHARED.items():

@@ -41,6 +41,8 @@ class DimnetVoicePreparation(SoundLimits):
         channels: of the convolutions before the last.
         dimension: components of a vector.
         most_seconds: 10 by default: S2 trains on 10 s.
+        quiet_below: decibels under the loudest frame, in (0, inf); quieter frames are left out, as S2's detection of
+            voice activity leaves them out. None: nothing is.
     """
 
     most_seconds: float = 10.0
@@ -48,9 +50,12 @@ class DimnetVoicePreparation(SoundLimits):
     bands: int = 64
     channels: tuple[int, ...] = (256, 384, 576, 864)
     dimension: int = 256
+    quiet_below: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.quiet_below is not None and self.quiet_below <= 0:
+            raise ValueError(f"quiet_below must be above 0, or nothing, got {self.quiet_below}")
         object.__setattr__(self, "channels", tuple(self.channels))
         if not self.channels or min(*self.channels, self.dimension) < 1:
             raise ValueError(f"channels and dimension must be at least 1, got {self.channels} and {self.dimension}")

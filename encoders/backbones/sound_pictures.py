@@ -21,10 +21,9 @@ from torch.nn.utils.rnn import pad_sequence
 from encoders.acoustics import sound_level
 from encoders.backbones.backbone import Unusable
 from encoders.backbones.small_voice import windows_of
-from encoders.spectra import WINDOW, without_quiet_frames
+from encoders.spectra import loud_or_whole
 
 AT_ONCE = 32  # pictures that a network in evaluation is given at a time: bounds memory
-_LEAST_KEPT = 4 * WINDOW  # samples; a sound of which less is loud is taken whole
 
 
 @dataclass(frozen=True)
@@ -67,9 +66,7 @@ def loud_part(sample: NDArray[np.float32], limits: PicturedSound) -> Tensor | Un
     level = sound_level(waveform, limits.least_seconds, limits.silence_dbfs)
     if isinstance(level, Unusable):
         return level
-    whole = torch.from_numpy(waveform)
-    kept = without_quiet_frames(whole, limits.quiet_below)
-    return kept if len(kept) >= _LEAST_KEPT else whole
+    return loud_or_whole(torch.from_numpy(waveform), limits.quiet_below)
 
 
 def sounds_to_pictures(spectra: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from encoders.backbones.public_files import plain_parameters
 from encoders.backbones.serving import exact_type
 from encoders.backbones.small_voice import windows_of
 from encoders.backbones.windows import embed_windows
-from encoders.spectra import STEP
+from encoders.spectra import STEP, loud_or_whole
 from encoders.voice import SAMPLE_RATE
 
 
@@ -69,10 +69,16 @@ class SizedPreparation(Protocol):
 
 
 def checked_sound(sample: NDArray[np.float32], preparation: Any) -> NDArray[np.float32] | Unusable:  # noqa: ANN401
-    """The sound as float32, or why it cannot be used by the preparation's limits. Raises ValueError: it is not mono."""
+    """What counts of a sound as float32, or why it cannot be used by the preparation's limits.
+
+    All of it, or where the preparation has a ``quiet_below``, its loud frames. Raises ValueError: it is not mono.
+    """
     waveform = np.asarray(sample, dtype=np.float32)
     level = sound_level(waveform, preparation.least_seconds, preparation.silence_dbfs)
-    return level if isinstance(level, Unusable) else waveform
+    if isinstance(level, Unusable):
+        return level
+    quiet_below = getattr(preparation, "quiet_below", None)
+    return waveform if quiet_below is None else loud_or_whole(torch.from_numpy(waveform), quiet_below).numpy()
 
 
 def embed_long(

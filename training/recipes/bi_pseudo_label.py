@@ -21,7 +21,9 @@ Where the paper is silent, and what is chosen here:
   features. Where networks or frozen vectors are not as wide as the head, a linear layer of each modality brings them
   there; without CMWR (``head="linear"``) the head is one fully connected layer that both share.
 - 50 epochs; the learning rate falls in a straight line on a logarithmic scale (``curve``).
-- faces are cut to 224 of about 256 pixels: moved by up to 16. Voices are shortened or repeated to 10 s.
+- faces are found and cut to 224 pixels with room around them, and then moved by up to 16, whose edge repeats the
+  picture's: what a resize and a random cut come to. Voices are shortened or repeated to 10 s, after what is 40 dB
+  quieter than the loudest 25 ms is left out: the paper names no detector of voice activity.
 - networks are drawn at random, as nothing is said of their weights.
 - K-means starts with the same people in both modalities (``starts``).
 - one prototype for each modality; earlier ones are averaged as they were after the step of equation 7, which comes
@@ -126,7 +128,7 @@ class Settings:
     face_backbone: str = "resnet34_face"
     voice_backbone: str = "dimnet_voice"
     face_preparation: Mapping[str, Any] = field(default_factory=dict)
-    voice_preparation: Mapping[str, Any] = field(default_factory=lambda: {"features": "mfcc"})
+    voice_preparation: Mapping[str, Any] = field(default_factory=lambda: {"features": "mfcc", "quiet_below": 40.0})
     epochs: int = 50
     steps_per_epoch: int | None = None
     people_per_batch: int = 128

@@ -15,7 +15,8 @@ Sums are as printed: both terms of equation 2 over the batch (``reduction``), an
 every vector with itself (``orthogonality``; equation 9 is printed for one pair and is a mean over the batch). The
 printed sums of 16,384 cosines outweigh the classifier by far; ``mean`` is what works best on invented people.
 
-Where it is silent, and what is chosen here. Sound: see ``inception_resnet_v1_voice``; a picture has the face's 256 x
+Where it is silent, and what is chosen here. Faces are found and aligned by the installation's detector; the paper's is
+MTCNN (``VISAVOX_FACE_DETECTOR=mtcnn``). Sound: see ``inception_resnet_v1_voice``; a picture has the face's 256 x
 256. Stage 1: Adam from 1e-4 to 1e-6, 30 epochs; 45 is the number of faces in a batch, and of sounds, 3 of each of 15
 people; initial weights are what ``visavox train --initial`` is given; no dimension is left to unit length before the
 softmax. Stage 2: α = 1; u and v have 512 components and their layers an offset; the gate is one per component (⊙;
@@ -29,8 +30,7 @@ an I), ``orthogonal_weight=0`` (fusion, cross-entropy only), ``cross_entropy=Fal
 ``stream.centre_weight=0`` is softmax alone in stage 1. Each is a line of a file for ``visavox train single_stream
 --config``, or of :class:`Settings`. Its figures: ``visavox train single_stream --corpus voxceleb1 --root DIR``, then
 ``visavox evaluate --protocol DIR --media DIR --html PAGE`` with the lists of P: AUC and EER of U, G, N, A and GNA with
-their ROC, 1:N both ways for N = 2 to 10 with its plot, mAP both ways (the paper also prints their mean), and pictures
-of what was found.
+their ROC, 1:N both ways for N = 2 to 10 with its plot, mAP both ways and their mean, and pictures of what was found.
 """
 
 from __future__ import annotations

@@ -7,7 +7,9 @@ from safetensors.torch import save
 
 from encoders.backbones.dimnet_voice import DimnetVoice, DimnetVoiceNetwork, DimnetVoicePreparation, public_parameters
 from encoders.packaging import drawn_voice
+from encoders.space import Modality
 from tests.encoders.backbones.seeded_weights import seed_weights
+from training.networks import trainable
 
 
 def test_it_has_the_widths_kernels_and_strides_that_its_docstring_states():
@@ -49,7 +51,23 @@ def test_mel_cepstra_are_another_input_than_log_mel_bands(tmp_path):
     assert np.abs(rows[0] - rows[1]).max() > 0.01
 
 
-@pytest.mark.parametrize("wrong", [{"channels": ()}, {"channels": (8, 0)}, {"dimension": 0}, {"features": "lpc"}])
+def test_quiet_frames_are_left_out_where_that_is_wanted_in_training_as_in_serving(tmp_path):
+    path = tmp_path / "voice.safetensors"
+    path.write_bytes(save(seed_weights(DimnetVoiceNetwork(DimnetVoicePreparation(channels=(8,))), 1).state_dict()))
+    spoken, pause = drawn_voice(1, 1.0), np.zeros(16_000, np.float32)
+    paused = np.concatenate([spoken, pause, spoken])
+    whole, loud = (DimnetVoice(path, {"channels": [8], "quiet_below": told}) for told in (None, 40.0))
+    frames = {one: len(one.prepare(paused)) for one in (whole, loud)}
+    assert frames[whole] == pytest.approx(3 * 16_000 / 160, abs=2) and frames[loud] < 0.75 * frames[whole]
+    assert len(loud.prepare(pause + 1e-2)) == pytest.approx(100, abs=2)  # nothing is quieter than the loudest
+    wanted = DimnetVoicePreparation(channels=(8,), quiet_below=40.0)
+    learned = trainable(Modality.VOICE, "dimnet_voice").prepare(paused, wanted)
+    np.testing.assert_allclose(np.asarray(loud.prepare(paused)), learned, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"channels": ()}, {"channels": (8, 0)}, {"dimension": 0}, {"features": "lpc"}, {"quiet_below": 0.0}]
+)
 def test_impossible_sizes_are_refused_by_name(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         DimnetVoicePreparation(**wrong)

@@ -320,7 +320,7 @@ def test_the_defaults_are_the_papers() -> None:
     assert (paper.people_per_batch * paper.samples_per_person, paper.clusters) == (128, (8, 32, 64))
     assert (paper.bi_pseudo_label_weight, paper.identity_weight, paper.embedding) == (10, 0.1, 256)
     assert (paper.face_backbone, paper.voice_backbone) == ("resnet34_face", "dimnet_voice")
-    assert paper.voice_preparation == {"features": "mfcc"} and paper.augmentation.frames == 1000
+    assert paper.voice_preparation == {"features": "mfcc", "quiet_below": 40.0} and paper.augmentation.frames == 1000
     assert (learning_rate(paper, 0), learning_rate(paper, 1)) == (pytest.approx(1e-3), pytest.approx(1e-8))
     assert isinstance(optimiser(task_of(SMALL, "fm"), paper), torch.optim.Adam)
 
