@@ -58,6 +58,7 @@ benchmark: $(READY)
 	$(BIN)/python -m tests.benchmarks.encode_speed
 	$(BIN)/python -m tests.benchmarks.evaluation_speed
 	$(BIN)/python -m tests.benchmarks.training_speed
+	$(BIN)/python -m tests.benchmarks.training_speed --cached --steps 300
 	$(BIN)/python -m tests.benchmarks.query_throughput
 	$(BIN)/python -m tests.benchmarks.search_latency
 	$(BIN)/python -m tests.benchmarks.worker_speed

@@ -100,6 +100,7 @@ def train(
         from deploy.models import serving_folder
         from deploy.training import order_population, train_population
         from deploy.wiring import installation
+        from encoders.space import Modality
         from training.population.splits import TrainingSpec
 
         with installation() as opened, Stages(quiet=opened.settings.place > 0) as stages:
@@ -110,6 +111,10 @@ def train(
             if opened.settings.processes > 1 and (features is not None or own):
                 raise UsageError("on frozen vectors a model learns in minutes: start this without a launcher")
             if corpus is not None and root is not None:
+                drawn_networks = [f"{one}s" for one in Modality if getattr(told.run, f"initial_{one}") is None]
+                if drawn_networks and opened.settings.place == 0:
+                    named = " and ".join(drawn_networks)
+                    progress_console.print(f"networks of {named} begin with random numbers; --initial names weights")
                 places = root, faces, lists, allow_missing
                 outcome = _on_corpus(opened, method, corpus, places, people, told, stages)
             elif features is not None:
