@@ -37,6 +37,7 @@ from deploy.training import (
 )
 from deploy.wiring import Installation, processors
 from encoders.encoder import Encoder
+from training.beginnings import refuse_known, require_weights
 from training.checkpoint import write_json
 from training.corpora import (
     CorpusError,
@@ -52,7 +53,6 @@ from training.corpora.trials import write_trials
 from training.data_parallel import join_processes
 from training.loop import RunSettings, TrainingData, train
 from training.prepared import prepare
-from training.pretraining import require_weights
 from training.publish import Origin, publish, read_report, record_report
 from training.reading import Preparation, preparation_for
 from training.recipe import Recipe, recipe_name
@@ -120,6 +120,7 @@ def order_corpus(
 
     Raises:
         CorpusError: the corpus is not as its layout says, has too few people, or has somebody on two sides.
+        TrainingError: networks to begin with know people who are validated or measured on.
         ValueError: a number that the recipe does not take.
     """
     try:
@@ -133,7 +134,9 @@ def order_corpus(
     wanted = (recipe.Settings() if settings is None else settings).fitting(len(training.identities))
     order = CorpusOrder(recipe, wanted, training, validation, test, run_here(opened, run))
     _ = order.preparation  # a wrong one is said before anything is read
-    require_weights(recipe.stages(wanted, frozen=False), order.run)
+    require_weights(recipe.stages(wanted, frozen=False), order.preparation, order.run)
+    judged = {*validation.identities, *(test.identities if test else ())}
+    refuse_known((order.run.initial_face, order.run.initial_voice), judged)
     return order
 
 

@@ -19,6 +19,7 @@ from encoders.encoder import Encoder, EncoderError, packaged_encoders
 from encoders.folder import GOLDEN_FILE, read_description
 from encoders.golden import load_golden
 from encoders.space import Modality, Space
+from training.beginnings import refuse_known
 from training.checkpoint import write_json
 from training.corpora import Split
 from training.features import Features, FeaturesError
@@ -68,6 +69,7 @@ def train_features(opened: Installation, order: FeatureOrder, told: Told) -> Out
     data = TrainingData(vectors_of(features, Split.TRAIN), vectors_of(features, Split.VALIDATION))
     sources = {modality: encoder_of_space(home, features[modality].space) for modality in Modality}
     test = _test_people(features)
+    refuse_known(sources.values(), {*data.validation.identities, *(test.identities if test else ())})
     run, settings = run_here(opened, order.run), order.settings.fitting(len(data.training.identities))
     decides = describe(order.recipe, settings, run, frozen=True) | {"domain": features.domain}
     decides |= {"learned": data.training.digest, "validated": data.validation.digest}

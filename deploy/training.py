@@ -33,6 +33,7 @@ from search.points import Points, embed_protocol
 from search.protocol_report import with_all_lists
 from search.protocols import read_protocol
 from search.published_lists import read_trial_lists
+from training.beginnings import refuse_known, require_weights
 from training.checkpoint import write_json
 from training.corpora import Manifest, Split, read_manifest
 from training.data_parallel import join_processes
@@ -41,7 +42,6 @@ from training.loop import Progress, RunSettings, TrainingData, train
 from training.population.protocol import write_protocol, write_training
 from training.population.splits import PopulationSpec, TrainingSpec
 from training.prepared import Prepared, prepare
-from training.pretraining import require_weights
 from training.publish import Origin, publish, read_report, record_report
 from training.reading import Preparation, preparation_for
 from training.recipe import Recipe, recipe_name, recipes
@@ -147,7 +147,7 @@ def order_population(
     settings = (recipe.POPULATION if settings is None else settings).fitting(learned.people)
     order = Order(recipe, settings, learned, measured, run_here(opened, run))
     _ = order.preparation  # a wrong one is said before people are invented
-    require_weights(recipe.stages(settings, frozen=False), order.run)
+    require_weights(recipe.stages(settings, frozen=False), order.preparation, order.run)
     return order
 
 
@@ -227,6 +227,8 @@ def _gather(home: Path, order: Order, population: Path, told: Told, workers: int
         learned: read_manifest(learned, Split.TRAIN, test=tested),
         population: read_manifest(population, Split.VALIDATION, test=tested),
     }
+    validation = manifests[population]
+    refuse_known((order.run.initial_face, order.run.initial_voice), {*tested, *validation.identities})
     preparation = order.preparation
     training, validating = (
         prepare(
@@ -238,7 +240,6 @@ def _gather(home: Path, order: Order, population: Path, told: Told, workers: int
         )
         for folder, manifest in manifests.items()
     )
-    validation = manifests[population]
     origin = Origin(
         domain=validation.domain,
         trained_on=f"{counted(training, validation.domain)} (population seed {order.learned.seed})",

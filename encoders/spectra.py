@@ -29,8 +29,8 @@ from encoders.voice import SAMPLE_RATE
 STEP = SAMPLE_RATE // 100
 """Samples from one frame to the next: 10 ms."""
 WINDOW = SAMPLE_RATE // 40
-_LEAST_LOUD = 4 * WINDOW  # samples
 """Samples that a frame looks at: 25 ms."""
+_LEAST_LOUD = 4 * WINDOW  # samples
 
 _TAPERS: dict[str, Callable[[int], Tensor]] = {"hamming": torch.hamming_window, "hann": torch.hann_window}
 _LEAST_VARIANCE = 1e-5  # a band that never changes becomes 0, not noise blown up

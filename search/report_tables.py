@@ -115,6 +115,10 @@ def _retrieval(report: Mapping[str, Any]) -> Iterator[Table]:
         title = f"Retrieval, {WAYS[way]}: {figures['probes']} searches in {figures['gallery']} samples"
         head = ("%", "model", "interval", "chance", *ORACLES.values(), *([CEILING] if ceiling else []))
         yield Table(title, head, rows, note)
+    trees = (report["retrieval"], *(report["oracles"][name]["retrieval"] for name in ORACLES))
+    maps = [[tree[way]["map"] for way in report["retrieval"]] for tree in trees]
+    means = tuple(percent(None if None in both else sum(both) / len(both)) for both in maps)
+    yield Table("Retrieval, mean of both ways", ("%", "model", *ORACLES.values()), (("mean of both mAP", *means),))
 
 
 def _verification(report: Mapping[str, Any]) -> Iterator[Table]:

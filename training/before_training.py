@@ -29,7 +29,7 @@ from training.loop import BEST_FILE, read_best
 from training.networks import TRAINABLE, NetworkGiven, given_network, make_network, read_network_preparation
 from training.pretraining import identity_stage
 from training.publish import CONFIGURATION_FILE
-from training.recipe import Given, Task, load_recipe
+from training.recipe import Given, Task, load_recipe, shares_one_network
 from training.runs import RUN_FILE
 
 NOT_TRAINED = "the same network, which was not trained"
@@ -106,7 +106,7 @@ def _at_the_beginning(
     if before is not None and _same(state, _network(before, modality)):
         earlier = stages[-2].name
         return state, IDENTITY if earlier == identity_stage().name else f"as the stage {earlier} left it"
-    begun = initial[modality]
+    begun = initial[Modality.FACE if shares_one_network(recipe) else modality]
     return state, UNTRAINED if begun is None else f"as it is in {begun.name}"
 
 

@@ -24,12 +24,13 @@ class Curves:
     def __init__(self, folder: Path) -> None:
         self._folder = folder / FOLDER
 
-    def write(self, line: Mapping[str, Any], people_per_second: float) -> None:
+    def write(self, line: Mapping[str, Any], people_per_second: float | None) -> None:
         """Add the points of an epoch.
 
         Args:
             line: of ``log.jsonl``.
-            people_per_second: learned from, validation apart; of an epoch that was gone on with, since then.
+            people_per_second: learned from, validation apart; of an epoch that was gone on with, since then; None:
+                nobody was.
         """
         # TensorBoard takes a second to load: only who wants curves waits for it
         from torch.utils.tensorboard import SummaryWriter
@@ -37,7 +38,9 @@ class Curves:
         epoch = int(line["epoch"])
         values: dict[str, float] = {}
         if epoch:  # before the first one nothing is learned
-            values |= {"learning_rate": line["learning_rate"], "people_per_second": people_per_second}
+            values["learning_rate"] = line["learning_rate"]
+        if people_per_second is not None:
+            values["people_per_second"] = people_per_second
         values |= {f"loss/{name}": value for name, value in line["losses"].items()}
         for name, value in line.get("validation", {}).items():
             values[f"validation/{name}" if name.endswith(ONE_OF_TWO) else f"validation/{name}_map"] = value

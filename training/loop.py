@@ -34,11 +34,11 @@ from torch.optim.swa_utils import AveragedModel
 
 from encoders.space import Modality
 from training.batches import Plan, batch_plan, make_batches
+from training.beginnings import networks_at_first
 from training.checkpoint import Checkpoint, read_checkpoint, read_weights, write_checkpoint, write_weights
 from training.curves import Curves
 from training.data_parallel import Processes, join_processes, join_task
 from training.networks import NetworkGiven
-from training.pretraining import networks_at_first
 from training.recipe import Assembled, Batch, Given, Recipe, Stage, Task, recipe_name
 from training.reproducible import reproducible, seed_step, step_seed
 from training.runs import (
@@ -157,8 +157,8 @@ def train(
 ) -> Trained:
     """Train from the beginning, or from where an earlier call in the same folder stopped, to the end.
 
-    An interrupt (Ctrl-C) or a kill leaves the folder so that the same call goes on; a finished run is
-    answered at once.
+    An interrupt (Ctrl-C) or a kill leaves the folder so that the same call goes on; a finished run is answered at once,
+    or after the vectors of its networks were made once more, where these stay as they are.
 
     Args:
         recipe: the method.
@@ -173,7 +173,7 @@ def train(
         RunHeld: another process trains there.
         Diverged: a loss or a weight is not finite; the checkpoint before it is kept.
         CheckpointError: the folder's checkpoints are damaged.
-        ValueError: networks that are to stay as they are have no weights to begin with.
+        TrainingError: networks that are to stay as they are have no weights to begin with.
     """
     run = run or RunSettings()
     stages = recipe.stages(settings, isinstance(data.training, Vectors))
@@ -335,7 +335,7 @@ class _Loop:
                     self._save()
                     saved = time.monotonic()
             shown = (self._state.batch - gone_on_from) * self._settings.people_per_batch
-            self._finish_epoch(epoch_began, shown / max(time.monotonic() - epoch_began, 1e-9))
+            self._finish_epoch(epoch_began, shown / max(time.monotonic() - epoch_began, 1e-9) if shown else None)
             saved = told = time.monotonic()
             tell()
 
@@ -447,7 +447,7 @@ class _Loop:
             stage=self._stage.name,
         )
 
-    def _finish_epoch(self, began: float, people_per_second: float) -> None:
+    def _finish_epoch(self, began: float, people_per_second: float | None) -> None:
         """Validate, log, go to the next epoch, save: in this order, so that a resume repeats all or nothing."""
         losses = self._losses()
         if self.processes.first:
@@ -457,7 +457,7 @@ class _Loop:
         if self.processes.first:
             self._save()
 
-    def _judge(self, epoch: int, began: float, losses: Mapping[str, float], people_per_second: float = 0.0) -> None:
+    def _judge(self, epoch: int, began: float, losses: Mapping[str, float], pace: float | None = None) -> None:
         """Validate if it is time to, keep the weights if they are the best, and add to the log; 0: before all steps."""
         state = self._state
         rate = self._optimiser.param_groups[0]["lr"] if epoch else 0.0  # of the epoch's last step
@@ -474,7 +474,7 @@ class _Loop:
         line["seconds"] = round(time.monotonic() - began, 3)
         append_log(self.folder, line)
         if self._curves is not None:
-            self._curves.write(line, people_per_second)
+            self._curves.write(line, pace)
 
     def _save(self) -> None:
         self._state.sums = self._read_sums()

@@ -152,7 +152,7 @@ def begin_with(network: torch.nn.Module, modality: Modality, backbone: str, fold
         ValueError: the folder has no such branch, or nothing of it fits.
     """
     branch = read_description(folder).branches.get(modality)
-    if branch is None or backbone_row(modality, branch.backbone).network != backbone_row(modality, backbone).network:
+    if branch is None or not begins_as(modality, branch.backbone, backbone):
         held = "none" if branch is None else branch.backbone
         raise ValueError(f"{folder} holds {held} for {modality}s, not {backbone}: begin with a folder of that network")
     if isinstance(branch.weights, FolderFile):
@@ -166,6 +166,12 @@ def begin_with(network: torch.nn.Module, modality: Modality, backbone: str, fold
         raise ValueError(f"{folder}: no parameter of its {modality} network fits {backbone}")
     network.load_state_dict(own | fitting)
     return sorted(set(own) - set(fitting))
+
+
+def begins_as(modality: Modality, held: str, wanted: str) -> bool:
+    """Whether weights of one row are weights of another: of the same, or of one network that has none of its own."""
+    own, other = backbone_row(modality, wanted), backbone_row(modality, held)
+    return held == wanted or (own.network == other.network and not own.sources)
 
 
 def run_network(

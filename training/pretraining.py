@@ -7,7 +7,7 @@ of cosines (Wang et al., "NormFace", 2017), without anything that ties a face to
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
@@ -16,18 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from encoders.heads import SharedSpaceHead
 from encoders.space import Modality
 from training.batches import Augmentation
-from training.networks import begin_with
+from training.beginnings import joining_nothing
 from training.recipe import Batch, Given, Stage, Task, seeded
-from training.runs import RunSettings
 from training.schedules import falling_rate
-
-WEIGHTS_WANTED = (
-    "networks that stay as they are need folders with all their weights (visavox train --initial, once for each "
-    "network), or features that were extracted (--features)"
-)
 
 
 @dataclass(frozen=True)
@@ -107,7 +100,7 @@ class IdentityTask(Task):
     def __init__(self, settings: IdentitySettings, given: Given) -> None:
         super().__init__(given)
         self.settings = settings
-        self.head = _joining_nothing(given)
+        self.head = joining_nothing(given)
         self.face_classifier = torch.nn.Linear(given.face.dimension, given.people, bias=False)
         self.voice_classifier = torch.nn.Linear(given.voice.dimension, given.people, bias=False)
 
@@ -128,60 +121,6 @@ class IdentityTask(Task):
 
     def _scores(self, features: Tensor, classifier: torch.nn.Linear) -> Tensor:
         return self.settings.scale * normalize(features, dim=1) @ normalize(classifier.weight, dim=1).T
-
-
-class NetworksAsGiven(Task):
-    """Two networks with the weights of encoder folders, which stay as they are.
-
-    Args:
-        given: what they are, each with the folder of its weights.
-
-    Raises:
-        ValueError: a folder is not given, or does not hold the whole network; the message says what to do.
-    """
-
-    def __init__(self, given: Given) -> None:
-        super().__init__(given)
-        for modality in Modality:
-            network, wanted = self.get_submodule(str(modality)), given.of(modality)
-            if wanted.backbone is None or wanted.initial is None:
-                raise ValueError(f"nobody says where the weights of the {modality} network are: {WEIGHTS_WANTED}")
-            if missing := begin_with(network, modality, wanted.backbone, wanted.initial):
-                raise ValueError(
-                    f"{wanted.initial} lacks {len(missing)} parameters of {wanted.backbone}, such as {missing[0]}: "
-                    f"{WEIGHTS_WANTED}"
-                )
-        self.head = _joining_nothing(given)
-
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """There is nothing to train."""
-        raise NotImplementedError("networks that stay as they are have no losses")
-
-
-def networks_at_first(stages: Sequence[Stage], given: Given) -> Task | None:
-    """What a method's first stage goes on from: nothing, or networks that it leaves as they are given.
-
-    Raises:
-        ValueError: see :class:`NetworksAsGiven`.
-    """
-    return NetworksAsGiven(given).eval() if stages[0].on_vectors else None
-
-
-def require_weights(stages: Sequence[Stage], run: RunSettings) -> None:
-    """See that folders are named for networks that stay as they are, before anything is read.
-
-    Raises:
-        ValueError: one is not; the message says what to do.
-    """
-    if stages[0].on_vectors and None in (run.initial_face, run.initial_voice):
-        raise ValueError(WEIGHTS_WANTED)
-
-
-def _joining_nothing(given: Given) -> SharedSpaceHead:
-    """Only to be validated with: the features of the two modalities have nothing to do with each other yet."""
-    widths = given.face.dimension, given.voice.dimension
-    face, voice = ([["linear", one, min(widths)]] if one > min(widths) else [] for one in widths)
-    return SharedSpaceHead(face, voice, [], *widths)
 
 
 def identity_stage(settings: IdentitySettings | None = None) -> Stage:

@@ -111,9 +111,9 @@ def publish(
         description = _description(task, recipe_name(recipe), origin, beginnings, staging)
         digest = description.digest()
         place = encoders / f"{description.name}-{digest[:SHORT_DIGEST]}"
-        if place.exists():
-            return place
         known = set(data.training.identities).union(*(one.identities for one in beginnings))
+        if place.exists() and known <= read_identities(place, read_description(place)):
+            return place
         (staging / IDENTITIES_FILE).write_text("".join(f"{name}\n" for name in sorted(known)), encoding="utf-8")
         write_configuration(staging / CONFIGURATION_FILE, Configuration(settings, trained.run), trained.folder)
         write_json(staging / CALIBRATION_FILE, _calibration(task, data.validation, digest, origin.domain))
@@ -122,7 +122,10 @@ def publish(
             trained.best_epoch, trained.epochs, trained.validated, tuple(one.told for one in beginnings),
         )  # fmt: skip
         Encoder.create(staging, description, origin.golden, model_card(facts), (IDENTITIES_FILE,))
+        if place.exists():  # the same vectors, of networks that were not known to know so many people
+            place.rename(staging.with_name(f"{staging.name}.before"))
         staging.rename(place)
+        shutil.rmtree(staging.with_name(f"{staging.name}.before"), ignore_errors=True)
     return place
 
 

@@ -365,6 +365,11 @@ def load_recipe(name: str) -> Recipe:
     return cast(Recipe, importlib.import_module(f"training.recipes.{name}"))
 
 
+def shares_one_network(recipe: Recipe) -> bool:
+    """Whether faces and voices go through one network, that of faces: its module says ``ONE_NETWORK = True``."""
+    return bool(getattr(recipe, "ONE_NETWORK", False))
+
+
 def recipe_name(recipe: Recipe) -> str:
     """What a recipe is called: the name of its file."""
     return recipe.__name__.rsplit(".", 1)[-1]

@@ -55,7 +55,7 @@ def train(
     ] = None,
     initial: Annotated[
         list[str] | None,
-        typer.Option(help="An encoder, by folder or name, whose weights a network begins with; repeatable."),
+        typer.Option(help="An encoder folder, or its name in the home: what networks begin with; repeatable."),
     ] = None,
     corpus: Annotated[
         str | None, typer.Option(help="Learn from a corpus: voxceleb1, voxceleb1-d, mav-celeb, folder, csv, protocol.")
@@ -100,21 +100,16 @@ def train(
         from deploy.models import serving_folder
         from deploy.training import order_population, train_population
         from deploy.wiring import installation
-        from encoders.space import Modality
         from training.population.splits import TrainingSpec
 
+        told = _configured(method, config, preset or ("population" if population else "paper"), epochs)
         with installation() as opened, Stages(quiet=opened.settings.place > 0) as stages:
-            told = _configured(method, config, preset or ("population" if population else "paper"), epochs)
-            begun = _begun_with(initial or [], opened.settings.home, told.settings)
+            begun = _begun_with(method, initial or [], opened.settings.home, told.settings)
             drawn: dict[str, Any] = {} if seed is None or population else {"seed": seed}
             told = replace(told, run=replace(told.run, **begun, **drawn))
             if opened.settings.processes > 1 and (features is not None or own):
                 raise UsageError("on frozen vectors a model learns in minutes: start this without a launcher")
             if corpus is not None and root is not None:
-                drawn_networks = [f"{one}s" for one in Modality if getattr(told.run, f"initial_{one}") is None]
-                if drawn_networks and opened.settings.place == 0:
-                    named = " and ".join(drawn_networks)
-                    progress_console.print(f"networks of {named} begin with random numbers; --initial names weights")
                 places = root, faces, lists, allow_missing
                 outcome = _on_corpus(opened, method, corpus, places, people, told, stages)
             elif features is not None:
@@ -173,32 +168,31 @@ def _configured(method: Recipe, config: Path | None, preset: str, epochs: int | 
     return replace(told, settings=settings)
 
 
-def _begun_with(named: list[str], home: Path, settings: Any) -> dict[str, Any]:  # noqa: ANN401 - the recipe's
+def _begun_with(method: Recipe, named: list[str], home: Path, settings: Any) -> dict[str, Any]:  # noqa: ANN401
     """The fields of RunSettings that say which encoder folder each network begins with: the last that has it.
 
     Raises:
-        UsageError: a name is no encoder's, or one has neither of the two networks.
+        UsageError: a name is no encoder's, or one has no network that these settings have.
     """
     from deploy.models import find_folder
-    from encoders.folder import EncoderError, backbone_row, read_description
+    from encoders.folder import EncoderError, read_description
     from encoders.space import Modality
+    from training.networks import begins_as
+    from training.recipe import shares_one_network
 
-    wanted = {one: getattr(settings, f"{one}_backbone") for one in Modality}
+    learned = (Modality.FACE,) if shares_one_network(method) else tuple(Modality)
+    wanted = {one: str(getattr(settings, f"{one}_backbone")) for one in learned}
     begun: dict[str, Any] = {}
     for name in named:
         try:
             folder = find_folder(name, home)
-            branches = read_description(folder).branches
-        except EncoderError as error:
+            held = {one: branch.backbone for one, branch in read_description(folder).branches.items()}
+            fitting = [one for one in learned if one in held and begins_as(one, held[one], wanted[one])]
+        except (EncoderError, ValueError) as error:
             raise UsageError(str(error)) from error
-        fitting = [
-            modality
-            for modality, branch in branches.items()
-            if backbone_row(modality, branch.backbone).network == backbone_row(modality, wanted[modality]).network
-        ]
         if not fitting:
-            held = ", ".join(branch.backbone for branch in branches.values())
-            raise UsageError(f"{name} holds {held}: these settings have {' and '.join(wanted.values())} to begin")
+            learns = " and ".join(wanted.values())
+            raise UsageError(f"{name} holds {', '.join(held.values())}: what learns by these settings is {learns}")
         begun |= {f"initial_{modality}": folder for modality in fitting}
     return begun
 
@@ -215,6 +209,7 @@ def _on_corpus(
     """Train on a corpus that lies at these places: root, faces, lists, and the share that may be absent."""
     from deploy.corpus_training import order_corpus, train_corpus
     from training.corpora import CORPORA, MOST_MISSING, CorpusError, Source, layouts_told
+    from training.recipe import shares_one_network
 
     if corpus not in CORPORA:
         raise UsageError(f"there is no corpus {corpus!r}; there are {layouts_told()}")
@@ -226,6 +221,12 @@ def _on_corpus(
         raise
     except ValueError as error:
         raise UsageError(str(error)) from error
+    if opened.settings.place == 0:
+        learned = ["face"] if shares_one_network(method) else ["face", "voice"]
+        drawn = [f"{one}s" for one in learned if getattr(order.run, f"initial_{one}") is None]
+        if drawn:
+            named = " and ".join(drawn)
+            progress_console.print(f"networks of {named} begin with random numbers; --initial names weights for them")
     return train_corpus(opened, order, stages.told)
 
 

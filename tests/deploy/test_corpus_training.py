@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from deploy.cli import main
+from deploy.cli.output import UsageError
+from deploy.cli.train import _begun_with
 from deploy.corpus_training import CorpusOrder, order_corpus, train_corpus
 from deploy.settings import load_settings
 from deploy.training import Outcome
@@ -18,12 +21,13 @@ from encoders.space import Modality
 from search.points import SeenInTraining, refuse_seen
 from search.protocols import read_protocol
 from tests.deploy.drawings import run
+from tests.encoders.shared_encoder import make_shared_encoder
 from tests.training.feature_corpus import tone
 from training.corpora import CorpusError, Source, Split, read_corpus
 from training.population.faces import draw_view, render_face
 from training.population.folder import write_photo, write_wav
 from training.population.people import invent_people
-from training.recipe import load_recipe
+from training.recipe import load_recipe, recipes
 
 SPLITS = ("train", "validation", "test")
 
@@ -123,7 +127,10 @@ def test_a_test_person_who_is_in_training_stops_it(opened, root, tmp_path) -> No
         (("--features", ".", "--people", "9"), "--people with --population or --corpus"),
         (("--features", ".", "--initial", "voice_identity"), "--initial goes with --population or --corpus"),
         (("--population", "--initial", "nobodys"), "nobodys is not an encoder folder"),
-        (("--population", "--initial", str(packaged_encoders()["voice_identity"])), "holds ge2e: these settings have"),
+        (
+            ("--population", "--initial", str(packaged_encoders()["voice_identity"])),
+            "holds ge2e: what learns by these settings",
+        ),
     ],
 )
 def test_wrong_usage_exits_2(capsys, tmp_path, monkeypatch, more, told) -> None:
@@ -168,3 +175,50 @@ def test_networks_that_stay_as_they_are_have_to_be_given_before_anything_is_read
     code, document = run(capsys, "train", "visavox", "--corpus", "folder", "--root", str(root))
     assert code == 2 and "need folders with all their weights" in document["error"]["message"]
     assert not (tmp_path / "prepared").exists()
+
+
+def test_networks_that_know_whom_the_result_is_judged_by_are_refused_before_anything_is_read(
+    capsys, root, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setenv("VISAVOX_HOME", str(tmp_path))
+    monkeypatch.setattr("deploy.corpus_training.train_corpus", lambda *_: Outcome(root, {}, 0, False))
+    for known, code in (("Person_05", 3), ("Person_09", 3), ("Person_01", 0)):  # of validation, of test, of training
+        make_shared_encoder(tmp_path / "encoders" / known, identities=[known])
+        asked = ("--corpus", "folder", "--root", str(root), "--preset", "population", "--initial", known)
+        ended, document = run(capsys, "train", "bi_quintuple", *asked)
+        assert ended == code
+        if code:
+            told = document["error"]["message"]
+            assert f"{known} was trained on 1 of the people" in told and f"such as {known}: begin with networks" in told
+
+
+def test_a_misspelt_network_is_wrong_usage_with_weights_to_begin_with_too(capsys, root, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("VISAVOX_HOME", str(tmp_path))
+    make_shared_encoder(tmp_path / "encoders" / "mine")
+    (tmp_path / "run.yaml").write_text("face_backbone: nonsense\n")
+    asked = ("--corpus", "folder", "--root", str(root), "--config", str(tmp_path / "run.yaml"), "--initial", "mine")
+    code, document = run(capsys, "train", "bi_quintuple", *asked)
+    assert code == 2 and "nonsense" in document["error"]["message"]
+
+
+def test_of_a_method_of_one_network_only_that_of_faces_begins_with_weights(tmp_path) -> None:
+    both = make_shared_encoder(tmp_path / "encoders" / "both").folder
+    settings = SimpleNamespace(face_backbone="small_face", voice_backbone="small_voice")
+    begun = {name: _begun_with(load_recipe(name), ["both"], tmp_path, settings) for name in recipes()}
+    assert begun.pop("single_stream") == {"initial_face": both}
+    assert len(begun) == 5 and all(one == {"initial_face": both, "initial_voice": both} for one in begun.values())
+    settings.face_backbone = "small_picture"
+    with pytest.raises(UsageError, match=r"holds small_.*: what learns by these settings is small_picture$"):
+        _begun_with(load_recipe("single_stream"), ["both"], tmp_path, settings)
+
+
+def test_who_begins_with_random_numbers_is_told(capsys, root, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("VISAVOX_HOME", str(tmp_path))
+    monkeypatch.setattr("deploy.corpus_training.train_corpus", lambda *_: Outcome(root, {}, 0, False))
+    make_shared_encoder(tmp_path / "encoders" / "both")
+    asked = ("train", "bi_quintuple", "--corpus", "folder", "--root", str(root), "--preset", "population")
+    for more, said in (((), True), (("--initial", "both"), False)):
+        with pytest.raises(SystemExit):
+            main([*asked, *more])
+        told = " ".join(capsys.readouterr().err.split())
+        assert ("networks of faces and voices begin with random numbers" in told) is said

@@ -81,8 +81,8 @@ def test_every_network_to_begin_with_can_be_pulled_and_is_the_method_s() -> None
             for modality in Modality
         }
         for name in [after for before, after in pairwise(options) if before == "--initial"]:
-            _, modality, kind = find_network(name)
-            assert kind == "network"
+            row, modality, kind = find_network(name)
+            assert kind == "network" and row.sources
             assert backbone_row(modality, name).network == backbone_row(modality, own[modality]).network
 
 

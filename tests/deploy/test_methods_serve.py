@@ -28,6 +28,7 @@ BEFORE: dict[str, dict[str, Any]] = {
     "single_stream": {"stream": {"epochs": 1, "steps_per_epoch": 2, "people_per_batch": 2}},
     "bi_pseudo_label": {"cluster_counts": [2, 3, 4], "samples_per_person": 2},
     "prior_transport": {"identity": FEW},
+    "visavox": {"face_preparation": dict(load_recipe("bi_quintuple").Settings().face_preparation)},
 }
 BEGUN_WITH = {"visavox": ("bi_quintuple", "prior_transport")}  # whose networks stay as they are: a face's, a voice's
 NETWORKS = {

@@ -10,14 +10,18 @@ import pytest
 import torch
 from torch.nn.functional import log_softmax
 
+from encoders.backbones.small_voice import SmallVoicePreparation
 from encoders.encoder import Encoder
 from encoders.space import Modality
 from tests.training.small_run import RUN, SETTINGS, small_data, small_given
 from tests.training.test_publish import ORIGIN
 from training.batches import batch_plan, make_batch
-from training.loop import finished_task, train
+from training.beginnings import NetworksAsGiven
+from training.loop import TrainingError, finished_task, train
+from training.networks import begins_as, read_network_preparation
 from training.pretraining import IdentitySettings, IdentityTask, identity_stage
 from training.publish import publish
+from training.reading import preparation_for
 from training.recipe import seeded
 from training.recipes import bi_pseudo_label, bi_quintuple, joint_embedding, prior_transport, visavox
 from training.validation import embed_prepared
@@ -136,14 +140,43 @@ def test_networks_that_are_given_stay_as_they_are_under_the_head_that_learns(
 @pytest.mark.parametrize("method", FROZEN, ids=lambda one: one.__name__.rpartition(".")[2])
 def test_networks_that_stay_as_they_are_have_to_be_given(tmp_path: Path, begun: Path, method: Any) -> None:
     for run in (RUN, replace(RUN, initial_face=begun)):
-        with pytest.raises(ValueError, match=r"weights of the .* network are.*--initial.*--features"):
+        with pytest.raises(TrainingError, match=r"weights of the .* network are.*--initial.*--features"):
             train(method, FROZEN[method], small_data(), tmp_path, run)
 
 
 def test_a_folder_that_lacks_a_layer_of_a_network_that_stays_as_it_is_is_refused(
     tmp_path: Path, begun: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.pretraining.begin_with", lambda *_: ["last.weight"])
+    monkeypatch.setattr("training.beginnings.begin_with", lambda *_: ["last.weight"])
     run = replace(RUN, initial_face=begun, initial_voice=begun)
-    with pytest.raises(ValueError, match=r"lacks 1 parameters of small_face, such as last\.weight"):
+    with pytest.raises(TrainingError, match=r"lacks 1 parameters of small_face, such as last\.weight"):
         train(visavox, FROZEN[visavox], small_data(), tmp_path, run)
+
+
+def test_a_network_that_stays_as_it_is_sees_samples_as_it_learned_to(tmp_path: Path, begun: Path) -> None:
+    given = small_given()
+    face = replace(given.face, initial=begun)
+    NetworksAsGiven(replace(given, face=face, voice=replace(given.voice, initial=begun)))
+    other = replace(given.voice, initial=begun, preparation=SmallVoicePreparation(least_seconds=0.9))
+    with pytest.raises(ValueError, match=r"has learned from voices as SmallVoice.*set voice_preparation to that"):
+        NetworksAsGiven(replace(given, face=face, voice=other))
+
+
+@pytest.mark.parametrize(
+    ("held", "wanted", "fits"),
+    [
+        ("inception_resnet_v1_vggface2", "inception_resnet_v1", True),
+        ("inception_resnet_v1_vggface2", "inception_resnet_v1_casia_webface", False),
+        ("small_face", "inception_resnet_v1", False),
+    ],
+)
+def test_weights_of_a_row_are_its_own_or_of_a_network_without_any(held: str, wanted: str, fits: bool) -> None:
+    assert begins_as(Modality.FACE, held, wanted) is fits
+    assert not begins_as(Modality.VOICE, "hubert_base", "wav2vec2_base")  # one architecture, two networks
+
+
+def test_what_visavox_leaves_frozen_is_prepared_as_the_public_weights_want_it() -> None:
+    ours = visavox.Settings()
+    wanted = preparation_for(ours, "dlib_hog")
+    assert wanted.face == read_network_preparation(Modality.FACE, "inception_resnet_v1_vggface2", {})
+    assert wanted.voice == read_network_preparation(Modality.VOICE, "ecapa_tdnn", {})

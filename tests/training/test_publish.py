@@ -15,9 +15,11 @@ from safetensors.torch import load_file
 from encoders.backbones.small_face import chips_to_input, prepare_chip
 from encoders.backbones.small_voice import prepare_mel
 from encoders.encoder import Embedding, Encoder, packaged_encoders
+from encoders.folder import IDENTITIES_FILE
 from encoders.heads import SharedSpaceHead
 from encoders.packaging import drawn_face, drawn_voice
 from encoders.space import Modality
+from encoders.weights import sha256_of
 from search.scores import Calibration, Purpose, Similarity, calibration_for
 from tests.training.small_run import SETTINGS, small_data, small_given, small_people, small_train
 from training import publish as publishing
@@ -122,6 +124,29 @@ def test_whoever_taught_the_networks_that_it_began_with_is_known_to_it_too(
     assert (
         "of voices is or began as that of `voice_identity`" in card and "is not listed: people it is measured" in card
     )
+
+
+def test_a_folder_that_knew_too_few_is_published_anew(folder: Path, trained: Trained, tmp_path: Path) -> None:
+    place = shutil.copytree(folder, tmp_path / folder.name)
+    (place / "report.json").write_text("{}")
+    begun = replace(trained, run=replace(trained.run, initial_face=folder))
+    data = replace(small_data(), training=small_people("trained", samples=1))
+    assert publish(bi_quintuple, SETTINGS, data, begun, ORIGIN, tmp_path) == place  # it knows all of them already
+    assert (place / "report.json").exists()
+    begun = replace(trained, run=replace(trained.run, initial_face=other_people(tmp_path / "other", folder)))
+    assert publish(bi_quintuple, SETTINGS, data, begun, ORIGIN, tmp_path) == place
+    assert "Nobody_Else" in Encoder.load(place).identities and not (place / "report.json").exists()
+    assert [path.name for path in (tmp_path / ".partial").iterdir()] == []
+
+
+def other_people(place: Path, folder: Path) -> Path:
+    """A copy of an encoder folder that knows somebody else."""
+    shutil.copytree(folder, place)
+    (place / IDENTITIES_FILE).write_text("Nobody_Else\n")
+    description = json.loads((place / "encoder.json").read_text())
+    description["files"][IDENTITIES_FILE] = sha256_of(place / IDENTITIES_FILE)
+    (place / "encoder.json").write_text(json.dumps(description))
+    return place
 
 
 def test_publishing_twice_gives_the_same_folder(folder: Path, trained: Trained) -> None:

@@ -75,6 +75,10 @@ def _check(settings: Settings | StreamSettings) -> None:
         )
 
 
+ONE_NETWORK = True
+"""Faces and sounds go through the network of faces."""
+
+
 @dataclass(frozen=True)
 class StreamSettings:
     """Numbers of stage 1.
