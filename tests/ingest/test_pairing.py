@@ -206,6 +206,7 @@ def test_real_faces_speak_their_own_words_and_not_each_other_s(shared_media):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1200)  # beside other tests on two processors it takes longer than alone
 @pytest.mark.parametrize(("seconds", "least"), [(2.5, 0.65), (5.0, 0.75)])
 def test_most_real_talking_faces_are_told_from_the_same_faces_under_foreign_words(shared_media, seconds, least):
     paths = [path for path in sorted((shared_media / "av").rglob("*")) if path.suffix in (".mp4", ".mpg")]
@@ -227,6 +228,7 @@ def test_most_real_talking_faces_are_told_from_the_same_faces_under_foreign_word
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1200)  # beside other tests on two processors it takes longer than alone
 def test_who_speaks_in_invented_films_is_seen_and_who_is_off_screen_too(tmp_path):
     people = invent_people(12, 5)
     seconds = {True: [0.0, 0.0], False: [0.0, 0.0]}  # on screen or not: right, in all
