@@ -36,11 +36,14 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Three processes, as tests of workers mostly wait; one thread each, as more of them wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+
 test: check
-	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder  # tests of workers mostly wait
+	@$(PYTEST)
 
 test-long: check
-	@$(BIN)/python -m pytest -m 'not benchmark' --numprocesses 2 --dist loadfile
+	@$(PYTEST) -m 'not benchmark'
 
 # Every method on the same invented people, three seeds each: up to two hours on two cores; goes on where it was stopped.
 SEEDS ?= 3
