@@ -66,14 +66,19 @@ def _figures(report: Mapping[str, Any]) -> Iterator[str]:
                 f"  first {figures['index_depth']} by the index: mAP {_percent(figures['map_at_1000'])}, exactly "
                 f"{_percent(figures['map_at_1000_exact'])}; it finds {_percent(figures['index_recall'])} of them"
             )
-    maps = [[_at(one, ("retrieval", way))["map"] for way in _TITLES]
-            for one in (report, *(report["oracles"][name] for name in ("gender", "gender_nationality")))]  # fmt: skip
-    own, *oracles = (None if None in both else sum(both) / len(both) for both in maps)
-    yield _line(("Mean of both mAP", _percent(own), "", "", *map(_percent, oracles)))
+    oracles = (report["oracles"][name]["retrieval"] for name in ("gender", "gender_nationality"))
+    told = [_percent(mean_map(one)) for one in (report["retrieval"], *oracles)]
+    yield _line(("Mean of both mAP", told[0], "", "", *told[1:]))
     if "label_agreement" in report:
         yield "A person's face and voice in clusters of one rank"
         for number, told in report["label_agreement"].items():
             yield _line((f"  of {number} clusters", _percent(told["agreement"]), "", _percent(told["chance"]), "", ""))
+
+
+def mean_map(retrieval: Mapping[str, Mapping[str, Any]]) -> float | None:
+    """The mean average precision of all ways of a report's ``retrieval``, or None where one of them has none."""
+    maps = [figures["map"] for figures in retrieval.values()]
+    return None if None in maps else float(sum(maps) / len(maps))
 
 
 def comparison_lines(report: Mapping[str, Any]) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from search.protocol_table import comparison_lines
+from search.protocol_table import comparison_lines, mean_map
 
 _LABEL_WIDTH = 46
 _COLUMNS = (("model", 7), ("95 % interval", 15), ("chance", 8), ("sex only", 10), ("ceiling", 9), ("of the way", 12))
@@ -77,8 +77,7 @@ def _of_protocol(report: Mapping[str, Any]) -> str:
         matching = report["matching_1_to_n"][way]
         for kind in ("all", *_SHARED):
             lines += _matching_rows(matching[kind], _SHARED.get(kind, "")) if kind in matching else []
-    both = [figures["map"] for figures in report["retrieval"].values()]
-    lines += ["", f"  mean of both mean average precisions: {sum(both) / len(both):.3f}"]
+    lines += ["", f"  mean of both mean average precisions: {mean_map(report['retrieval']):.3f}"]
     verification = report["verification"]
     lines += ["", "Is this the voice of this face?", *_verification_rows(verification, "any two people")]
     for kind, words in _SHARED.items():

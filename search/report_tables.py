@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from search.protocol_table import mean_map
+
 WAYS = {"voice_to_face": "voice → face", "face_to_voice": "face → voice"}
 SPLITS = {"unseen_unheard": "unseen, unheard people", "seen_heard": "seen, heard people"}
 GROUPS = {
@@ -116,8 +118,7 @@ def _retrieval(report: Mapping[str, Any]) -> Iterator[Table]:
         head = ("%", "model", "interval", "chance", *ORACLES.values(), *([CEILING] if ceiling else []))
         yield Table(title, head, rows, note)
     trees = (report["retrieval"], *(report["oracles"][name]["retrieval"] for name in ORACLES))
-    maps = [[tree[way]["map"] for way in report["retrieval"]] for tree in trees]
-    means = tuple(percent(None if None in both else sum(both) / len(both)) for both in maps)
+    means = tuple(percent(mean_map(tree)) for tree in trees)
     yield Table("Retrieval, mean of both ways", ("%", "model", *ORACLES.values()), (("mean of both mAP", *means),))
 
 

@@ -38,10 +38,14 @@ def test_a_run_leaves_curves_of_losses_figures_rate_and_throughput_one_point_an_
     assert all(value > 0 for _, value in curves["people_per_second"])
 
 
+@pytest.mark.parametrize("between", [True, False])
 def test_throughput_counts_what_was_learned_from_while_it_was_learned_from(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, between: bool
 ) -> None:
-    """By a clock on which a batch takes a second and a validation a hundred; stopped and gone on with in epoch 2."""
+    """By a clock on which a batch takes a second and a validation a hundred.
+
+    Stopped and gone on with in epoch 2: between two batches, or in the validation behind its last one.
+    """
     clock, told = [0.0], []
     batches, judge = loop.make_batches, loop.validate
 
@@ -52,10 +56,12 @@ def test_throughput_counts_what_was_learned_from_while_it_was_learned_from(
 
     def slowly(*arguments: Any) -> Validated:
         clock[0] += 100
+        if not between and clock[0] == 208:  # two epochs of four batches, and the second validation
+            raise KeyboardInterrupt
         return judge(*arguments)
 
     def stop(progress: Progress) -> None:
-        if progress.step == 7:
+        if between and progress.step == 7:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: clock[0]))
@@ -66,7 +72,8 @@ def test_throughput_counts_what_was_learned_from_while_it_was_learned_from(
     with pytest.raises(KeyboardInterrupt):
         train(bi_quintuple, SETTINGS, small_data(), tmp_path, run, stop)
     train(bi_quintuple, SETTINGS, small_data(), tmp_path, run)
-    assert told == [(epoch, SETTINGS.people_per_batch) for epoch in (1, 2, 3)]
+    pace = SETTINGS.people_per_batch
+    assert told == [(1, pace), (2, pace if between else None), (3, pace)]
 
 
 def test_a_run_leaves_no_curves_unless_they_are_wanted(tmp_path: Path) -> None:
