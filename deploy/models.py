@@ -145,7 +145,8 @@ def check_model(folder: Path, device: str) -> Encoder:
     if not cosine >= LEAST_GOLDEN_COSINE:
         raise EncoderError(
             f"{folder}: its golden samples come out at cosine {cosine:.4f} to the vectors they must give, below "
-            f"{LEAST_GOLDEN_COSINE}: publish it again, or copy the folder again as a whole"
+            f"{LEAST_GOLDEN_COSINE}: copy the folder again as a whole; if nobody has copied it, its networks tell "
+            "people apart by less than this machine rounds off: train it for longer"
         )
     return encoder
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from encoders.folder import read_description, read_identities
 from encoders.heads import SharedSpaceHead
 from encoders.space import Modality
-from training.networks import begin_with, given_network, read_network_preparation
+from training.networks import begin_with, begins_as, given_network, read_network_preparation
 from training.reading import Preparation
-from training.recipe import Batch, Given, Stage, Task
+from training.recipe import Batch, Given, Recipe, Stage, Task, shares_one_network
 from training.runs import RunSettings, TrainingError
 
 WEIGHTS_WANTED = (
@@ -58,6 +59,31 @@ class NetworksAsGiven(Task):
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         """There is nothing to train."""
         raise NotImplementedError("networks that stay as they are have no losses")
+
+
+def fitting_folders(recipe: Recipe, settings: Any, folders: Iterable[Path]) -> dict[Modality, Path]:  # noqa: ANN401
+    """Which folder each network of a method begins with: the last whose network of the modality can be its beginning.
+
+    Args:
+        recipe: the method; where one network serves both modalities, it is the face's that begins.
+        settings: of the recipe's Settings, which name its networks.
+        folders: encoder folders, of which each holds some of the networks.
+
+    Raises:
+        EncoderError: a folder is no encoder.
+        ValueError: a folder holds none of the networks that learn by these settings.
+    """
+    learned = (Modality.FACE,) if shares_one_network(recipe) else tuple(Modality)
+    wanted = {one: str(getattr(settings, f"{one}_backbone")) for one in learned}
+    begun: dict[Modality, Path] = {}
+    for folder in folders:
+        held = {one: branch.backbone for one, branch in read_description(folder).branches.items()}
+        fitting = [one for one in learned if one in held and begins_as(one, held[one], wanted[one])]
+        if not fitting:
+            held_told, learned_told = ", ".join(held.values()), " and ".join(wanted.values())
+            raise ValueError(f"{folder} holds {held_told}: what learns by these settings is {learned_told}")
+        begun |= dict.fromkeys(fitting, folder)
+    return begun
 
 
 def joining_nothing(given: Given) -> SharedSpaceHead:

@@ -169,32 +169,20 @@ def _configured(method: Recipe, config: Path | None, preset: str, epochs: int | 
 
 
 def _begun_with(method: Recipe, named: list[str], home: Path, settings: Any) -> dict[str, Any]:  # noqa: ANN401
-    """The fields of RunSettings that say which encoder folder each network begins with: the last that has it.
+    """The fields of RunSettings that say which encoder folder each network begins with.
 
     Raises:
         UsageError: a name is no encoder's, or one has no network that these settings have.
     """
     from deploy.models import find_folder
-    from encoders.folder import EncoderError, read_description
-    from encoders.space import Modality
-    from training.networks import begins_as
-    from training.recipe import shares_one_network
+    from encoders.folder import EncoderError
+    from training.beginnings import fitting_folders
 
-    learned = (Modality.FACE,) if shares_one_network(method) else tuple(Modality)
-    wanted = {one: str(getattr(settings, f"{one}_backbone")) for one in learned}
-    begun: dict[str, Any] = {}
-    for name in named:
-        try:
-            folder = find_folder(name, home)
-            held = {one: branch.backbone for one, branch in read_description(folder).branches.items()}
-            fitting = [one for one in learned if one in held and begins_as(one, held[one], wanted[one])]
-        except (EncoderError, ValueError) as error:
-            raise UsageError(str(error)) from error
-        if not fitting:
-            learns = " and ".join(wanted.values())
-            raise UsageError(f"{name} holds {', '.join(held.values())}: what learns by these settings is {learns}")
-        begun |= {f"initial_{modality}": folder for modality in fitting}
-    return begun
+    try:
+        begun = fitting_folders(method, settings, [find_folder(name, home) for name in named])
+    except (EncoderError, ValueError) as error:
+        raise UsageError(str(error)) from error
+    return {f"initial_{modality}": folder for modality, folder in begun.items()}
 
 
 def _on_corpus(
