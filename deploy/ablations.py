@@ -26,7 +26,7 @@ from deploy.measured_methods import DIRECTIONS, INVENTED, SEEDS, Measured, Yards
 from deploy.methods import PAPERS
 from deploy.settings import load_settings
 from training.checkpoint import replace_file, write_json
-from training.configuration import PRESETS, changed, preset_settings
+from training.configuration import PRESETS, changed, preset_settings, without_part
 from training.loop import Diverged
 from training.population.splits import TrainingSpec
 from training.publish import PublishError
@@ -91,10 +91,6 @@ SPLITS = {one.method: one.split for one in PAPERS}
 """Of VoxCeleb1, whose test people those are; P and D are different tests."""
 
 
-class WrongRow(ValueError):
-    """A row that the method does not have, or that is the preset in full; the message says what there is."""
-
-
 @dataclass(frozen=True)
 class Asked:
     """What a page is to show.
@@ -150,17 +146,14 @@ def ablated(
         learned: the invented people that are learned from; None: as many as anybody learns from.
 
     Raises:
-        WrongRow: a name that the method has no row of, or whose row is the preset in full.
+        ConfigurationError: a name that the method has no row of, or whose row is the preset in full.
         ValueError: numbers that the method does not take.
     """
     full, learned = preset_settings(recipe, preset), learned or TrainingSpec()
     rows = {name: changed(full, told) for name, told in recipe.ABLATIONS.items()}
     method, wanted, left_out = recipe_name(recipe), list(names or ()), list[str]()
     for name in wanted:
-        if name not in rows:
-            raise WrongRow(f"{method} has no ablation {name!r}; choose of: {', '.join(map(repr, rows))}")
-        if rows[name] == full:
-            raise WrongRow(f"{name!r} changes nothing: {method}'s {preset} preset has it in full")
+        without_part(recipe, full, name)
     if names is None:
         for name, settings in rows.items():
             if settings != full:
@@ -233,7 +226,11 @@ def table(asked: Asked, found: Found) -> str:
         lines += ["", f"*{name}*: {len(reasons)} failed, such as seed {seed}: {reason}"]
     if asked.left_out:
         named = ", ".join(f"`{name}`" for name in asked.left_out)
-        lines += ["", f"Left out unless named by `--row`, for want of weights that its network begins with: {named}."]
+        lines += [
+            "",
+            f"Left out unless named by `--row`, for want of weights that its network begins with: {named}.",
+            f"With whom to learn from, `visavox train {asked.method} --ablation NAME --initial FOLDER` does.",
+        ]
     return "\n".join(lines) + "\n"
 
 

@@ -37,7 +37,7 @@ from deploy.training import (
 )
 from deploy.wiring import Installation, processors
 from encoders.encoder import Encoder
-from training.beginnings import refuse_known, require_weights
+from training.beginnings import refuse_known, require_weights, settings_begun
 from training.checkpoint import write_json
 from training.corpora import (
     CorpusError,
@@ -60,6 +60,11 @@ from training.runs import describe
 
 TRIALS = "trials"
 NO_TEST = "the corpus has no test people, so nothing was measured: visavox evaluate measures on others"
+ALLOWED = ", or say --allow-seen, and the result counts as knowing them"
+SEEN = (
+    "the networks that it began with know {} of the test people, so nothing was measured here: visavox evaluate "
+    "--allow-seen measures it and says so"
+)
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,8 @@ def order_corpus(
     settings: Any = None,  # noqa: ANN401 - the recipe's own Settings
     run: RunSettings | None = None,
     people: int | None = None,
+    *,
+    allow_seen: bool = False,
 ) -> CorpusOrder:
     """An order for this installation's device and processors.
 
@@ -117,10 +124,12 @@ def order_corpus(
         settings: the recipe's numbers; None: the paper's.
         run: seed and the like.
         people: how many to learn from, at least 2; None: all whom the corpus has for it.
+        allow_seen: whether networks to begin with may know people who are validated or tested on, as those of some
+            papers do; then the result counts as knowing them, and is not measured on them by the way.
 
     Raises:
         CorpusError: the corpus is not as its layout says, has too few people, or has somebody on two sides.
-        TrainingError: networks to begin with know people who are validated or measured on.
+        TrainingError: networks to begin with know people who are validated or measured on, and may not.
         ValueError: a number that the recipe does not take.
     """
     try:
@@ -131,12 +140,14 @@ def order_corpus(
     training, validation = (read_corpus(corpus, apart, split) for split in (Split.TRAIN, Split.VALIDATION))
     if people is not None:
         training = of_fewer_people(training, people)
-    wanted = (recipe.Settings() if settings is None else settings).fitting(len(training.identities))
-    order = CorpusOrder(recipe, wanted, training, validation, test, run_here(opened, run))
+    run = run_here(opened, run)
+    wanted = settings_begun(recipe.Settings() if settings is None else settings, run).fitting(len(training.identities))
+    order = CorpusOrder(recipe, wanted, training, validation, test, run)
     _ = order.preparation  # a wrong one is said before anything is read
     require_weights(recipe.stages(wanted, frozen=False), order.preparation, order.run)
-    judged = {*validation.identities, *(test.identities if test else ())}
-    refuse_known((order.run.initial_face, order.run.initial_voice), judged)
+    if not allow_seen:
+        judged = {*validation.identities, *(test.identities if test else ())}
+        refuse_known((order.run.initial_face, order.run.initial_voice), judged, ALLOWED)
     return order
 
 
@@ -167,9 +178,12 @@ def train_corpus(opened: Installation, order: CorpusOrder, told: Told, workers: 
         encoder = _learn(home, order, run_folder, told, workers)
     if encoder is None or not together.first:
         return Outcome(run_folder, {}, time.monotonic() - began, before=False, unmeasured=NOT_FIRST)
+    made = Encoder.load(encoder, device=opened.settings.device, precision="auto")
+    if order.test is not None and (seen := made.identities & set(order.test.identities)):
+        trials, unmeasured = None, SEEN.format(len(seen))
     if trials is None:
         return Outcome(encoder, {}, time.monotonic() - began, before=False, unmeasured=unmeasured)
-    report, _ = measure(opened, Encoder.load(encoder, device=opened.settings.device, precision="auto"), trials, told)
+    report, _ = measure(opened, made, trials, told)
     record_report(encoder, report)
     return Outcome(encoder, report, time.monotonic() - began, before=False)
 

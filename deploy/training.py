@@ -33,7 +33,7 @@ from search.points import Points, embed_protocol
 from search.protocol_report import with_all_lists
 from search.protocols import read_protocol
 from search.published_lists import read_trial_lists
-from training.beginnings import refuse_known, require_weights
+from training.beginnings import refuse_known, require_weights, settings_begun
 from training.checkpoint import write_json
 from training.corpora import Manifest, Split, read_manifest
 from training.data_parallel import join_processes
@@ -144,8 +144,9 @@ def order_population(
     Raises:
         ValueError: a number that the recipe does not take, or too few people for one of its batches.
     """
-    settings = (recipe.POPULATION if settings is None else settings).fitting(learned.people)
-    order = Order(recipe, settings, learned, measured, run_here(opened, run))
+    run = run_here(opened, run)
+    settings = settings_begun(recipe.POPULATION if settings is None else settings, run).fitting(learned.people)
+    order = Order(recipe, settings, learned, measured, run)
     _ = order.preparation  # a wrong one is said before people are invented
     require_weights(recipe.stages(settings, frozen=False), order.preparation, order.run)
     return order

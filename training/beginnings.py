@@ -86,6 +86,13 @@ def fitting_folders(recipe: Recipe, settings: Any, folders: Iterable[Path]) -> d
     return begun
 
 
+def settings_begun(settings: Any, run: RunSettings) -> Any:  # noqa: ANN401 - any recipe's Settings
+    """A method's settings for a run that begins with weights: what stands for weights that are given is left out."""
+    begun = {Modality.FACE: run.initial_face, Modality.VOICE: run.initial_voice}
+    given = [modality for modality, folder in begun.items() if folder is not None]
+    return settings.begun_with(given) if given and hasattr(settings, "begun_with") else settings
+
+
 def joining_nothing(given: Given) -> SharedSpaceHead:
     """A head only to be validated with: the features of the two modalities have nothing to do with each other yet."""
     widths = given.face.dimension, given.voice.dimension
@@ -127,12 +134,13 @@ def require_weights(stages: Sequence[Stage], preparation: Preparation, run: RunS
     NetworksAsGiven(Given(2, ("", ""), face, voice))
 
 
-def refuse_known(folders: Iterable[Path | None], judged: Collection[str]) -> None:
+def refuse_known(folders: Iterable[Path | None], judged: Collection[str], otherwise: str = "") -> None:
     """See that the networks of a beginning know nobody whom their result is chosen or measured by.
 
     Args:
         folders: encoder folders; None among them is nothing.
         judged: people who are validated or measured on.
+        otherwise: what else can be done, for the message.
 
     Raises:
         TrainingError: one of the folders lists some of them.
@@ -141,5 +149,5 @@ def refuse_known(folders: Iterable[Path | None], judged: Collection[str]) -> Non
         if known := sorted(read_identities(folder, read_description(folder)) & set(judged)):
             raise TrainingError(
                 f"{folder.name} was trained on {len(known)} of the people that the result would be chosen or measured "
-                f"by, such as {known[0]}: begin with networks that know none of them"
+                f"by, such as {known[0]}: begin with networks that know none of them{otherwise}"
             )

@@ -16,14 +16,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from encoders.folder import read_description
 from training.checkpoint import replace_file
-from training.recipe import Recipe
+from training.recipe import Recipe, recipe_name
 from training.runs import RunSettings, recorded_git, recorded_threads
 
 PRESETS = ("paper", "population")
@@ -102,9 +102,9 @@ def changed(settings: Any, told: Mapping[str, Any], group: str = "") -> Any:  # 
         )
     values = {}
     for name, value in told.items():
-        before = getattr(settings, name)
-        if is_dataclass(before) and isinstance(value, Mapping):
-            values[name] = changed(before, value, name)
+        before, made = getattr(settings, name), _group(type(settings), name)
+        if made is not None and isinstance(value, Mapping):
+            values[name] = changed(made() if before is None else before, value, name)
             continue
         if isinstance(value, bool) and not isinstance(before, bool):
             raise ConfigurationError(f"{name} cannot be {value!r}: it is like {before!r}")
@@ -117,6 +117,21 @@ def changed(settings: Any, told: Mapping[str, Any], group: str = "") -> Any:  # 
         return replace(settings, **values)
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
+
+
+def without_part(recipe: Recipe, settings: Any, row: str) -> Any:  # noqa: ANN401 - the recipe's own Settings
+    """Settings with a part taken away, or another number in a place, by its name among the recipe's ``ABLATIONS``.
+
+    Raises:
+        ConfigurationError: the recipe has no such row, or the settings are those of the row already.
+    """
+    if row not in recipe.ABLATIONS:
+        known = ", ".join(map(repr, recipe.ABLATIONS))
+        raise ConfigurationError(f"{recipe_name(recipe)} has no ablation {row!r}; choose of: {known}")
+    without = changed(settings, recipe.ABLATIONS[row])
+    if without == settings:
+        raise ConfigurationError(f"{row!r} changes nothing: {recipe_name(recipe)} is told so already")
+    return without
 
 
 def write_configuration(path: Path, configuration: Configuration, folder: Path) -> None:
@@ -147,6 +162,12 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever settings hold
     if isinstance(value, Mapping):
         return {str(name): _plain(one) for name, one in value.items()}
     return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _group(made: type, name: str) -> type | None:
+    """The dataclass that a field holds, or may hold; pydantic by itself passes over a key that none has."""
+    hint = get_type_hints(made)[name]
+    return next((one for one in (hint, *get_args(hint)) if isinstance(one, type) and is_dataclass(one)), None)
 
 
 def _adapter(made: type, name: str) -> TypeAdapter[Any]:

@@ -49,6 +49,12 @@ GREY = 127.5
 WAVEFORM_ROW = 160
 """Samples of a waveform that are kept as one row, as if they were a frame's bands: 10 ms."""
 
+_ROWS_OWN: Mapping[str, Mapping[str, Any]] = {
+    "hubert_base": {"architecture": "hubert"},
+    "wavlm_base": {"architecture": "wavlm"},
+}
+"""What a row's preparation has that its kind of network has otherwise by default."""
+
 _LEAST_VARIANCE = 1e-7  # of a waveform, as the speech transformers' preparation has it
 
 
@@ -217,7 +223,7 @@ def multiply_adds(modality: Modality, backbone: str, told: Mapping[str, Any], se
 
 
 def read_network_preparation(modality: Modality, backbone: str, told: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    """The preparation of a row's network from some of its fields; the others have their defaults.
+    """The preparation of a row's network from some of its fields; the others have the row's defaults.
 
     Raises:
         ValueError: an unknown field or an impossible value.
@@ -226,7 +232,7 @@ def read_network_preparation(modality: Modality, backbone: str, told: Mapping[st
     known = {one.name for one in fields(made)}  # type: ignore[arg-type]
     if unknown := sorted(set(told) - known):
         raise ValueError(f"{backbone} has no preparation {', '.join(unknown)}; it has {', '.join(sorted(known))}")
-    return made(**told)
+    return made(**{**_ROWS_OWN.get(backbone, {}), **told})
 
 
 def frame_values(preparation: Any) -> int:  # noqa: ANN401 - each network has its own

@@ -37,6 +37,7 @@ class IdentitySettings:
         smoothing: share of the truth that is spread over all people.
         scale: of the cosines, which the softmax sees.
         augmentation: how samples are varied.
+        voices: whether voices are taught too; else their network stays as it begins.
         face_backbone: name of a row.
         voice_backbone: likewise.
         face_preparation: fields that are not at their defaults.
@@ -52,6 +53,7 @@ class IdentitySettings:
     smoothing: float = 0.1
     scale: float = 16.0
     augmentation: Augmentation = field(default_factory=lambda: Augmentation(brightness=0.25, contrast=0.15))
+    voices: bool = True
     face_backbone: str = "small_face"
     voice_backbone: str = "small_voice"
     face_preparation: Mapping[str, Any] = field(default_factory=dict)
@@ -103,24 +105,33 @@ class IdentityTask(Task):
         self.head = joining_nothing(given)
         self.face_classifier = torch.nn.Linear(given.face.dimension, given.people, bias=False)
         self.voice_classifier = torch.nn.Linear(given.voice.dimension, given.people, bias=False)
+        if not settings.voices:
+            self.voice.requires_grad_(False)
+            self.voice_classifier.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> IdentityTask:
+        """See torch; a voice network that is not taught stays in evaluation, or its normalisation would drift."""
+        super().train(mode)
+        if not self.settings.voices:
+            self.voice.eval()
+        return self
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy over the training people, ``face`` + ``voice``, and the shares named rightly."""
-        faces = self._scores(self.features(Modality.FACE, batch.faces), self.face_classifier)
-        voices = self._scores(self.features(Modality.VOICE, batch.voices, batch.voice_lengths), self.voice_classifier)
-        smoothing = self.settings.smoothing
-        face = cross_entropy(faces, batch.face_people, label_smoothing=smoothing)
-        voice = cross_entropy(voices, batch.voice_people, label_smoothing=smoothing)
-        return {
-            "total": face + voice,
-            "face": face,
-            "voice": voice,
-            "face_accuracy": (faces.detach().argmax(dim=1) == batch.face_people).float().mean(),
-            "voice_accuracy": (voices.detach().argmax(dim=1) == batch.voice_people).float().mean(),
-        }
+        terms = self._named("face", self.features(Modality.FACE, batch.faces), batch.face_people)
+        if self.settings.voices:
+            voices = self.features(Modality.VOICE, batch.voices, batch.voice_lengths)
+            terms |= self._named("voice", voices, batch.voice_people)
+        return {"total": terms["face"] + terms.get("voice", 0.0)} | terms
 
-    def _scores(self, features: Tensor, classifier: torch.nn.Linear) -> Tensor:
-        return self.settings.scale * normalize(features, dim=1) @ normalize(classifier.weight, dim=1).T
+    def _named(self, modality: str, features: Tensor, people: Tensor) -> dict[str, Tensor]:
+        """The modality's cross-entropy and the share of it that is named rightly."""
+        classifier = self.get_parameter(f"{modality}_classifier.weight")
+        scores = self.settings.scale * normalize(features, dim=1) @ normalize(classifier, dim=1).T
+        return {
+            modality: cross_entropy(scores, people, label_smoothing=self.settings.smoothing),
+            f"{modality}_accuracy": (scores.detach().argmax(dim=1) == people).float().mean(),
+        }
 
 
 def identity_stage(settings: IdentitySettings | None = None) -> Stage:
@@ -138,18 +149,22 @@ def identity_stage(settings: IdentitySettings | None = None) -> Stage:
     )
 
 
-def identity_first(taught: IdentitySettings | None, settings: NamedNetworks, *, frozen: bool) -> tuple[Stage, ...]:
+def identity_first(
+    taught: IdentitySettings | None, settings: NamedNetworks, *, frozen: bool, voices: bool = True
+) -> tuple[Stage, ...]:
     """The stage in front of a method: its own networks taught to tell people apart; nothing where it is not wanted.
 
     Args:
         taught: the method's settings of the stage; None: it is not wanted. Its networks are replaced.
         settings: the method's, which name its networks.
         frozen: whether the data are vectors of frozen networks: there is nothing to teach.
+        voices: whether the method goes on from the voice network that the stage leaves.
     """
     if frozen or taught is None:
         return ()
     own = replace(
         taught,
+        voices=taught.voices and voices,
         face_backbone=settings.face_backbone,
         voice_backbone=settings.voice_backbone,
         face_preparation=settings.face_preparation,
@@ -173,4 +188,5 @@ def _build(settings: IdentitySettings, given: Given, seed: int, before: Task | N
 
 
 def _optimiser(settings: IdentitySettings, task: Task) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(task.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    learning = [one for one in task.parameters() if one.requires_grad]
+    return torch.optim.AdamW(learning, lr=settings.learning_rate, weight_decay=settings.weight_decay)

@@ -53,6 +53,9 @@ def train(
     preset: Annotated[
         str | None, typer.Option(help="paper (default for a corpus) or population (default for invented people).")
     ] = None,
+    ablation: Annotated[
+        str | None, typer.Option(help="A row of the method's ablations: a part taken away, or another number.")
+    ] = None,
     initial: Annotated[
         list[str] | None,
         typer.Option(help="An encoder folder, or its name in the home: what networks begin with; repeatable."),
@@ -66,6 +69,9 @@ def train(
     allow_missing: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="Share of listed files and people that may be absent. 0.05")
     ] = None,
+    allow_seen: Annotated[
+        bool, typer.Option("--allow-seen", help="With --initial: its networks may know people of the test; it is told.")
+    ] = False,
     features: Annotated[
         Path | None, typer.Option(help="Learn from frozen features: a folder of `visavox features`, in minutes.")
     ] = None,
@@ -96,13 +102,15 @@ def train(
         raise UsageError("--samples goes with --population, --people with --population or --corpus")
     if initial and (features is not None or own):
         raise UsageError("--initial goes with --population or --corpus: on frozen features no network is trained")
+    if allow_seen and (corpus is None or not initial):
+        raise UsageError("--allow-seen goes with --corpus and --initial: nothing else knows people of the test")
     with errors_translated(), training_errors_translated("training"):
         from deploy.models import serving_folder
         from deploy.training import order_population, train_population
         from deploy.wiring import installation
         from training.population.splits import TrainingSpec
 
-        told = _configured(method, config, preset or ("population" if population else "paper"), epochs)
+        told = _configured(method, config, preset or ("population" if population else "paper"), ablation, epochs)
         with installation() as opened, Stages(quiet=opened.settings.place > 0) as stages:
             begun = _begun_with(method, initial or [], opened.settings.home, told.settings)
             drawn: dict[str, Any] = {} if seed is None or population else {"seed": seed}
@@ -111,7 +119,7 @@ def train(
                 raise UsageError("on frozen vectors a model learns in minutes: start this without a launcher")
             if corpus is not None and root is not None:
                 places = root, faces, lists, allow_missing
-                outcome = _on_corpus(opened, method, corpus, places, people, told, stages)
+                outcome = _on_corpus(opened, method, corpus, places, people, told, stages, allow_seen=allow_seen)
             elif features is not None:
                 outcome = _on_features(opened, method, features, told, stages)
             elif own:
@@ -152,9 +160,18 @@ def train(
     answer(document, json, show)
 
 
-def _configured(method: Recipe, config: Path | None, preset: str, epochs: int | None) -> Configuration:
+def _configured(
+    method: Recipe, config: Path | None, preset: str, ablation: str | None, epochs: int | None
+) -> Configuration:
     """A preset's settings, over them the file's, over them the options'. Raises UsageError."""
-    from training.configuration import Configuration, ConfigurationError, changed, preset_settings, read_configuration
+    from training.configuration import (
+        Configuration,
+        ConfigurationError,
+        changed,
+        preset_settings,
+        read_configuration,
+        without_part,
+    )
     from training.runs import RunSettings
 
     try:
@@ -162,7 +179,8 @@ def _configured(method: Recipe, config: Path | None, preset: str, epochs: int | 
             told = Configuration(preset_settings(method, preset), RunSettings(curves=True))
         else:
             told = read_configuration(method, config, preset)
-        settings = told.settings if epochs is None else changed(told.settings, {"epochs": epochs})
+        settings = told.settings if ablation is None else without_part(method, told.settings, ablation)
+        settings = settings if epochs is None else changed(settings, {"epochs": epochs})
     except ConfigurationError as error:
         raise UsageError(str(error)) from error
     return replace(told, settings=settings)
@@ -193,6 +211,8 @@ def _on_corpus(
     people: int | None,
     told: Configuration,
     stages: Stages,
+    *,
+    allow_seen: bool,
 ) -> Outcome:
     """Train on a corpus that lies at these places: root, faces, lists, and the share that may be absent."""
     from deploy.corpus_training import order_corpus, train_corpus
@@ -204,7 +224,7 @@ def _on_corpus(
     root, faces, lists, share = places
     source = Source(root, faces, lists, most_missing=MOST_MISSING if share is None else share)
     try:
-        order = order_corpus(opened, method, corpus, source, told.settings, told.run, people)
+        order = order_corpus(opened, method, corpus, source, told.settings, told.run, people, allow_seen=allow_seen)
     except CorpusError:
         raise
     except ValueError as error:

@@ -11,7 +11,6 @@ from deploy.ablations import (
     REPORTED,
     Asked,
     Found,
-    WrongRow,
     ablated,
     main,
     measure_ablations,
@@ -21,6 +20,7 @@ from deploy.ablations import (
 )
 from deploy.measured_methods import Measured, Yardsticks
 from tests.deploy.test_methods import ONE, YARDSTICKS
+from training.configuration import ConfigurationError
 from training.loop import Diverged
 from training.population.splits import TrainingSpec
 from training.recipe import load_recipe, recipes
@@ -83,7 +83,7 @@ def test_a_row_that_could_not_be_trained_is_told_with_its_reason() -> None:
     lines = page(found, left_out=("HuBERT",))
     assert any(line.startswith("| one layer (SFC) | failed |" + " – |" * 8 + " 79.89") for line in lines)
     assert "*one layer (SFC)*: 1 failed, such as seed 0: the loss is no longer finite" in lines
-    assert lines[-1].endswith("`HuBERT`.")
+    assert lines[-2].endswith("`HuBERT`.") and "--ablation NAME --initial FOLDER" in lines[-1]
 
 
 def test_every_row_has_one_run_before_any_has_a_second_and_one_that_fails_stops_no_other(monkeypatch) -> None:
@@ -118,7 +118,7 @@ def test_the_page_and_its_figures_are_kept_in_the_home(monkeypatch, tmp_path: Pa
     [
         (["nobodys"], "there is no recipe 'nobodys'; choose one of: bi_pseudo_label, bi_quintuple,"),
         (["bi_quintuple", "--row", "two heads"], "bi_quintuple has no ablation 'two heads'; choose of: 'one layer"),
-        (["prior_transport", "--row", "means"], "'means' changes nothing: prior_transport's population preset has it"),
+        (["prior_transport", "--row", "means"], "'means' changes nothing: prior_transport is told so already"),
         (["bi_quintuple", "--people", "1"], "training needs 2 to 20000 people"),
     ],
 )  # fmt: skip
@@ -154,7 +154,7 @@ def test_a_row_that_a_preset_has_anyway_stands_only_where_it_changes_something()
     assert "sums" in ablated(prior_transport).rows and "means" not in ablated(prior_transport).rows
     paper = ablated(prior_transport, preset="paper")
     assert "means" in paper.rows and "sums" not in paper.rows and "ECAPA-TDNN" not in paper.left_out
-    with pytest.raises(WrongRow, match="paper preset"):
+    with pytest.raises(ConfigurationError, match="'sums' changes nothing"):
         ablated(prior_transport, ["sums"], preset="paper")
 
 

@@ -127,6 +127,9 @@ def test_a_test_person_who_is_in_training_stops_it(opened, root, tmp_path) -> No
         (("--features", ".", "--people", "9"), "--people with --population or --corpus"),
         (("--features", ".", "--initial", "voice_identity"), "--initial goes with --population or --corpus"),
         (("--population", "--initial", "nobodys"), "nobodys is not an encoder folder"),
+        (("--population", "--initial", "mine", "--allow-seen"), "--allow-seen goes with --corpus and --initial"),
+        (("--corpus", "csv", "--root", ".", "--allow-seen"), "--allow-seen goes with --corpus and --initial"),
+        (("--population", "--ablation", "two heads"), "bi_quintuple has no ablation 'two heads'; choose of: 'one"),
         (
             ("--population", "--initial", str(packaged_encoders()["voice_identity"])),
             "holds ge2e: what learns by these settings",
@@ -190,6 +193,20 @@ def test_networks_that_know_whom_the_result_is_judged_by_are_refused_before_anyt
         if code:
             told = document["error"]["message"]
             assert f"{known} was trained on 1 of the people" in told and f"such as {known}: begin with networks" in told
+            assert told.endswith("or say --allow-seen, and the result counts as knowing them")
+            ended, _ = run(capsys, "train", "bi_quintuple", *asked, "--allow-seen")
+            assert ended == 0
+
+
+def test_what_knows_test_people_is_not_measured_on_them_by_the_way(opened, root, tmp_path, monkeypatch) -> None:
+    begun = make_shared_encoder(tmp_path / "encoders" / "begun", identities=["Person_01", "Person_09"]).folder
+    order = small_order(opened, root)
+    monkeypatch.setattr("deploy.corpus_training._learn", lambda *_: begun)
+    measured = "deploy.corpus_training.measure"
+    monkeypatch.setattr(measured, lambda *_: pytest.fail("it was measured"))
+    outcome = train_corpus(opened, replace(order, settings=replace(order.settings, hidden=9)), lambda *_: None)
+    assert outcome.encoder == begun and outcome.report == {}
+    assert "know 1 of the test people, so nothing was measured here: visavox evaluate --allow" in outcome.unmeasured
 
 
 def test_a_misspelt_network_is_wrong_usage_with_weights_to_begin_with_too(capsys, root, tmp_path, monkeypatch) -> None:

@@ -2,13 +2,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from encoders.encoder import packaged_encoders
 from encoders.folder import read_description
-from training.configuration import Configuration, ConfigurationError, read_configuration, write_configuration
-from training.recipes import bi_quintuple
+from training.batches import Augmentation
+from training.configuration import (
+    Configuration,
+    ConfigurationError,
+    changed,
+    read_configuration,
+    without_part,
+    write_configuration,
+)
+from training.pretraining import IdentitySettings
+from training.recipes import bi_pseudo_label, bi_quintuple, joint_embedding, prior_transport, visavox
 from training.runs import RUN_FILE
 
 
@@ -48,6 +58,30 @@ def test_what_a_file_says_replaces_a_presets_numbers(tmp_path: Path) -> None:
 def test_what_a_file_misspells_is_refused(tmp_path: Path, text: str, told: str) -> None:
     with pytest.raises(ConfigurationError, match=told):
         read(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "group"),
+    [(joint_embedding, "identity"), (visavox, "identity"), (bi_pseudo_label, "pretraining"), (visavox, "augmentation")],
+)
+def test_a_group_that_is_off_by_default_is_read_as_strictly_as_any_other(recipe: ModuleType, group: str) -> None:
+    settings = recipe.Settings()
+    with pytest.raises(ConfigurationError, match=f"no setting nonsense in {group}; there are "):
+        changed(settings, {group: {"nonsense": 1}})
+    key, value = ("frames", 120) if group == "augmentation" else ("scale", 8.0)
+    told = getattr(changed(settings, {group: {key: value}}), group)
+    assert told == replace(Augmentation() if group == "augmentation" else IdentitySettings(), **{key: value})
+    if group != "augmentation":
+        assert getattr(changed(changed(settings, {group: {key: value}}), {group: None}), group) is None
+
+
+def test_a_part_is_taken_away_by_the_name_of_its_row() -> None:
+    full = bi_quintuple.Settings()
+    assert without_part(bi_quintuple, full, "two layers (DFC)") == replace(full, head="two_layers")  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="bi_quintuple has no ablation 'two heads'; choose of: 'one layer"):
+        without_part(bi_quintuple, full, "two heads")  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="'sums' changes nothing: prior_transport is told so already"):
+        without_part(prior_transport, prior_transport.Settings(), "sums")  # type: ignore[arg-type]
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -13,10 +13,11 @@ from torch.nn.functional import log_softmax
 from encoders.backbones.small_voice import SmallVoicePreparation
 from encoders.encoder import Encoder
 from encoders.space import Modality
+from tests.training.recipes.whole_run import taught as steps_of
 from tests.training.small_run import RUN, SETTINGS, small_data, small_given
 from tests.training.test_publish import ORIGIN
 from training.batches import batch_plan, make_batch
-from training.beginnings import NetworksAsGiven
+from training.beginnings import NetworksAsGiven, settings_begun
 from training.loop import TrainingError, finished_task, train
 from training.networks import begins_as, read_network_preparation
 from training.pretraining import IdentitySettings, IdentityTask, identity_stage
@@ -37,6 +38,7 @@ def test_it_teaches_the_networks_of_the_method_by_its_own_numbers(method: Any) -
     first, _ = method.stages(settings, frozen=False)
     assert first.name == "identity" and first.keep == "last"
     assert first.settings == replace(taught, **networks, voice_preparation=settings.voice_preparation)
+    assert first.settings.voices
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda one: one.__name__.rpartition(".")[2])
@@ -87,6 +89,43 @@ def test_it_learns_to_tell_its_people_apart(tmp_path: Path) -> None:
     first, last = (next(one.losses for one in shown if one.step == 10 * epoch) for epoch in (1, 4))
     assert last["face"] < first["face"] and last["voice"] < first["voice"]
     assert last["face_accuracy"] > 0.5 and last["voice_accuracy"] > 0.5  # chance is 0.1
+
+
+def test_a_voice_network_that_nobody_goes_on_from_is_not_taught() -> None:
+    settings = replace(prior_transport.POPULATION, voice_taught=False, people_per_batch=6).fitting(10)
+    (first, _), given = prior_transport.stages(settings, frozen=False), small_given()
+    assert not first.settings.voices
+    assert all(
+        prior_transport.stages(replace(settings, **{name: True}), frozen=False)[0].settings.voices
+        for name in ("voice_taught", "on_vectors")
+    )
+    task = first.build(given, 0, None).train()
+    assert not task.voice.training and task.face.training
+    before, data = {name: value.clone() for name, value in task.state_dict().items()}, small_data().training
+    log = steps_of(task, first.optimiser(task), make_batch(data, batch_plan(data, first.settings, 0, 0), 0), 3)
+    assert set(log[0]) == {"total", "face", "face_accuracy"} and log[-1]["total"] < log[0]["total"]
+    moved = {name for name, value in task.state_dict().items() if not torch.equal(value, before[name])}
+    assert {name.partition(".")[0] for name in moved} == {"face", "face_classifier"}
+
+
+@pytest.mark.parametrize(
+    ("more", "given", "teaches"),
+    [
+        ({}, (), True),
+        ({}, ("voice",), True),
+        ({}, ("face",), False),
+        ({"voice_taught": True}, ("face",), True),
+        ({"on_vectors": True}, ("face",), True),
+        ({"voice_taught": True}, ("face", "voice"), False),
+    ],
+)
+def test_a_teacher_that_is_given_is_not_taught(
+    begun: Path, more: dict[str, Any], given: tuple[str, ...], teaches: bool
+) -> None:
+    settings, run = prior_transport.Settings(**more), replace(RUN, **{f"initial_{one}": begun for one in given})
+    told = settings_begun(settings, run)
+    assert (told.identity is not None) == teaches and replace(told, identity=settings.identity) == settings
+    assert settings_begun(joint_embedding.POPULATION, run) == joint_embedding.POPULATION
 
 
 def networks_of(folder: Path, modality: Modality) -> dict[str, torch.Tensor]:
@@ -172,7 +211,7 @@ def test_a_network_that_stays_as_it_is_sees_samples_as_it_learned_to(tmp_path: P
 )
 def test_weights_of_a_row_are_its_own_or_of_a_network_without_any(held: str, wanted: str, fits: bool) -> None:
     assert begins_as(Modality.FACE, held, wanted) is fits
-    assert not begins_as(Modality.VOICE, "hubert_base", "wav2vec2_base")  # one architecture, two networks
+    assert not begins_as(Modality.VOICE, "hubert_base", "wav2vec2_base")  # one kind of network here, two of networks
 
 
 def test_what_visavox_leaves_frozen_is_prepared_as_the_public_weights_want_it() -> None:

@@ -12,7 +12,8 @@ length, 3 s); steps per epoch (every sample about once); the shape of the learni
 line on a logarithmic scale); which checkpoint is kept (the best on validation people); the acoustic feature (log-mel,
 as DIMNet has it). Its networks begin with weights (``visavox train --initial``): of faces with VGGFace2's, of voices
 with those of DIMNet-Voice after a training on VoxCeleb1, which may have seen test people. Of the latter there are no
-public ones; whoever is listed in the folder that a run begins with counts as known to what comes of it.
+public ones; whoever is listed in the folder that a run begins with counts as known to what comes of it, and test people
+among them take ``visavox train --allow-seen``.
 
 Its ablations: ``head`` (one layer, two layers, two layers with a residual share fixed at 1, the weighted residual
 layer), ``identity_loss`` and ``bi_quintuple_loss`` (validation figures per epoch are in the run's log), ``margin``.

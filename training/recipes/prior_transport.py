@@ -16,15 +16,18 @@ by an α that changes, algorithm 1 does not weigh it; α is 1 here and may rise 
 Where the paper is silent, and what is chosen: τ is 0.07; 50 epochs; ReLU between the two layers that raise T, 512 wide;
 the face network is frozen; the stepped learning rate has six steps, a tenth each; in a transformer's it rises in a
 straight line and falls exponentially; how the face network learned, which is on whom a folder for it says, or on the
-training people (``identity``). Pairs are drawn of different people, one each; where a batch has several of a person
-(``samples_per_person``) these are neither positives nor rivals of each other (``rivals``). On frozen vectors, where no
-voice network can be tuned, layers like those of the faces stand behind the voices too.
+training people (``identity``); all samples weigh alike in the transport, its solver is exact, and where no sample is
+chosen L_OT is 0; the best checkpoint by validation people is kept, and a voice network begins with public weights or
+random numbers; 84.4 may or may not hold L_RKD, which is on here (``distillation_loss``). Pairs are drawn of different
+people, one each; where a batch has several of a person (``samples_per_person``) these are neither positives nor rivals
+of each other (``rivals``). On frozen vectors, where no voice network can be tuned, layers like those of the faces stand
+behind the voices too.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
@@ -86,8 +89,8 @@ class Settings:
         transport_solver: ``exact`` or ``sinkhorn``.
         transport_regularisation: of Sinkhorn: see :func:`~training.optimal_transport.transport_plan`.
         hidden: width between the two layers that raise T.
-        identity: the stage that teaches the teacher first, to tell the training people apart; None: it is given, by the
-            weights that a run begins with (``visavox train --initial``). Its backbones are these here.
+        identity: the stage that teaches the teacher first, to tell the training people apart, where a run does not
+            begin with weights for it (``visavox train --initial``); None: never. Its backbones are these here.
         teacher_frozen: whether the face network stays as it is.
         voice_taught: whether the voice network begins as that training leaves it too; else with the weights that a run
             begins with.
@@ -169,19 +172,28 @@ class Settings:
             identity=taught and replace(taught, people_per_batch=min(most, taught.people_per_batch)),
         )
 
+    def begun_with(self, given: Collection[Modality]) -> Settings:
+        """The same for a run that begins with weights for these networks: what is given is not taught first."""
+        return replace(self, identity=None) if set(self.taught) <= set(given) else self
+
     def resolved(self) -> Settings:
         """The same with nothing left to the voice network to say."""
         first, last, schedule = self.rates
         told = replace(self, learning_rate=first, final_learning_rate=last, schedule=schedule)
         if not self._waveforms:
             return told
-        return replace(told, augmentation=replace(self.augmentation, masked_frames=0, masked_bands=0))
+        return replace(told, augmentation=replace(self.augmentation, gain=0, masked_frames=0, masked_bands=0))
 
     @property
     def rates(self) -> tuple[float, float, Schedule]:
         """The largest learning rate, the last one, and how it comes from one to the other."""
         first, last, schedule = _OF_WAVEFORMS if self._waveforms else _OF_SPECTRA
         return self.learning_rate or first, self.final_learning_rate or last, self.schedule or schedule
+
+    @property
+    def taught(self) -> tuple[Modality, ...]:
+        """The networks that are gone on with behind the identity stage."""
+        return tuple(Modality) if self.voice_taught or self.on_vectors else (Modality.FACE,)
 
     @property
     def _waveforms(self) -> bool:
@@ -367,7 +379,8 @@ def stages(settings: Settings, frozen: bool) -> tuple[Stage, ...]:
         learning_rate=partial(learning_rate, settings),
         on_vectors=settings.on_vectors and not frozen,
     )
-    return (*identity_first(settings.identity, settings, frozen=frozen), main)
+    taught = Modality.VOICE in settings.taught
+    return (*identity_first(settings.identity, settings, frozen=frozen, voices=taught), main)
 
 
 def build(settings: Settings, given: Given, seed: int, before: Task | None = None) -> PriorTransportTask:

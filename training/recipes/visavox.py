@@ -5,7 +5,8 @@ loss with several positives per anchor (van den Oord et al., "Representation Lea
 Coding", 2018, for the loss; Khosla et al., "Supervised Contrastive Learning", 2020, for several positives). Beside the
 published methods:
 
-- *many negatives*: on frozen vectors a batch of 1024 people costs milliseconds;
+- *many negatives*: on frozen vectors a batch of 1024 people, or of two samples of at least half as many, costs
+  milliseconds;
 - *same-identity masking*: an anchor's other positives are no negatives of the one that is looked at, and neither are
   further samples of the person in either modality;
 - *one trunk of weighted residual layers for both modalities* (the layer of S0), behind a linear layer of each one's
@@ -140,7 +141,11 @@ class Settings:
             raise ValueError(f"dropout is in [0, 1), same_sex a number, got {self.dropout} and {self.same_sex}")
 
     def fitting(self, people: int) -> Settings:
-        """The same for fewer people than a batch would hold; some of them may turn out to be unusable."""
+        """The same for fewer people than a batch would hold; some of them may turn out to be unusable.
+
+        On frozen vectors two samples of each stand for people who are missing, where these make the batch as large as
+        it was: of VoxCeleb1's 901 training people it then holds 675, twice.
+        """
 
         def fit(width: int) -> int:
             return width if people >= 1.1 * width else max(2, 3 * people // 4)
@@ -148,7 +153,10 @@ class Settings:
         identity = self.identity
         if identity is not None:
             identity = replace(identity, people_per_batch=fit(identity.people_per_batch))
-        return replace(self, people_per_batch=fit(self.people_per_batch), identity=identity)
+        fewer, samples = fit(self.people_per_batch), self.samples_per_person
+        if self.networks == "frozen" and samples == 1 and self.people_per_batch / 2 <= fewer < self.people_per_batch:
+            samples = 2
+        return replace(self, people_per_batch=fewer, samples_per_person=samples, identity=identity)
 
 
 POPULATION = Settings(

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from encoders.space import Modality
 from tests.training.recipes.whole_run import (
     cut_off,
     drawn_batch,
@@ -25,7 +26,7 @@ from tests.training.recipes.whole_run import (
 )
 from tests.training.small_run import small_given
 from training.batches import Augmentation
-from training.networks import NetworkGiven
+from training.networks import NetworkGiven, read_network_preparation
 from training.optimal_transport import mutual_best, transport_loss
 from training.pretraining import IdentitySettings
 from training.recipe import Batch, Given
@@ -333,6 +334,9 @@ def test_a_transformer_has_its_own_rates_and_no_blanks_in_its_waveform(backbone:
     told = Settings(voice_backbone=backbone).resolved()
     assert (told.learning_rate, told.final_learning_rate, told.schedule) == (1e-5, 1e-7, "three_phase")
     assert told.augmentation.masked_frames == told.augmentation.masked_bands == 0
+    assert replace(POPULATION, voice_backbone=backbone).resolved().augmentation.gain == 0  # it would move the waveform
+    wanted = read_network_preparation(Modality.VOICE, backbone, told.voice_preparation)
+    assert wanted.architecture == backbone.removesuffix("_base")
     assert replace(told, learning_rate=1e-4).resolved().learning_rate == 1e-4
 
 

@@ -374,7 +374,18 @@ def test_impossible_settings_are_refused(wrong, told) -> None:
 def test_few_people_fill_smaller_batches() -> None:
     fitted = replace(POPULATION, identity=IdentitySettings()).fitting(20)
     assert fitted.people_per_batch == 15 and fitted.identity is not None and fitted.identity.people_per_batch == 15
-    assert POPULATION.fitting(2000) == POPULATION
+    assert POPULATION.fitting(2000) == POPULATION and fitted.samples_per_person == 1
+
+
+@pytest.mark.parametrize(
+    ("people", "batch", "samples"),
+    [(1300, 1024, 1), (1100, 825, 2), (901, 675, 2), (683, 512, 2), (682, 511, 1), (100, 75, 1)],
+)
+def test_a_second_sample_of_each_stands_for_people_who_are_missing(people: int, batch: int, samples: int) -> None:
+    fitted = Settings().fitting(people)
+    assert (fitted.people_per_batch, fitted.samples_per_person) == (batch, samples)
+    assert replace(Settings(), samples_per_person=3).fitting(people).samples_per_person == 3
+    assert replace(Settings(), networks="trained").fitting(people).samples_per_person == 1
 
 
 def test_the_optimiser_and_the_rates_are_those_of_the_settings() -> None:
