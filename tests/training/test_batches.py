@@ -150,6 +150,18 @@ def test_people_with_more_and_fewer_samples_each_get_their_own(order, sizes, see
             assert len(set(drawn.tolist())) == min(order.samples_per_person, counts[person])
 
 
+def test_every_vector_comes_with_its_own_weight() -> None:
+    owners, random = np.repeat(np.arange(6), 3), np.random.default_rng(0)
+    points, weights = random.random((2, 18, 3), dtype=np.float32), random.random((2, 18), dtype=np.float32)
+    names = tuple("abcdef")
+    some = Vectors(names, ("",) * 6, points[0], owners, points[1], owners, "", weights[0], weights[1])
+    batch = make_batch(some, batch_plan(some, Order(4, 2), 0, 0), 0)
+    both = (batch.faces, batch.face_weights), (batch.voices, batch.voice_weights)
+    for (samples, weighed), own, told in zip(both, points, weights, strict=True):
+        rows = [int(np.flatnonzero((own == one).all(axis=1))[0]) for one in samples.numpy()]
+        assert weighed is not None and len(rows) == 8 and weighed.tolist() == told[rows].tolist()
+
+
 @hypothesis_settings(max_examples=40, deadline=None)
 @given(order=orders, seed=st.integers(0, 2**40), epoch=st.integers(0, 5))
 def test_samples_are_those_of_their_person_and_differ_while_there_are_enough(order, seed, epoch) -> None:

@@ -86,7 +86,8 @@ def test_few_people_in_many_dimensions_need_shrinkage_and_then_tell_of_unseen_pe
     assert much > 0.75 and much > little + 0.05
 
 
-def test_what_is_unsure_counts_less() -> None:
+@pytest.mark.parametrize("unsure", ["face_weights", "voice_weights"])
+def test_what_is_unsure_counts_less(unsure: str) -> None:
     true, other = planted(60, (30, 20), noise=2.0), planted(60, (30, 20), seed=7, noise=2.0)
     wrong = np.r_[np.zeros(60), np.ones(60)].astype(bool)  # these voices are of somebody else
     mixed = Vectors(
@@ -95,7 +96,8 @@ def test_what_is_unsure_counts_less() -> None:
         np.concatenate([true.voices, other.voices[::-1]]), np.arange(120),
     )  # fmt: skip
     weights = np.where(wrong, 0.05, 1.0).astype(np.float32)
-    told = replace(mixed, face_weights=np.ones(120, dtype=np.float32), voice_weights=weights)
+    sure = dict.fromkeys(("face_weights", "voice_weights"), np.ones(120, dtype=np.float32))
+    told = replace(mixed, **(sure | {unsure: weights}))
     unseen = planted(80, (30, 20), seed=9, noise=2.0)
     plain, weighted, best = (auc_of_pairs(unseen, correlate(one, 0.9, 9)) for one in (mixed, told, true))
     assert weighted > plain + 0.03 and abs(weighted - best) < 0.02

@@ -43,6 +43,10 @@ def test_a_batch_moves_to_a_device_as_a_whole() -> None:
     moved = batch().to("meta")
     assert {part.device.type for part in vars(moved).values() if part is not None} == {"meta"}
     assert batch(voice_lengths=None).to("meta").voice_lengths is None
+    weighed = batch(face_weights=torch.tensor([1.0, 0.5, 0.2, 0.1]), voice_weights=torch.tensor([0.3, 0.7, 0.9]))
+    there = weighed.to("cpu")
+    for name, part in vars(weighed).items():
+        assert torch.equal(getattr(there, name), part), name
 
 
 @pytest.mark.parametrize("part", ["faces", "face_people", "voices", "voice_lengths", "voice_people"])

@@ -204,7 +204,8 @@ def contrast(scores: Tensor, same: Tensor, ignored: Tensor, weights: Tensor | No
 
     For an anchor i and a positive p: −log(exp s_ip / (exp s_ip + Σ over negatives n of exp s_in)); the anchor's other
     positives are not in the sum. Mean over the positives of an anchor, then over the anchors that have a positive and
-    a negative.
+    a negative; with weights w, Σ_i Σ_p w_ip l_ip / n_i over Σ_i Σ_p w_ip / n_i, of n_i positives each, so that what is
+    unsure counts for less whether it is an anchor's only positive or one of several.
 
     Args:
         scores: (n, m) float, anchors to candidates, divided by the temperature.
@@ -217,15 +218,16 @@ def contrast(scores: Tensor, same: Tensor, ignored: Tensor, weights: Tensor | No
     """
     negatives = ~same & ~ignored
     positives = (same & ~ignored).to(scores.dtype)
+    shares = positives / positives.sum(dim=1, keepdim=True).clamp(min=1)
     if weights is not None:
-        positives = positives * weights
-    count = positives.sum(dim=1)
-    usable = (count > 0) & negatives.any(dim=1)
+        shares = shares * weights
+    usable = (shares.sum(dim=1) > 0) & negatives.any(dim=1)
+    if not usable.any():
+        return scores.sum() * 0
     against = torch.logsumexp(scores.masked_fill(~negatives, -torch.inf)[usable], dim=1)
     # -log(e^s / (e^s + e^a)) = softplus(a - s)
     each = softplus(against[:, None] - scores[usable])
-    losses = (each * positives[usable]).sum(dim=1) / count[usable]
-    return losses.mean() if len(losses) else scores.sum() * 0
+    return (each * shares[usable]).sum() / shares[usable].sum()
 
 
 class VisavoxTask(Task):

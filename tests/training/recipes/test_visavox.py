@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +32,16 @@ from training.pretraining import IdentitySettings
 from training.publish import publish
 from training.recipe import Batch, Given, Task
 from training.recipes import visavox
-from training.recipes.visavox import POPULATION, Settings, build, contrast, learning_rate, optimiser, stages
+from training.recipes.visavox import (
+    POPULATION,
+    Settings,
+    VisavoxTask,
+    build,
+    contrast,
+    learning_rate,
+    optimiser,
+    stages,
+)
 from training.runs import LOG_FILE
 from training.validation import Validated
 from training.vectors import Vectors
@@ -47,16 +58,17 @@ SMALL = replace(
 
 
 def slowly(scores: Tensor, same: Tensor, ignored: Tensor, weights: Tensor) -> Tensor:
-    losses = []
+    losses, counted = [], []
     for i in range(len(scores)):
         negatives = [n for n in range(scores.shape[1]) if not same[i, n] and not ignored[i, n]]
-        positives = [p for p in range(scores.shape[1]) if same[i, p] and not ignored[i, p] and weights[i, p] > 0]
+        positives = [p for p in range(scores.shape[1]) if same[i, p] and not ignored[i, p]]
         if not negatives or not positives:
             continue
         against = torch.stack([scores[i, n].exp() for n in negatives]).sum()
         each = [-weights[i, p] * torch.log(scores[i, p].exp() / (scores[i, p].exp() + against)) for p in positives]
-        losses.append(torch.stack(each).sum() / sum(float(weights[i, p]) for p in positives))
-    return torch.stack(losses).mean()
+        losses.append(torch.stack(each).mean())
+        counted.append(float(weights[i, positives].mean()))
+    return torch.stack(losses).sum() / sum(counted)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -73,6 +85,17 @@ def test_the_contrast_is_what_its_formula_says_in_value_and_gradient(seed: int) 
         value.backward()
         answers.append((value.detach(), given.grad))
     torch.testing.assert_close(answers[0], answers[1])
+
+
+def test_an_unsure_pair_counts_for_less_where_it_is_all_that_an_anchor_has() -> None:
+    scores, same = torch.randn(5, 5, generator=torch.Generator().manual_seed(1)).requires_grad_(), torch.eye(5) > 0
+    sure, unsure = torch.ones(5, 5), torch.ones(5, 5)
+    unsure[2] = 0.1
+    pulls = []
+    for weights in (sure, unsure):
+        (gradient,) = torch.autograd.grad(contrast(scores, same, ~same & same, weights), scores)
+        pulls.append(gradient[2].abs().sum() / gradient[0].abs().sum())
+    assert pulls[1] == pytest.approx(0.1 * float(pulls[0]), rel=1e-4)
 
 
 def test_an_anchor_without_positive_or_negative_is_left_out() -> None:
@@ -98,12 +121,56 @@ def batch(people: list[int], **weights: Tensor) -> Batch:
     return Batch(faces, owners, voices, None, owners, **weights)
 
 
-def frozen(people: int, sexes: str) -> Given:
+def frozen(people: int, sexes: Iterable[str]) -> Given:
     return Given(people, tuple(sexes), NetworkGiven(None, None, 6), NetworkGiven(None, None, 6))
 
 
 def frozen_settings(**changed: object) -> Settings:
     return replace(Settings(embedding=6, hidden=4, dropout=0.0), **changed)  # type: ignore[arg-type]
+
+
+def task_slowly(task: VisavoxTask, some: Batch, same_sex: float, within: float) -> dict[str, Tensor]:
+    """The terms of a batch, one pair at a time."""
+    parties = {
+        "face": (task.embed(Modality.FACE, some.faces), some.face_people.tolist(), some.face_weights),
+        "voice": (task.embed(Modality.VOICE, some.voices), some.voice_people.tolist(), some.voice_weights),
+    }
+    terms = {}
+    for one, other in product(parties, parties):
+        (anchors, owners, sure), (candidates, others, surely) = parties[one], parties[other]
+        shape, scores, weights = (len(anchors), len(candidates)), [], []
+        same, ignored = torch.zeros(2, *shape, dtype=torch.bool)
+        for i, j in product(*map(range, shape)):
+            sexes = [task.given.sexes[person] for person in (owners[i], others[j])]
+            bonus = same_sex if owners[i] != others[j] and sexes in (["f", "f"], ["m", "m"]) else 0.0
+            cosine = (anchors[i] * candidates[j]).sum() / (anchors[i].norm() * candidates[j].norm())
+            scores.append(cosine / task.settings.temperature + bonus)
+            weights.append(sure[i] * surely[j])
+            same[i, j], ignored[i, j] = owners[i] == others[j], one == other and i == j
+        terms[f"{one}_to_{other}"] = slowly(
+            torch.stack(scores).reshape(shape), same, ignored, torch.stack(weights).reshape(shape)
+        )
+    inside = within * (terms["face_to_face"] + terms["voice_to_voice"])
+    return {"total": terms["face_to_voice"] + terms["voice_to_face"] + inside} | terms
+
+
+def test_all_terms_of_a_batch_are_what_a_loop_over_its_pairs_says_in_value_and_gradient() -> None:
+    settings = frozen_settings(same_sex=0.7, within=0.5, samples_per_person=2)
+    task = build(settings, frozen(6, ("f", "f", "m", "m", "", "")), 0).double().eval()
+    random = torch.Generator().manual_seed(2)
+    faces, voices = torch.randn(2, 12, 6, generator=random, dtype=torch.float64)
+    weights = torch.rand(2, 12, generator=random, dtype=torch.float64)
+    people = torch.arange(6).repeat(2)
+    told = people[torch.randperm(12, generator=random)]
+    some = Batch(faces.requires_grad_(), people, voices.requires_grad_(), None, told, weights[0], weights[1])
+    quick, naive = task.losses(some), task_slowly(task, some, same_sex=0.7, within=0.5)
+    assert quick.keys() == naive.keys() and abs(naive["face_to_voice"] - naive["voice_to_face"]) > 0.01
+    learned = [faces, voices, *task.parameters()]
+    for name, value in naive.items():
+        torch.testing.assert_close(quick[name], value, msg=name)
+    gradients = (torch.autograd.grad(terms["total"], learned) for terms in (quick, naive))
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_a_negative_of_the_anchors_own_sex_pulls_harder() -> None:
