@@ -39,8 +39,9 @@ check: $(READY)
 # Three processes, as tests of workers mostly wait; one thread each, as more of them wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
+# The same drawn examples every time here, new ones in the long run.
 test: check
-	@$(PYTEST)
+	@$(PYTEST) --hypothesis-profile ci
 
 test-long: check
 	@$(PYTEST) -m 'not benchmark'
