@@ -12,7 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from training.losses import TRIPLET_FORMS, bi_quintuple, identity_loss
+from training.losses import TRIPLET_FORMS, bi_quintuple, identity_loss, mining_groups
 
 
 def value(scalar: Tensor) -> float:
@@ -211,6 +211,13 @@ def test_mined_among_groups_it_is_the_mean_of_the_groups_and_counts_are_sums() -
     for name in mined:
         total = sum(value(part[name]) for part in parts)
         assert value(mined[name]) == pytest.approx(total if name.startswith("triplets_") else total / 3)
+
+
+def test_a_group_has_all_samples_of_its_people_so_that_there_is_something_to_mine() -> None:
+    groups = mining_groups(8, 2, 2)
+    assert (groups, mining_groups(8, None, 2), mining_groups(8, 2, 1), mining_groups(8, 6, 2)) == (2, 1, 4, 1)
+    people = torch.arange(4).repeat_interleave(2)
+    assert value(bi_quintuple(vectors(8, 10), people, vectors(8, 11), people, 0.6, groups)["bi_quintuple"]) > 0
 
 
 def test_groups_that_do_not_divide_the_samples_are_refused() -> None:

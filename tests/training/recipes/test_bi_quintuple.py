@@ -99,6 +99,12 @@ def test_the_learning_rate_rises_to_its_largest_and_then_falls_to_its_last(curve
     assert rates[-1] == pytest.approx(1e-4)
 
 
+def test_a_constant_rate_stays_the_largest_after_its_rise() -> None:
+    settings = Settings(learning_rate=0.1, final_learning_rate=1e-4, curve="constant", warm_up=0.2)
+    rates = [learning_rate(settings, progress / 10) for progress in range(11)]
+    assert rates == pytest.approx([0, 0.05] + [0.1] * 9)
+
+
 def test_the_exponential_curve_is_straight_on_a_logarithmic_scale() -> None:
     published = Settings(learning_rate=1e-3, final_learning_rate=1e-8, curve="exponential", warm_up=0)
     assert learning_rate(published, 0) == pytest.approx(1e-3)
@@ -165,7 +171,7 @@ def test_a_task_mines_among_the_people_that_its_settings_say() -> None:
         .losses(batch)
         for size in (None, 2)
     )
-    assert value(grouped["cth_face"]) < value(whole["cth_face"])
+    assert 0 < value(grouped["cth_face"]) < value(whole["cth_face"])
     assert value(grouped["identity"]) == value(whole["identity"])
 
 

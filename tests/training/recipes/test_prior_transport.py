@@ -245,6 +245,17 @@ def test_sinkhorn_carries_at_more_cost() -> None:
     assert costs[0] < 0.99 * costs[1]
 
 
+def test_sinkhorn_blurs_its_plan_as_much_as_the_settings_say() -> None:
+    batch, costs = vector_batch(), []
+    for blur in (0.2, 0.8):
+        task = vector_task(transport_solver="sinkhorn", transport_choice=False, transport_regularisation=blur)
+        with torch.no_grad():
+            faces, voices = task.head.face(batch.faces), task.head.voice(batch.voices)
+            costs.append(task.losses(batch)["transport"].item())
+        assert costs[-1] == pytest.approx(transport_loss(faces, voices, "sinkhorn", blur).item(), rel=1e-5)
+    assert costs[0] < 0.99 * costs[1]
+
+
 def test_other_samples_of_a_person_are_rivals_only_if_all_are() -> None:
     for samples in (1, 2):
         kind, harsh = (

@@ -286,6 +286,18 @@ def test_two_networks_or_pictures_of_two_sizes_are_refused() -> None:
         replace(POPULATION, voice_backbone="dimnet_voice")
 
 
+def test_the_optimiser_of_each_stage_has_the_rate_and_the_decay_of_its_settings() -> None:
+    stream, fusion = replace(POPULATION.stream, learning_rate=0.02), Settings(embedding=3, learning_rate=0.03)
+    for decay in (0.0, 0.3):
+        for task, settings in (
+            (build_stream(stream, given_for(POPULATION), 0), replace(stream, weight_decay=decay)),
+            (build_fusion(fusion, given_vectors(), 0), replace(fusion, weight_decay=decay)),
+        ):
+            (group,) = optimiser(task, settings).param_groups
+            assert (group["lr"], group["weight_decay"]) == (settings.learning_rate, decay)
+            assert len(group["params"]) == len(list(task.parameters()))
+
+
 def test_a_few_steps_learn_a_batch_by_heart() -> None:
     batch, losses = pictures(), []
     task = build_stream(replace(SMALL.stream, centre_weight=0.01), given_for(POPULATION), 0)
