@@ -29,7 +29,7 @@ from training.loop import BEST_FILE, read_best
 from training.networks import TRAINABLE, NetworkGiven, given_network, make_network, read_network_preparation
 from training.pretraining import identity_stage
 from training.publish import CONFIGURATION_FILE
-from training.recipe import Given, Task, load_recipe, shares_one_network
+from training.recipe import Given, Stage, Task, load_recipe, shares_one_network
 from training.runs import RUN_FILE
 
 NOT_TRAINED = "the same network, which was not trained"
@@ -70,7 +70,7 @@ def _before(encoder: Encoder, modality: Modality, places: Sequence[Path], beginn
     if kind not in TRAINABLE or not isinstance(branch.weights, FolderFile):
         return Before(encoder.backbones[modality], NOT_TRAINED)
     try:
-        if places and not any(_holds(place, modality) for place in places):
+        if places and not any(map(_holds_networks, places)):
             return Before(encoder.backbones[modality], NOT_TRAINED)
         state, stood = _at_the_beginning(encoder, modality, places, beginnings)
     except _NOT_UNDERSTOOD:
@@ -103,11 +103,15 @@ def _at_the_beginning(
         before = stage.build(made_for, 0, before)
         before.load_state_dict(read_best(place))
     state = _network(stages[-1].build(made_for, int(told["seed"]), before), modality)
-    if before is not None and _same(state, _network(before, modality)):
+    if before is not None and _teaches(stages[-2], modality) and _same(state, _network(before, modality)):
         earlier = stages[-2].name
         return state, IDENTITY if earlier == identity_stage().name else f"as the stage {earlier} left it"
     begun = initial[Modality.FACE if shares_one_network(recipe) else modality]
     return state, UNTRAINED if begun is None else f"as it is in {begun.name}"
+
+
+def _teaches(stage: Stage, modality: Modality) -> bool:
+    return modality is Modality.FACE or getattr(stage.settings, "voices", True)
 
 
 def _given(encoder: Encoder, modality: Modality, initial: Path | None = None) -> NetworkGiven:
@@ -149,10 +153,10 @@ def _described(folder: Path) -> Mapping[str, Any]:
     return told if isinstance(told, Mapping) else {}
 
 
-def _holds(folder: Path, modality: Modality) -> bool:
-    """Whether a stage kept parameters of a modality's network; of frozen vectors there are none."""
+def _holds_networks(folder: Path) -> bool:
+    """Whether a stage kept networks: on frozen vectors it has none; one for both modalities is kept as the face's."""
     with safe_open(folder / BEST_FILE, framework="pt") as stream:
-        return any(name.startswith(f"{modality}.") for name in stream.keys())  # noqa: SIM118 - not a mapping
+        return any(name.startswith(("face.", "voice.")) for name in stream.keys())  # noqa: SIM118 - not a mapping
 
 
 def _beginning(digest: object, folders: Sequence[Path]) -> Path | None:

@@ -22,17 +22,23 @@ from training.checkpoint import write_weights
 from training.loop import BEST_FILE, RunSettings, Trained, read_best, train
 from training.pretraining import IdentitySettings
 from training.publish import publish
+from training.reading import Preparation, preparation_for
 from training.recipe import Recipe
-from training.recipes import bi_quintuple, joint_embedding
+from training.recipes import bi_quintuple, joint_embedding, prior_transport, single_stream
 
 SHORT = replace(SETTINGS, epochs=1, steps_per_epoch=1)
 
 
 def made(
-    place: Path, settings: Any = SHORT, run: RunSettings = RUN, recipe: Recipe = bi_quintuple
+    place: Path,
+    settings: Any = SHORT,
+    run: RunSettings = RUN,
+    recipe: Recipe = bi_quintuple,
+    preparation: Preparation = ORIGIN.preparation,
 ) -> tuple[Encoder, Trained]:
-    trained = train(recipe, settings, small_data(), place / "runs" / "method-1", run)
-    return Encoder.load(publish(recipe, settings, small_data(), trained, ORIGIN, place / "encoders")), trained
+    data, origin = small_data(preparation), replace(ORIGIN, preparation=preparation)
+    trained = train(recipe, settings, data, place / "runs" / "method-1", run)
+    return Encoder.load(publish(recipe, settings, data, trained, origin, place / "encoders")), trained
 
 
 @pytest.fixture(scope="module")
@@ -81,12 +87,35 @@ def test_the_weights_that_a_network_began_with_are_looked_for(tmp_path: Path, on
     assert networks_before(encoder, trained.folder)[Modality.VOICE].stood == UNTRAINED
 
 
+def test_a_voice_network_that_was_not_taught_beside_its_teacher_was_not_trained(tmp_path: Path) -> None:
+    identity = IdentitySettings(epochs=1, steps_per_epoch=1, people_per_batch=4, augmentation=SHORT.augmentation)
+    short = {"epochs": 1, "steps_per_epoch": 1, "people_per_batch": 4}
+    settings = replace(prior_transport.POPULATION, identity=identity, voice_taught=False, **short)
+    encoder, trained = made(tmp_path, settings, recipe=prior_transport)
+    before = networks_before(encoder, trained.folder)
+    assert (before[Modality.FACE].stood, before[Modality.VOICE].stood) == (IDENTITY, UNTRAINED)
+
+
+def test_what_one_network_for_both_began_with_is_that_of_voices_too(tmp_path: Path) -> None:
+    shortened: dict[str, Any] = {"epochs": 1, "steps_per_epoch": 1, "people_per_batch": 4}
+    settings = replace(
+        single_stream.POPULATION, stream=replace(single_stream.POPULATION.stream, **shortened), **shortened
+    )
+    method = {"settings": settings, "recipe": single_stream, "preparation": preparation_for(settings, "dlib_hog")}
+    first, _ = made(tmp_path / "first", **method)
+    encoder, trained = made(tmp_path / "second", run=replace(RUN, initial_face=first.folder), **method)
+    before = networks_before(encoder, trained.folder, [first.folder])
+    assert {one.stood for one in before.values()} == {f"as it is in {first.folder.name}"}
+    for modality, one in before.items():
+        assert same(one.network.own_weights(), first.backbones[modality].own_weights())
+
+
 def test_of_a_run_that_is_not_understood_any_more_it_is_some_network_of_the_kind(
     tmp_path: Path, once: tuple[Encoder, Trained]
 ) -> None:
     write_weights(tmp_path / BEST_FILE, {"face.weight": torch.zeros(1)})
     before = networks_before(once[0], tmp_path)
-    assert before[Modality.FACE].stood == UNTRAINED and before[Modality.VOICE].stood == NOT_TRAINED
+    assert {one.stood for one in before.values()} == {UNTRAINED}
 
 
 def test_a_damaged_run_is_one_that_is_not_understood(tmp_path: Path, once: tuple[Encoder, Trained]) -> None:

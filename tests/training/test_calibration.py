@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from encoders.space import Modality
-from search.scores import calibration_for
+from search.scores import calibration_for, equal_error_threshold, fit_calibration
 from training.calibration import PAIR, People, calibrate
 
 ACROSS = (Modality.FACE, Modality.VOICE)
@@ -40,11 +40,14 @@ def test_identify_asks_a_sample_of_everybodys_mean_of_the_other_modality() -> No
     points = people(noise=1.0)
     stored = calibrate(points)["identify"]["cosine"]
     named, first, unknown, asked = 0, 0, 0, 0
+    own, others, strangers = [], [], []
     for probe, other in (ACROSS, ACROSS[::-1]):
         means = [unit(unit(points.vectors[other][points.people[other] == name]).mean(axis=0)) for name in range(12)]
         for vector, owner in zip(unit(points.vectors[probe]), points.people[probe], strict=True):
             scores = np.array([vector @ mean for mean in means])
-            best_other = np.delete(scores, owner).max()
+            own.append(scores[owner])
+            others += np.delete(scores, owner).tolist()
+            strangers.append(best_other := np.delete(scores, owner).max())
             asked, first = asked + 1, first + (scores[owner] > best_other)
             named += scores[owner] > best_other and scores[owner] >= stored["threshold"]
             unknown += best_other < stored["threshold"]
@@ -52,6 +55,9 @@ def test_identify_asks_a_sample_of_everybodys_mean_of_the_other_modality() -> No
     assert told["asked"] == asked and told["known_first"] == pytest.approx(first / asked)
     assert told["known_named"] == pytest.approx(named / asked, abs=0.02)
     assert told["strangers_unknown"] == pytest.approx(unknown / asked, abs=0.02)
+    threshold = equal_error_threshold(np.array(own), np.array(strangers))
+    fitted = fit_calibration(np.array(own), np.array(others), threshold)
+    assert (stored["threshold"], stored["slope"]) == pytest.approx((fitted.threshold, fitted.slope), abs=1e-3)
 
 
 def test_a_space_that_tells_more_gets_steeper_odds() -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,6 +36,27 @@ def test_a_run_leaves_curves_of_losses_figures_rate_and_throughput_one_point_an_
     right = dict(curves["validation/face_to_voice_of_two"])[trained.best_epoch]
     assert right == pytest.approx(trained.validated.face_to_voice_of_two, rel=1e-6)
     assert all(value > 0 for _, value in curves["people_per_second"])
+
+
+def test_an_epoch_that_is_written_again_after_a_kill_has_one_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Curves.write
+
+    def killed(curves: Curves, line: Mapping[str, Any], pace: float | None) -> None:
+        write(curves, line, pace)
+        if line["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Curves, "write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        small_train(tmp_path, curves=True)
+    monkeypatch.setattr(Curves, "write", write)
+    small_train(tmp_path, curves=True)
+    curves = curves_of(tmp_path)
+    # what was learned from in epoch 2 was learned from before the kill
+    assert [step for step, _ in curves.pop("people_per_second")] == [1, 3]
+    assert all([step for step, _ in points] == [1, 2, 3] for points in curves.values())
 
 
 @pytest.mark.parametrize("between", [True, False])

@@ -1,19 +1,25 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from tests.training.drawn_films import enrolled, face, film, portrait, turn
 from training.film_people import FilmPerson, MiningSettings, enrolled_person, people_of_film
-from training.filmed import Film
+from training.filmed import Film, FilmedTurn
 
 
 def found(one: Film, settings: MiningSettings | None = None) -> list[FilmPerson]:
     return people_of_film(one, lambda a, b: float(a @ b) > 0.8, settings)
 
 
-def speaking(one: Film) -> dict[str, FilmPerson]:
-    return {person.name[-1]: person for person in found(one) if person.voices is not None}
+def speaking(one: Film, settings: MiningSettings | None = None) -> dict[str, FilmPerson]:
+    return {person.name[-1]: person for person in found(one, settings) if person.voices is not None}
+
+
+def lasting(one: FilmedTurn, milliseconds: int) -> FilmedTurn:
+    return replace(one, span=(one.span[0], one.span[0] + milliseconds))
 
 
 def said(person: FilmPerson) -> list[str]:
@@ -63,6 +69,25 @@ def test_a_speaker_whom_two_faces_surely_speak_is_two_people() -> None:
     turns = [turn(1, 0, 0, (0, 0.95, 0.05)), turn(1, 0, 2000, (1, 0.95, 0.05)), turn(1, 0, 4000, (1, 0.3, 0.7))]
     two = speaking(film([face(1, 0), face(2, 1)], turns))
     assert {name: said(one) for name, one in two.items()} == {"0": ["a turn 0 0"], "1": ["a turn 2000 0"]}
+
+
+def test_a_speaker_whom_two_faces_claim_is_less_sure_by_what_the_other_face_has() -> None:
+    claimed = film([face(1, 0), face(2, 1)], [turn(1, 0, 0, (0, 0.7, 0.3)), turn(1, 0, 2000, (1, 0.6, 0.4))])
+    two = speaking(claimed, MiningSettings(least_confidence=0.3))
+    assert {name: one.confidence for name, one in two.items()} == {"0": pytest.approx(0.7 * 0.7 / (0.7 + 0.6))}
+
+
+def test_the_face_that_speaks_longer_is_the_speaker_s() -> None:
+    longer = lasting(turn(1, 0, 0, (0, 0.6, 0.4)), 9000)
+    claimed = film([face(1, 0), face(2, 1)], [longer, *(turn(1, 0, start, (1, 0.7, 0.3)) for start in (9000, 11000))])
+    assert set(speaking(claimed, MiningSettings(least_confidence=0.3))) == {"0"}
+
+
+def test_a_speaker_sounds_as_in_the_longest_of_their_turns() -> None:
+    seen = (0, 0.9, 0.1)
+    own = [lasting(turn(1, 0, 0, seen), 9000), turn(2, 0, 9000, seen), turn(2, 0, 11000, seen)]
+    (person,) = speaking(film([face(1, 0)], [*own, turn(1, 1, 13000, seen)])).values()
+    assert said(person)[-1] == "a turn 13000 0"
 
 
 def test_two_speakers_of_one_sound_whom_one_face_speaks_are_one_person() -> None:

@@ -83,6 +83,17 @@ def test_where_nobody_knows_the_sexes_nothing_is_said_of_them() -> None:
     assert set(unknown["retrieval"]["voice_to_face"]["baselines"]) == {"chance"}
 
 
+def test_a_space_that_knows_only_sexes_tells_nobody_of_one_sex_apart() -> None:
+    random, sexes = np.random.default_rng(5), "fm" * 12
+    owners = np.repeat(np.arange(24), 10)
+    drawn = [np.eye(DIMENSION)[owners % 2] + 0.2 * random.standard_normal((240, DIMENSION)) for _ in range(2)]
+    faces, voices = (some.astype(np.float32) for some in drawn)
+    names = tuple(f"person {number:02}" for number in range(24))
+    report = measure_vectors(encoder(Straight()), Vectors(names, tuple(sexes), faces, owners, voices, owners), "drawn")
+    told = report["verification"]
+    assert told["same_sex"]["auc"] == pytest.approx(0.5, abs=0.08) and told["auc"] > 0.7
+
+
 def test_the_report_is_shown_and_goes_into_a_model_card_as_any_other() -> None:
     report = measure_vectors(encoder(Straight()), people(), "held out of drawings")
     assert "Protocol held out of drawings" in as_table(report)

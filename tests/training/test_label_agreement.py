@@ -27,6 +27,12 @@ def test_where_faces_and_voices_are_one_point_all_labels_agree_and_others_voices
     assert all(one["chance"] is not None and one["chance"] < 0.35 for one in told.values())
 
 
+def test_voices_that_mirror_the_faces_agree_with_them_as_much_as_the_faces_themselves() -> None:
+    points, people = drawn(140, 1, apart=0.0)
+    mirrored = points | {Modality.VOICE: -points[Modality.FACE]}
+    assert agreement_of_labels(mirrored, people) == agreement_of_labels(points, people)
+
+
 def test_the_less_faces_tell_of_voices_the_nearer_to_chance() -> None:
     near, far = (agreement_of_labels(*drawn(140, 1, apart=apart))["8"] for apart in (0.02, 30.0))
     assert near["agreement"] is not None and near["agreement"] > 0.6

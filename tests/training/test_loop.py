@@ -118,6 +118,19 @@ def test_a_run_of_averaged_gradients_goes_on_to_the_same_weights(tmp_path: Path,
     assert log_of(tmp_path / "halves") == log_of(tmp_path / "whole")
 
 
+def changed_method(**changed: Any) -> Any:
+    """The same method with a stage of which something is changed."""
+
+    class Changed:
+        __name__ = "changed"
+
+        @staticmethod
+        def stages(settings: bi_quintuple.Settings, frozen: bool) -> tuple[Stage, ...]:
+            return tuple(replace(stage, **changed) for stage in bi_quintuple.stages(settings, frozen))
+
+    return Changed
+
+
 def test_the_learning_rate_goes_from_the_first_share_of_progress_to_the_last(tmp_path: Path) -> None:
     seen: list[float] = []
 
@@ -125,15 +138,7 @@ def test_the_learning_rate_goes_from_the_first_share_of_progress_to_the_last(tmp
         seen.append(progress)
         return 0.01
 
-    class Listening:
-        __name__ = "listening"
-
-        @staticmethod
-        def stages(settings: bi_quintuple.Settings, frozen: bool) -> tuple[Stage, ...]:
-            (stage,) = bi_quintuple.stages(settings, frozen)
-            return (replace(stage, learning_rate=learning_rate),)
-
-    train(Listening, SETTINGS, small_data(), tmp_path, RUN)  # type: ignore[arg-type]
+    train(changed_method(learning_rate=learning_rate), SETTINGS, small_data(), tmp_path, RUN)
     assert seen == [step / (STEPS - 1) for step in range(STEPS)]
 
 
@@ -151,6 +156,40 @@ def test_the_best_checkpoint_is_chosen_on_validation_people(
     assert trained == Trained(tmp_path, 3, 2, Validated(0.9, 0.1, 0.5, 0.5))
     assert {identities for identities, _ in asked} == {small_data().validation.identities}
     assert same(read_best(tmp_path), asked[1][1]) and not same(read_best(tmp_path), final(tmp_path))
+
+
+@pytest.mark.parametrize(("keep", "means", "kept"), [("last", (0.6, 0.5, 0.4), 3), ("best", (0.4, 0.5, 0.5), 2)])
+def test_kept_is_the_last_epoch_or_the_earliest_of_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: str, means: tuple[float, ...], kept: int
+) -> None:
+    judged, figures = [], iter(means)
+
+    def told(task: Any, *_: Any) -> Validated:
+        judged.append({name: value.clone() for name, value in task.state_dict().items()})
+        return Validated(mean := next(figures), mean, 0.5, 0.5)
+
+    monkeypatch.setattr(loop, "validate", told)
+    trained = train(changed_method(keep=keep), SETTINGS, small_data(), tmp_path, RUN)
+    mean = means[kept - 1]
+    assert (trained.best_epoch, trained.validated) == (kept, Validated(mean, mean, 0.5, 0.5))
+    assert [same(read_best(tmp_path), one) for one in judged] == [epoch == kept for epoch in (1, 2, 3)]
+
+
+def test_the_average_of_the_weights_forgets_its_beginning_faster_than_its_decay_says(tmp_path: Path) -> None:
+    before: list[dict[str, Tensor]] = []
+
+    class Remembering(bi_quintuple.BiQuintupleTask):
+        def losses(self, batch: Batch) -> dict[str, Tensor]:
+            before.append({name: value.clone() for name, value in self.state_dict().items()})
+            return super().losses(batch)
+
+    settings = replace(SETTINGS, epochs=1, steps_per_epoch=3)
+    train_with(Remembering, settings, small_data(), tmp_path, RUN, method=changed_method(average=0.2))
+    (_, first, second), third, average = before, final(tmp_path), read_best(tmp_path)
+    for name, value in average.items():
+        if value.is_floating_point():
+            after_two = 2 / 11 * first[name] + 9 / 11 * second[name]
+            torch.testing.assert_close(value, 0.2 * after_two + 0.8 * third[name])
 
 
 def test_the_figures_are_those_of_the_weights_that_are_kept(undisturbed: Path) -> None:
@@ -226,11 +265,11 @@ class Interrupting(bi_quintuple.BiQuintupleTask):
         return super().losses(batch)
 
 
-def train_with(task: type[bi_quintuple.BiQuintupleTask], *arguments: Any) -> Trained:
+def train_with(task: type[bi_quintuple.BiQuintupleTask], *arguments: Any, method: Any = bi_quintuple) -> Trained:
     """The same method with another task."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(bi_quintuple, "BiQuintupleTask", task)
-        return train(bi_quintuple, *arguments)
+        return train(method, *arguments)
 
 
 def test_an_interrupt_stops_within_a_step_and_leaves_a_run_that_goes_on(tmp_path: Path, undisturbed: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from encoders.space import Modality, Space
+from search.scores import Calibration
 from tests.training.drawn_films import CALIBRATIONS, DIMENSION, enrolled, face, film, portrait, turn
 from training.corpora import Split
 from training.film_people import MiningSettings
@@ -39,6 +40,26 @@ def test_somebody_in_two_films_is_one_person_with_the_samples_of_both() -> None:
 def test_a_face_that_is_mute_in_one_film_adds_to_who_speaks_in_another() -> None:
     found = mined([portrait(1, "a"), film([face(1, 0, media="b"), face(5, 1, media="b")], [], "b")])
     assert [(one.name, len(one.faces), one.films) for one in found.people] == [("film_a_face_0", 4, ("a", "b"))]
+
+
+def test_somebody_is_as_sure_as_in_the_least_sure_of_their_films() -> None:
+    (person,) = mined([portrait(1, "a"), portrait(1, "b", 0.5)]).people
+    assert person.films == ("a", "b") and person.confidence == pytest.approx(1 - 0.5**2)
+
+
+def test_whether_two_voices_are_one_is_said_by_the_calibration_of_voices() -> None:
+    seen = (0, 0.95, 0.05)
+    two_voices = film([face(1, 0)], [turn(1, 0, 0, seen), turn(1, 0, 2000, seen), turn(2, 1, 4000, seen)])
+    (strict,), (lenient,) = (
+        mine([two_voices], [], CALIBRATIONS | {Modality.VOICE: Calibration(threshold, 50.0)}).people
+        for threshold in (0.8, -0.8)
+    )
+    assert (len(strict.voices), len(lenient.voices)) == (2, 3)
+
+
+def test_the_enrolled_who_look_and_sound_alike_are_not_possibly_one() -> None:
+    beside = mined([], [enrolled(1, "ann"), enrolled(1, "bob")]).beside
+    assert beside == {name: {name} for name in ("enrolled_ann", "enrolled_bob")}
 
 
 def test_the_enrolled_with_face_and_voice_are_learned_from_alone() -> None:
@@ -106,6 +127,35 @@ def test_nobody_is_held_out_who_possibly_is_somebody_else_while_there_are_others
     found = chained(5, alone=10)
     held = [one.name for side in (Split.TEST, Split.VALIDATION) for one in split_people(found)[side]]
     assert len(held) == 8 and all(len(found.beside[name]) == 1 for name in held)
+
+
+def of_confidences(*groups: Sequence[float]) -> Mined:
+    """Groups of people who possibly are one person each, as sure as said."""
+    (drawn,) = crowd(1).people
+    people = [
+        [replace(drawn, name=f"{number:02} {place}", confidence=sure) for place, sure in enumerate(group)]
+        for number, group in enumerate(groups)
+    ]
+    beside = {one.name: frozenset(other.name for other in group) for group in people for one in group}
+    return Mined(tuple(one for group in people for one in group), beside, 1, 1, 1)
+
+
+def test_a_fifth_of_those_who_surely_are_different_calibrates_and_a_fifth_is_measured_on() -> None:
+    sides = split_people(of_confidences(*[(0.95,)] * 40))
+    assert {side: len(people) for side, people in sides.items()} == {
+        Split.TRAIN: 24, Split.VALIDATION: 8, Split.TEST: 8,
+    }  # fmt: skip
+
+
+def test_nobody_is_held_out_who_possibly_is_somebody_unsure() -> None:
+    sides = split_people(of_confidences(*[(0.95, 0.4), (0.95, 0.95)] * 8))
+    held = {one.name[:2] for side in (Split.TEST, Split.VALIDATION) for one in sides[side]}
+    assert held == {f"{number:02}" for number in range(1, 16, 2)}
+
+
+def test_of_those_who_possibly_are_one_the_surest_is_held_out() -> None:
+    sides = split_people(of_confidences(*[(0.55, 0.95)] * 16), MiningSettings(measured=0.5))
+    assert [one.confidence for side in (Split.TEST, Split.VALIDATION) for one in sides[side]] == [0.95] * 8
 
 
 def test_people_who_possibly_are_one_do_not_make_enough() -> None:

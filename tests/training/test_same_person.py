@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from encoders.space import Modality
 from search.gallery import Gallery, Tail
@@ -72,6 +73,14 @@ def test_two_who_are_enrolled_stay_two_though_they_look_alike() -> None:
     assert {0, 1} not in [set(group) & {0, 1} for group in groups] and sorted(map(len, groups)) == [1, 2]
 
 
+def test_the_surest_pair_is_put_together_before_one_that_is_listed_earlier() -> None:
+    left, right = (
+        replace(shown(1, "a"), name=name, faces=between(1, 2, cosine, name))
+        for name, cosine in (("l", 0.9), ("r", 1.0))
+    )
+    assert group_people([left, shown(1, "b"), right], SAME, SURELY) == [[0], [1, 2]]
+
+
 def test_a_chain_of_likenesses_is_not_one_person() -> None:
     chain = [replace(shown(0, f"{step}"), faces=between(1, 2, math.cos(0.6 * step), f"{step}")) for step in range(4)]
     least = SAME.face.log_odds(math.cos(0.65))
@@ -96,6 +105,26 @@ def test_where_people_of_one_film_are_much_alike_more_is_asked_for() -> None:
     ]
     far, near = (SamePerson.among(people, calibration, calibration, 2.0).face.threshold for people in (films, alike))
     assert near > far + 0.1
+
+
+def test_the_more_people_there_are_the_more_is_asked_for() -> None:
+    calibration = Calibration(0.5, 50.0, gallery=Gallery(0.01, Tail(0.2, 0.3, 0.05, 0.0)))
+    for count, among in ((0, 2), (3, 3), (12, 12)):
+        people = [shown(number, f"{number}", number) for number in range(count)]
+        same = SamePerson.among(people, calibration, calibration, 2.0)
+        assert {same.face.threshold, same.voice.threshold} == {calibration.among(among).threshold}
+
+
+def test_how_alike_faces_are_does_not_raise_what_is_asked_of_voices() -> None:
+    calibration = Calibration(0.5, 50.0, gallery=Gallery(0.01, Tail(0.2, 0.3, 0.05, 0.0), likeness=0.0))
+    people = [
+        replace(shown(0, f"{number // 2}"), name=f"{number}", faces=between(0, side, 0.9, "face"), voices=heard)
+        for number in range(8)
+        for side, heard in [(1, between(3, 4, 1.0, "voice")) if number % 2 else (2, between(4, 3, 1.0, "voice"))]
+    ]
+    same = SamePerson.among(people, calibration, calibration, 2.0)
+    assert same.face.threshold == pytest.approx(calibration.among(8, math.atanh(0.9**2)).threshold)
+    assert same.voice.threshold == pytest.approx(calibration.among(8, 0.0).threshold)
 
 
 def test_the_order_of_people_changes_no_group() -> None:
