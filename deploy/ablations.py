@@ -149,19 +149,16 @@ def ablated(
         ConfigurationError: a name that the method has no row of, or whose row is the preset in full.
         ValueError: numbers that the method does not take.
     """
-    full, learned = preset_settings(recipe, preset), learned or TrainingSpec()
-    rows = {name: changed(full, told) for name, told in recipe.ABLATIONS.items()}
-    method, wanted, left_out = recipe_name(recipe), list(names or ()), list[str]()
-    for name in wanted:
-        without_part(recipe, full, name)
+    full, wanted, left_out = preset_settings(recipe, preset), list(names or ()), list[str]()
     if names is None:
-        for name, settings in rows.items():
-            if settings != full:
-                (left_out if _of_other_networks(recipe.ABLATIONS[name]) else wanted).append(name)
-    asked = {FULL: full} | {name: rows[name] for name in wanted}
+        for name, told in recipe.ABLATIONS.items():
+            if changed(full, told) != full:
+                (left_out if _of_other_networks(told) else wanted).append(name)
+    asked = {FULL: full} | {name: without_part(recipe, full, name) for name in wanted}
     if epochs is not None:
         asked = {name: shortened(settings, epochs) for name, settings in asked.items()}
-    return Asked(method, asked, tuple(left_out), preset, epochs, learned, names is not None)
+    learned = learned or TrainingSpec()
+    return Asked(recipe_name(recipe), asked, tuple(left_out), preset, epochs, learned, names is not None)
 
 
 def shortened(settings: Any, epochs: int) -> Any:  # noqa: ANN401 - any recipe's Settings

@@ -37,6 +37,7 @@ from deploy.training import (
 )
 from deploy.wiring import Installation, processors
 from encoders.encoder import Encoder
+from search.protocols import read_protocol
 from training.beginnings import refuse_known, require_weights, settings_begun
 from training.checkpoint import write_json
 from training.corpora import (
@@ -179,7 +180,7 @@ def train_corpus(opened: Installation, order: CorpusOrder, told: Told, workers: 
     if encoder is None or not together.first:
         return Outcome(run_folder, {}, time.monotonic() - began, before=False, unmeasured=NOT_FIRST)
     made = Encoder.load(encoder, device=opened.settings.device, precision="auto")
-    if order.test is not None and (seen := made.identities & set(order.test.identities)):
+    if trials is not None and (seen := read_protocol(trials).test_people_among(made.identities)):
         trials, unmeasured = None, SEEN.format(len(seen))
     if trials is None:
         return Outcome(encoder, {}, time.monotonic() - began, before=False, unmeasured=unmeasured)

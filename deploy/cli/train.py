@@ -130,6 +130,8 @@ def train(
                     order = order_population(opened, method, learned, settings=told.settings, run=told.run)
                 except ValueError as error:
                     raise UsageError(str(error)) from error
+                if opened.settings.place == 0:
+                    _tell_untaught(told.settings, order.settings)
                 outcome = train_population(opened, order, stages.told)
             serving = serving_folder(opened.settings)
             serves = serving is not None and serving.resolve() == outcome.encoder.resolve()
@@ -203,6 +205,12 @@ def _begun_with(method: Recipe, named: list[str], home: Path, settings: Any) -> 
     return {f"initial_{modality}": folder for modality, folder in begun.items()}
 
 
+def _tell_untaught(asked: Any, ordered: Any) -> None:  # noqa: ANN401
+    """Say it where a stage that the settings have is left out, as weights are given for what it would teach."""
+    if getattr(asked, "identity", None) is not None and ordered.identity is None:
+        progress_console.print("networks that --initial gives are not taught to tell people apart first")
+
+
 def _on_corpus(
     opened: Installation,
     method: Recipe,
@@ -230,6 +238,7 @@ def _on_corpus(
     except ValueError as error:
         raise UsageError(str(error)) from error
     if opened.settings.place == 0:
+        _tell_untaught(told.settings, order.settings)
         learned = ["face"] if shares_one_network(method) else ["face", "voice"]
         drawn = [f"{one}s" for one in learned if getattr(order.run, f"initial_{one}") is None]
         if drawn:

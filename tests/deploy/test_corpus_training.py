@@ -11,7 +11,7 @@ import pytest
 
 from deploy.cli import main
 from deploy.cli.output import UsageError
-from deploy.cli.train import _begun_with
+from deploy.cli.train import _begun_with, _configured
 from deploy.corpus_training import CorpusOrder, order_corpus, train_corpus
 from deploy.settings import load_settings
 from deploy.training import Outcome
@@ -227,6 +227,30 @@ def test_of_a_method_of_one_network_only_that_of_faces_begins_with_weights(tmp_p
     settings.face_backbone = "small_picture"
     with pytest.raises(UsageError, match=r"holds small_.*: what learns by these settings is small_picture$"):
         _begun_with(load_recipe("single_stream"), ["both"], tmp_path, settings)
+
+
+def test_a_row_of_the_ablations_is_trained_by_its_name_over_file_and_preset(tmp_path) -> None:
+    (tmp_path / "run.yaml").write_text("margin: 0.3\nhidden: 7\n")
+    told = _configured(load_recipe("bi_quintuple"), tmp_path / "run.yaml", "paper", "margin 0.2", 5).settings
+    assert (told.margin, told.hidden, told.epochs) == (0.2, 7, 5)
+
+
+def test_a_teacher_that_is_given_is_not_taught_and_that_is_told(capsys, root, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("VISAVOX_HOME", str(tmp_path))
+    ordered: list[object] = []
+
+    def keep(_opened: Installation, order: CorpusOrder, *_: object) -> Outcome:
+        ordered.append(order.settings.identity)
+        return Outcome(root, {}, 0, False)
+
+    monkeypatch.setattr("deploy.corpus_training.train_corpus", keep)
+    make_shared_encoder(tmp_path / "encoders" / "mine")
+    asked = ("train", "prior_transport", "--corpus", "folder", "--root", str(root), "--preset", "population")
+    for further in ((), ("--initial", "mine")):
+        with pytest.raises(SystemExit):
+            main([*asked, *further])
+        said = " ".join(capsys.readouterr().err.split())
+        assert (ordered[-1] is None) == bool(further) == ("are not taught to tell people apart first" in said)
 
 
 def test_who_begins_with_random_numbers_is_told(capsys, root, tmp_path, monkeypatch) -> None:

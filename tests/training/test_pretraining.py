@@ -211,7 +211,7 @@ def test_a_network_that_stays_as_it_is_sees_samples_as_it_learned_to(tmp_path: P
 )
 def test_weights_of_a_row_are_its_own_or_of_a_network_without_any(held: str, wanted: str, fits: bool) -> None:
     assert begins_as(Modality.FACE, held, wanted) is fits
-    assert not begins_as(Modality.VOICE, "hubert_base", "wav2vec2_base")  # one kind of network here, two of networks
+    assert not begins_as(Modality.VOICE, "hubert_base", "wav2vec2_base")  # one kind of network, other weights
 
 
 def test_what_visavox_leaves_frozen_is_prepared_as_the_public_weights_want_it() -> None:
