@@ -14,7 +14,7 @@ from deploy.cli.output import UsageError
 from deploy.cli.train import _begun_with, _configured
 from deploy.corpus_training import CorpusOrder, order_corpus, train_corpus
 from deploy.settings import load_settings
-from deploy.training import Outcome
+from deploy.training import Order, Outcome
 from deploy.wiring import Installation
 from encoders.encoder import Encoder, packaged_encoders
 from encoders.space import Modality
@@ -235,20 +235,21 @@ def test_a_row_of_the_ablations_is_trained_by_its_name_over_file_and_preset(tmp_
     assert (told.margin, told.hidden, told.epochs) == (0.2, 7, 5)
 
 
-def test_a_teacher_that_is_given_is_not_taught_and_that_is_told(capsys, root, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize("invented", [False, True])
+def test_a_teacher_that_is_given_is_not_taught_and_that_is_told(capsys, root, tmp_path, monkeypatch, invented) -> None:
     monkeypatch.setenv("VISAVOX_HOME", str(tmp_path))
     ordered: list[object] = []
 
-    def keep(_opened: Installation, order: CorpusOrder, *_: object) -> Outcome:
+    def keep(_opened: Installation, order: CorpusOrder | Order, *_: object) -> Outcome:
         ordered.append(order.settings.identity)
         return Outcome(root, {}, 0, False)
 
-    monkeypatch.setattr("deploy.corpus_training.train_corpus", keep)
+    monkeypatch.setattr("deploy.training.train_population" if invented else "deploy.corpus_training.train_corpus", keep)
     make_shared_encoder(tmp_path / "encoders" / "mine")
-    asked = ("train", "prior_transport", "--corpus", "folder", "--root", str(root), "--preset", "population")
+    whom = ("--population",) if invented else ("--corpus", "folder", "--root", str(root), "--preset", "population")
     for further in ((), ("--initial", "mine")):
         with pytest.raises(SystemExit):
-            main([*asked, *further])
+            main(["train", "prior_transport", *whom, *further])
         said = " ".join(capsys.readouterr().err.split())
         assert (ordered[-1] is None) == bool(further) == ("are not taught to tell people apart first" in said)
 
