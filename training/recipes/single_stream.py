@@ -221,9 +221,9 @@ POPULATION = Settings(
     voice_preparation={},
 )
 """For a small network that starts from nothing on invented people, found on validation people. Means instead of sums
-and larger learning rates; smaller λ and α. With λ = 0.1 the centres hold back names (AUC 0.78 against 0.85 after 200
-steps). With α = 1 the orthogonal loss, which a single axis of two opposite groups satisfies, leaves little but sex
-(AUC 0.77, same-sex 0.53); alone (``cross_entropy=False``) it leaves nothing else."""
+and larger learning rates; smaller λ and α. With the paper's λ of 1 the centres hold back names. The orthogonal loss is
+satisfied by a single axis of two opposite groups: where it outweighs the cross-entropy, as its sum over all pairs does,
+it leaves more of sex and less of who somebody is. The figures are in ``training/NOTES.md``."""
 
 ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "no fusion, FOP loss": {"fusion": False},
