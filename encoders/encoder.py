@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from encoders.backbones.small_picture import SmallPicture, SmallPictureVoice
 from encoders.backbones.small_voice import SmallVoice
 from encoders.backbones.speech_transformer import SpeechTransformer
 from encoders.backbones.vit_face import VitFace
+from encoders.centres import Centres
 from encoders.devices import device_name
 from encoders.folder import (
     CALIBRATION_FILE,
@@ -39,6 +40,7 @@ from encoders.folder import (
     HeadDescription,
     backbone_row,
     check_file,
+    read_centres,
     read_description,
     read_identities,
     read_json,
@@ -85,6 +87,7 @@ class Encoder:
         backbones: the network of each modality.
         head: what comes behind the networks; None where their output is the vector.
         identities: whom it was trained on, where the folder says so.
+        centres: what is taken from a probe that asks for the other modality.
     """
 
     space: Space
@@ -94,6 +97,7 @@ class Encoder:
     backbones: Mapping[Modality, Backbone]
     head: Head | None = None
     identities: frozenset[str] = frozenset()
+    centres: Centres = field(default_factory=dict)
 
     @property
     def modalities(self) -> frozenset[Modality]:
@@ -132,7 +136,8 @@ class Encoder:
         has_calibration = (folder / CALIBRATION_FILE).is_file()
         calibration = read_json(folder, CALIBRATION_FILE) if has_calibration else None
         identities = read_identities(folder, description)
-        return cls(description.make_space(), folder, description, calibration, backbones, head, identities)
+        centres = read_centres(folder, description)
+        return cls(description.make_space(), folder, description, calibration, backbones, head, identities, centres)
 
     @classmethod
     def create(

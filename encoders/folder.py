@@ -2,8 +2,9 @@
 
 An encoder folder contains ``encoder.json`` (this file's subject), ``MODEL_CARD.md`` (for people),
 ``golden.safetensors`` (samples and the vectors they must give), perhaps weights as safetensors, perhaps
-``identities.txt`` (whom it was trained on, one identity a line), and perhaps ``calibration.json``, which turns
-scores into probabilities and so is no part of the space.
+``identities.txt`` (whom it was trained on, one identity a line), perhaps ``probes.json`` (what is taken from probes,
+see :mod:`encoders.centres`), and perhaps ``calibration.json``; these two turn vectors into scores and scores into
+probabilities, and so are no part of the space.
 """
 
 from __future__ import annotations
@@ -15,7 +16,11 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from encoders import face, voice
+from encoders.centres import check_centre
 from encoders.space import Modality, Space
 from encoders.weights import NetworkRow, PackagedFile, WeightsError, find_row, packaged_path, sha256_of
 
@@ -25,6 +30,7 @@ CARD_FILE = "MODEL_CARD.md"
 GOLDEN_FILE = "golden.safetensors"
 CALIBRATION_FILE = "calibration.json"
 IDENTITIES_FILE = "identities.txt"
+PROBES_FILE = "probes.json"
 
 BACKBONES = {Modality.FACE: face.BACKBONES, Modality.VOICE: voice.BACKBONES}
 
@@ -179,11 +185,12 @@ def read_description(folder: Path) -> Description:
         )
     for name, sha256 in description.files.items():
         check_file(folder, name, sha256)
-    if (folder / IDENTITIES_FILE).exists() and IDENTITIES_FILE not in description.files:
-        raise EncoderError(
-            f"{folder}: {IDENTITIES_FILE} is not among the files of {DESCRIPTION_FILE}, so nobody knows whether it is "
-            "the encoder's; remove it or publish the encoder again"
-        )
+    for name in (IDENTITIES_FILE, PROBES_FILE):
+        if (folder / name).exists() and name not in description.files:
+            raise EncoderError(
+                f"{folder}: {name} is not among the files of {DESCRIPTION_FILE}, so nobody knows whether it is "
+                "the encoder's; remove it or publish the encoder again"
+            )
     return description
 
 
@@ -206,6 +213,28 @@ def read_identities(folder: Path, description: Description) -> frozenset[str]:
                 "one a line, none twice"
             )
     return frozenset(lines)
+
+
+def read_centres(folder: Path, description: Description) -> dict[Modality, NDArray[np.float64]]:
+    """What is taken from probes, by ``probes.json``: ``{"face": {"centre": [numbers]}}``; empty where it has none.
+
+    Raises:
+        EncoderError: the file holds something else.
+    """
+    if PROBES_FILE not in description.files:
+        return {}
+    centres = {}
+    for name, told in read_json(folder, PROBES_FILE).items():
+        try:
+            centre = np.asarray(told["centre"], np.float64)
+            check_centre(centre, description.dimension)
+            centres[Modality(name)] = centre
+        except (KeyError, TypeError, ValueError) as error:
+            raise EncoderError(
+                f"{folder}: {PROBES_FILE} has no centre of {name!r} ({error}); publish the encoder again"
+            ) from error
+        centre.setflags(write=False)
+    return centres
 
 
 def read_json(folder: Path, name: str) -> dict[str, Any]:
