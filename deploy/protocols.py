@@ -217,7 +217,8 @@ def _through_index(lists: TrialLists, vectors: SampleVectors, settings: Settings
 
     sides, opened = vectors.sides(lists.usable(vectors.present)), Installation(settings)
     with closing(opened), opened.scratch_store() as store:
-        for way, figures in through_index(sides, store, space_digest=vectors.space_digest).items():
+        asking = vectors.asking(sides)
+        for way, figures in through_index(sides, store, space_digest=vectors.space_digest, asking=asking).items():
             report["retrieval"][way] |= figures
         report["index"] = type(store).__name__
 

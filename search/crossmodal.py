@@ -20,7 +20,7 @@ from encoders.space import Embedding, Modality, require_same_space
 from search import metrics
 from search.archive import NO_SPAN
 from search.evaluation import BOOTSTRAP_DRAWS, BOOTSTRAP_SEED, PROBES_AT_ONCE, NothingToMeasure
-from search.intervals import Interval, Pairs, bootstrap_interval, percentiles, verification_draws
+from search.intervals import Interval, Pairs, bootstrap_interval, paired_difference, percentiles, verification_draws
 from search.measurement import Model
 from search.points import (
     CrossModalEncoder,
@@ -76,12 +76,15 @@ class _Subject:
         paths: usable samples by modality; rows of the vectors.
         row: by modality, row of each path.
         scorers: vectors by scorer: the dot product of a face and a voice is its score.
+        asking: the model's vectors as probes that are searched with; by modality, those of ``scorers`` where the model
+            has no centre to take from them.
     """
 
     protocol: Protocol
     paths: Mapping[Modality, tuple[str, ...]]
     row: Mapping[Modality, Mapping[str, int]]
     scorers: Mapping[str, Vectors]
+    asking: Vectors
 
     def searched(self, modality: Modality) -> tuple[NDArray[np.intp], NDArray[np.str_]]:
         """Rows of the usable samples of a modality's retrieval list, and whom they show."""
@@ -134,7 +137,8 @@ def evaluate_protocol(
     Returns:
         A report ready for JSON; fractions in [0, 1], intervals of 95 %, None where there is no ceiling.
         ``retrieval.{voice_to_face,face_to_voice}``: ``map`` through the index, ``map_exact``, ``ci95``,
-        ``recall_at_{1,5,10}``, ``mrr``, ``baselines``, ….
+        ``recall_at_{1,5,10}``, ``mrr``, ``baselines``, …; where probes are without a centre, ``gained`` by that:
+        ``map_before``, ``difference``, ``ci95`` of the same people.
         ``verification``: ``auc``, ``eer``, … of pairs of any two people; ``same_sex`` of people of one sex.
         ``matching_1_to_n.{voice_to_face,face_to_voice}.{all,same_sex}``: by N as text.
 
@@ -177,6 +181,7 @@ def _about_model(points: Points, model: Model | None) -> dict[str, Any]:
         "space": points.space.name, "space_digest": points.space.digest, "dimension": points.space.dimension,
         "domain": model.domain if model else None, "trained_on": model.trained_on if model else None,
         "identities": len(model.identities) if model else None,
+        "centred_probes": sorted(map(str, points.centres)),
     }  # fmt: skip
 
 
@@ -193,13 +198,14 @@ def _unusable(protocol: Protocol, points: Points) -> list[dict[str, str]]:
 
 
 def _subject(protocol: Protocol, points: Points) -> _Subject:
-    paths, model, sexes, ceiling = {}, {}, {}, {}
+    paths, model, asking, sexes, ceiling = {}, {}, {}, {}, {}
     for modality in Modality:
         place = {path: number for number, path in enumerate(points.paths[modality])}
         paths[modality] = tuple(path for path in protocol.samples(modality).paths if path in place)
         if not paths[modality]:
             raise NothingToMeasure(f"none of the {modality} samples of {protocol.name} has a vector")
-        model[modality] = np.asarray(points.vectors[modality])[[place[path] for path in paths[modality]]]
+        rows = [place[path] for path in paths[modality]]
+        model[modality], asking[modality] = points.vectors[modality][rows], points.asking(modality)[rows]
         # The dot product of two one-hot vectors is 1 where they are equal, else 0.
         female = np.array([protocol.sex[protocol.person_of(path)] == "f" for path in paths[modality]])
         sexes[modality] = np.stack([female, ~female], axis=1).astype(np.float32)
@@ -209,7 +215,7 @@ def _subject(protocol: Protocol, points: Points) -> _Subject:
     if ceiling:
         scorers[CEILING] = ceiling
     row = {modality: {path: number for number, path in enumerate(paths[modality])} for modality in Modality}
-    return _Subject(protocol, paths, row, scorers)
+    return _Subject(protocol, paths, row, scorers, asking)
 
 
 # Retrieval
@@ -235,6 +241,12 @@ def _retrieval(
         for name, vectors in subject.scorers.items()
     }
     exact = found = judged[MODEL]
+    gained = {}
+    if probe in points.centres:
+        exact = found = retrieval(
+            subject.asking[probe][probes], askers, subject.scorers[MODEL][probe.other][gallery], held
+        )
+        gained = {"gained": _gained(judged[MODEL], exact, askers, resampling)}
     if index is not None:
         blocks = _blocks_through_index(subject, points, index, probe)
         found = judge_blocks(blocks, askers, held)
@@ -249,7 +261,15 @@ def _retrieval(
         "ceiling": baselines[CEILING]["map"] if CEILING in baselines else None, "baselines": baselines,
         "depth": None if index is None else min(index.depth, len(gallery)),
         "gallery": len(gallery), "probes": int(asked.sum()), "people": len(set(askers[asked])),
-    }  # fmt: skip
+    } | gained  # fmt: skip
+
+
+def _gained(
+    before: Retrieval, after: Retrieval, askers: NDArray[np.str_], resampling: Mapping[str, int]
+) -> dict[str, Any]:
+    """By exact search, what is gained by taking the centre from the probes."""
+    found = paired_difference(after.average_precision, before.average_precision, askers, **resampling)
+    return {"map_before": before.map, "difference": found.difference, "ci95": _as_list(found.interval)}
 
 
 def _ranking_figures(judged: Retrieval) -> dict[str, float]:
@@ -282,11 +302,8 @@ def _fill(store: Store, points: Points, subject: _Subject) -> None:
 def _row(points: Points, subject: _Subject, modality: Modality, row: int) -> Row:
     name = hashlib.sha256(subject.paths[modality][row].encode()).hexdigest()
     key = row_key(name, modality, NO_SPAN, name, points.space)
-    return Row(key, _embedding(points, subject, modality, row), name, 0, NO_SPAN, name)
-
-
-def _embedding(points: Points, subject: _Subject, modality: Modality, row: int) -> Embedding:
-    return Embedding(points.space, modality, subject.scorers[MODEL][modality][row].astype(np.float32))
+    embedding = Embedding(points.space, modality, subject.scorers[MODEL][modality][row])
+    return Row(key, embedding, name, 0, NO_SPAN, name)
 
 
 def _blocks_through_index(
@@ -296,11 +313,11 @@ def _blocks_through_index(
     probes, _ = subject.searched(probe)
     gallery, _ = subject.searched(probe.other)
     column = {_row(points, subject, probe.other, int(row)).key: place for place, row in enumerate(gallery)}
-    vectors = subject.scorers[MODEL]
-    blocks = similarity_blocks(vectors[probe][probes], vectors[probe.other][gallery], block=PROBES_AT_ONCE)
+    asking, searched = subject.asking[probe], subject.scorers[MODEL][probe.other]
+    blocks = similarity_blocks(asking[probes], searched[gallery], block=PROBES_AT_ONCE)
     for block, exact in enumerate(blocks):
         rows = probes[block * PROBES_AT_ONCE :][: len(exact)]
-        asked = [_embedding(points, subject, probe, int(row)) for row in rows]
+        asked = [Embedding(points.space, probe, asking[int(row)]) for row in rows]
         # where more was to be had than was asked for, the rest is ranked as exact search would, behind every hit
         # (in double precision: so far down single precision would make ties)
         shallow = index.depth < len(gallery)

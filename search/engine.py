@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from encoders.centres import asking
 from encoders.encoder import Encoder
 from encoders.space import Embedding, Modality, SpaceMismatch
 from search.answers import FindAnswer, FoundHit, MatchAnswer, MatchCandidate, VerifyAnswer, WhoAnswer
@@ -138,17 +139,23 @@ class Engine:
             rows = min(most, 4 * rows)
 
     def _in_shared(self, probe: Embedding, want: Modality, top: int, where: Filter) -> dict[Track, FoundHit]:
-        """Tracks near a point of the shared space, by its cosine."""
-        hits, names = self._tracks(probe, want, top, where)
+        """Tracks near a point of the shared space, by its cosine; without its centre where it asks for the other."""
+        asked = probe if probe.modality is want else asking(probe, self._encoders[SHARED].centres)
+        hits, names = self._tracks(asked, want, top, where)
         found = {}
         for track, hit in hits.items():
             found[track] = self._hit(hit, names, self._shared_probability(hit.score, probe.modality, want))
         return found
 
     def _shared_probability(self, score: float, one: Modality, other: Modality) -> float | None:
-        """Probability of a cosine in the shared space; None where that is not calibrated."""
+        """Probability of what a probe ``one`` scores with a sample ``other`` in the shared space.
+
+        None where that is not calibrated.
+        """
+        centred = one is not other and one in self._encoders[SHARED].centres
         try:
-            return self._prober.calibration(SHARED, (one, other), Purpose.VERIFY).probability(score)
+            purpose = Purpose.FIND if centred else Purpose.VERIFY
+            return self._prober.calibration(SHARED, (one, other), purpose).probability(score)
         except NotCalibrated:
             return None
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from encoders.centres import ARRAY, Centres, check_centre, without_centre
 from encoders.encoder import Unusable as NotEncoded
 from encoders.space import UNIT_TOLERANCE, Embedding, Modality, Space
 from ingest.media import MediaError
@@ -33,6 +34,10 @@ BATCH = 64
 class CrossModalEncoder(Model, typing.Protocol):
     """A model that encodes faces and voices into one space."""
 
+    @property
+    def centres(self) -> Centres:
+        """What is taken from a probe that asks for the other modality."""
+
     def encode(self, modality: Modality, samples: Sequence[Any]) -> Sequence[Embedding | NotEncoded]:
         """An Embedding or Unusable for each sample, in order."""
 
@@ -47,9 +52,11 @@ class Points:
         vectors: by modality (samples, dimension) float32 of unit length, in the same order.
         unusable: samples that have no vector, and why.
         people: who each sample shows, in the same order; empty where nobody said, and then not to export.
+        centres: what is taken from a sample that asks for the other modality.
 
     Raises:
-        ValueError: lengths or dimensions do not fit, a path comes twice, or a vector is not of unit length.
+        ValueError: lengths or dimensions do not fit, a path comes twice, a vector is not of unit length, or a centre
+            is too long.
     """
 
     space: Space
@@ -57,6 +64,7 @@ class Points:
     vectors: Mapping[Modality, NDArray[np.float32]]
     unusable: tuple[Unusable, ...] = ()
     people: Mapping[Modality, tuple[str, ...]] = field(default_factory=dict)
+    centres: Centres = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         single = {modality: np.asarray(self.vectors[modality], dtype=np.float32) for modality in Modality}
@@ -73,26 +81,36 @@ class Points:
             off = np.abs(np.linalg.norm(vectors, axis=1) - 1.0)
             if len(paths) and not off.max() <= UNIT_TOLERANCE:
                 raise ValueError(f"{modality} vectors must be finite and of unit length, one is off by {off.max()}")
+        for centre in self.centres.values():
+            check_centre(centre, self.space.dimension)
+
+    def asking(self, modality: Modality) -> NDArray[np.float32]:
+        """(samples, dimension) vectors of a modality's samples as they ask for the other one, of unit length."""
+        vectors = self.vectors[modality]
+        if modality not in self.centres:
+            return vectors
+        return without_centre(vectors, self.centres[modality]).astype(np.float32)
 
     def export(self, path: Path) -> None:
         """Write ``path``, ``person``, ``modality`` (text) and ``vector`` (float32) to an npz file.
 
-        ``space`` and ``space_digest`` stand beside them, so that :func:`read_points` knows where they live.
+        ``space`` and ``space_digest`` stand beside them, so that :func:`read_points` knows where they live, and
+        ``centre_face`` and ``centre_voice`` where probes are to be moved.
 
         Raises:
             ValueError: nobody said who the samples show.
         """
         if not self.people:
             raise ValueError("these points do not say whom they show: give `people`")
-        np.savez(
-            path,
-            path=np.array([one for modality in Modality for one in self.paths[modality]]),
-            person=np.array([one for modality in Modality for one in self.people[modality]]),
-            modality=np.array([str(modality) for modality in Modality for _ in self.paths[modality]]),
-            vector=np.concatenate([self.vectors[modality] for modality in Modality]),
-            space=np.array(self.space.name),
-            space_digest=np.array(self.space.digest),
-        )
+        arrays = {
+            "path": np.array([one for modality in Modality for one in self.paths[modality]]),
+            "person": np.array([one for modality in Modality for one in self.people[modality]]),
+            "modality": np.array([str(modality) for modality in Modality for _ in self.paths[modality]]),
+            "vector": np.concatenate([self.vectors[modality] for modality in Modality]),
+            "space": np.array(self.space.name),
+            "space_digest": np.array(self.space.digest),
+        }
+        np.savez(path, **arrays, **{ARRAY[modality]: np.asarray(one) for modality, one in self.centres.items()})  # type: ignore[arg-type]
 
 
 def refuse_seen(protocol: Protocol, identities: Collection[str]) -> None:
@@ -136,6 +154,7 @@ def embed_protocol(
         {modality: np.stack(list(some.values())) if some else nothing for modality, some in found.items()},
         unusable,
         {modality: tuple(map(protocol.person_of, some)) for modality, some in found.items()},
+        encoder.centres,
     )
 
 
@@ -168,7 +187,7 @@ def read_points(path: Path) -> Points:
     Args:
         path: an npz file with ``path``, ``person``, ``modality`` (``face`` or ``voice``) and ``vector``
             (n, dimension), which is brought to unit length. ``space`` and ``space_digest`` may be absent:
-            then the file is a space of its own.
+            then the file is a space of its own. So may ``centre_face`` and ``centre_voice``, (dimension,) each.
 
     Raises:
         PointsError: it is no such file, or its content does not fit together.
@@ -192,6 +211,7 @@ def read_points(path: Path) -> Points:
             {one: tuple(held["path"].astype(str)[kinds == one].tolist()) for one in Modality},
             {one: vectors[kinds == one] for one in Modality},
             people={one: tuple(held["person"].astype(str)[kinds == one].tolist()) for one in Modality},
+            centres={one: held[name] for one, name in ARRAY.items() if name in held},
         )
     except ValueError as error:
         raise PointsError(f"{path}: {error}") from error

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from encoders.centres import ARRAY
 from encoders.space import Modality
 from search.list_folder import ProtocolError, refuse_outside
 from search.measurement import Unusable
 from search.points import CrossModalEncoder, Readers, embed_files
-from search.sample_vectors import SampleVectors
+from search.sample_vectors import SampleVectors, vectors_digest
 from search.scores import Similarity
 from search.trial_lists import VALIDATION, Rows, TrialLists
 
@@ -110,16 +110,18 @@ def embed_lists(
         ]
         table: NDArray[np.int32] = np.array(aside, dtype=np.int32).reshape(-1, 2)
         validation[modality] = table[:, 0], table[:, 1]
-    digest = hashlib.sha256("\n".join(names).encode() + vectors.tobytes()).hexdigest()
-    space = encoder.space
-    told = SampleVectors(vectors, rows, digest, space.name, space.digest, encoder.identities, validation, similarity)
+    space, centres = encoder.space, encoder.centres
+    digest = vectors_digest(names, vectors, centres)
+    told = SampleVectors(
+        vectors, rows, digest, space.name, space.digest, encoder.identities, validation, similarity, centres
+    )
     return told, unusable
 
 
 def export_vectors(path: Path, vectors: SampleVectors, lists: TrialLists) -> None:
     """Write what was scored: ``path``, ``person``, ``modality`` and ``vector``, to be read as embeddings again.
 
-    ``space`` and ``space_digest`` stand beside them where they are known.
+    ``space`` and ``space_digest`` stand beside them where they are known, and the centres of probes if there are any.
     """
     chosen = {one: np.flatnonzero(vectors.rows[one] >= 0) for one in Modality}
     catalogues = lists.catalogues
@@ -133,4 +135,5 @@ def export_vectors(path: Path, vectors: SampleVectors, lists: TrialLists) -> Non
     }  # fmt: skip
     if vectors.space_digest:
         arrays |= {"space": np.array(vectors.space), "space_digest": np.array(vectors.space_digest)}
+    arrays |= {ARRAY[one]: np.asarray(centre) for one, centre in vectors.centres.items()}
     np.savez(path, **arrays)

@@ -197,6 +197,7 @@ def _about(measured: Measured) -> dict[str, Any]:
         "dimension": int(vectors.vectors.shape[1]), "vectors_digest": vectors.digest,
         "similarity": str(vectors.similarity), "domain": model.domain if model else None,
         "trained_on": model.trained_on if model else None, "identities": len(measured.identities) or None,
+        "centred_probes": sorted(map(str, vectors.centres)),
     }  # fmt: skip
 
 

@@ -119,6 +119,12 @@ def _retrieval_rows(figures: Mapping[str, Any]) -> Iterator[str]:
         yield _row(words, figures[name], figures["ci95"] if name == "map" else None, bounds)
         if name == "map" and abs(figures["map"] - figures["map_exact"]) >= 0.0005:
             yield f"    through the index; searched exactly it is {figures['map_exact']:.3f}"
+        if name == "map" and (gained := figures.get("gained")):
+            low, high = gained["ci95"]
+            yield (
+                f"    probes ask without the mean of such; as they are {gained['map_before']:.3f}, "
+                f"{gained['difference']:+.3f} by that ({low:+.3f} to {high:+.3f})"
+            )
 
 
 def _matching_rows(sizes: Mapping[str, Any], shared: str) -> Iterator[str]:

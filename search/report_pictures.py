@@ -259,8 +259,9 @@ def examples(
     if not all(len(rows) for rows in trials.retrieval.values()):
         return []
     sides, told = vectors.sides(trials), []
+    probes = vectors.asking(sides)
     for probe, way in DIRECTIONS.items():
-        asking, answering = sides[probe], sides[probe.other]
+        asking, answering = probes[probe], sides[probe.other]
         mine, theirs = (_paths(trials, modality) for modality in (probe, probe.other))
         drawn = np.random.default_rng(seed).permutation(len(mine))[:count]
         for row in sorted(drawn.tolist()):

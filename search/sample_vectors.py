@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import repeat
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from encoders.centres import ARRAY, Centres, check_centre, without_centre
 from encoders.space import Modality
 from search.measurement import PointsError
 from search.scores import Similarity
@@ -31,7 +32,7 @@ MODALITY_OF_SUFFIX = {
     **dict.fromkeys(("wav", "flac", "m4a", "mp3", "ogg", "opus", "aac"), Modality.VOICE),
     **dict.fromkeys(("jpg", "jpeg", "png", "bmp", "webp", "pgm", "tif"), Modality.FACE),
 }
-_ARRAYS = {"path", "vector", "person", "modality", "dimension", "space", "space_digest", "identities"}
+_ARRAYS = {"path", "vector", "person", "modality", "dimension", "space", "space_digest", "identities", *ARRAY.values()}
 _ROWS_AT_ONCE, _PAIRS_AT_ONCE = 8192, 1024
 # Scores nearer than this are one score: sums of the same numbers in another order differ by less.
 _DECIMALS = 13
@@ -44,12 +45,14 @@ class SampleVectors:
     Args:
         vectors: (n, dimension) as given; finite, none of length zero.
         rows: by modality (samples of the catalogue,) row of ``vectors``; −1: none.
-        digest: SHA-256 of the vectors and their paths.
+        digest: SHA-256 of the vectors, their paths and the centres.
         space: name of their space, or empty.
         space_digest: of their space, or empty where nobody said.
         identities: whom the model was trained on, where that was said.
         validation: by modality, rows of ``vectors`` and people of samples of validation people.
         similarity: how two of them are compared.
+        centres: what is taken from a probe of unit length before it asks for the other modality, where cosines are
+            asked for.
     """
 
     vectors: NDArray[np.floating] = field(repr=False)
@@ -60,6 +63,7 @@ class SampleVectors:
     identities: frozenset[str] = frozenset()
     validation: Mapping[Modality, tuple[Rows, Rows]] = field(default_factory=dict, repr=False)
     similarity: Similarity = Similarity.COSINE
+    centres: Centres = field(default_factory=dict, repr=False)
 
     @classmethod
     def nothing(cls, lists: TrialLists, dimension: int) -> SampleVectors:
@@ -79,7 +83,8 @@ class SampleVectors:
             start += len(place)
         vectors = np.concatenate([points.vectors[one] for one in Modality])
         names = [path for one in Modality for path in points.paths[one]]
-        return cls(vectors, rows, _digest(names, vectors), points.space.name, points.space.digest)
+        digest = vectors_digest(names, vectors, points.centres)
+        return cls(vectors, rows, digest, points.space.name, points.space.digest, centres=points.centres)
 
     @property
     def present(self) -> dict[Modality, NDArray[np.bool_]]:
@@ -114,12 +119,25 @@ class SampleVectors:
             empty = {one: np.full(len(rows), np.nan) for one, rows in lists.retrieval.items()}
             return {one: Ranked(empty[one], empty[one], *(nothing[one],) * 4, 0) for one in Modality}
         sides = self.sides(lists)
-        voices, faces = rank_both_ways(sides[Modality.VOICE], sides[Modality.FACE])
-        return {Modality.VOICE: voices, Modality.FACE: faces}
+        asking = self.asking(sides)
+        ranked: dict[Modality, Ranked] = {}
+        if any(asking[modality] is sides[modality] for modality in Modality):
+            voices, faces = rank_both_ways(sides[Modality.VOICE], sides[Modality.FACE])
+            ranked = {Modality.VOICE: voices, Modality.FACE: faces}
+        for modality in Modality:
+            if asking[modality] is not sides[modality]:
+                ranked[modality], _ = rank_both_ways(asking[modality], sides[modality.other])
+        return ranked
 
     def sides(self, lists: TrialLists) -> dict[Modality, Side]:
         """The samples of the retrieval lists; dot products of the two sides rank as the scores do."""
         return {modality: self._side(lists, modality) for modality in Modality}
+
+    def asking(self, sides: Mapping[Modality, Side]) -> dict[Modality, Side]:
+        """The same samples as they ask: those of a modality that has a centre without it, the others as they are."""
+        centres = self.centres if self.similarity is Similarity.COSINE else {}
+        moved = {one: without_centre(sides[one].vectors, centre) for one, centre in centres.items()}
+        return {one: replace(side, vectors=moved[one]) if one in moved else side for one, side in sides.items()}
 
     @cached_property
     def _lengths(self) -> NDArray[np.float64]:
@@ -186,9 +204,10 @@ def read_sample_vectors(
             aside[modality].append((number, person))
     rows = {one: _rows(path, names, place[one], len(lists.catalogues[one].paths)) for one in Modality}
     _refuse_missing(path, rows, lists, allow_missing)
+    centres = _centres(path, held)
     return SampleVectors(
-        vectors, rows, _digest(names, vectors), *_stated(path, held), _identities(held),
-        {one: _columns(aside[one]) for one in Modality}, similarity,
+        vectors, rows, vectors_digest(names, vectors, centres), *_stated(path, held), _identities(held),
+        {one: _columns(aside[one]) for one in Modality}, similarity, centres,
     )  # fmt: skip
 
 
@@ -288,12 +307,25 @@ def _identities(held: Mapping[str, NDArray[Any]]) -> frozenset[str]:
     return frozenset(np.atleast_1d(held["identities"]).astype(str).tolist()) if "identities" in held else frozenset()
 
 
+def _centres(path: Path, held: Mapping[str, NDArray[Any]]) -> Centres:
+    centres = {one: held[name] for one, name in ARRAY.items() if name in held}
+    for one, centre in centres.items():
+        try:
+            check_centre(centre, held["vector"].shape[1])
+        except (TypeError, ValueError) as error:
+            raise PointsError(f"{path}: {ARRAY[one]} is no centre of probes: {error}") from error
+    return centres
+
+
 def _columns(pairs: list[tuple[int, int]]) -> tuple[Rows, Rows]:
     table = np.array(pairs, dtype=np.int32).reshape(-1, 2)
     return table[:, 0], table[:, 1]
 
 
-def _digest(names: list[str], vectors: NDArray[Any]) -> str:
+def vectors_digest(names: list[str], vectors: NDArray[Any], centres: Centres) -> str:
+    """SHA-256 of vectors, what they are called, and what is taken from probes."""
     told = hashlib.sha256("\n".join(names).encode())
     told.update(np.ascontiguousarray(vectors).data)
+    for one in sorted(centres):
+        told.update(f"{one} {centres[one].tolist()}".encode())
     return told.hexdigest()

@@ -34,11 +34,13 @@ class Purpose(StrEnum):
     """What a score is asked for: each has a threshold of its own.
 
     ``verify`` compares one sample with another; ``identify`` compares a sample with the mean of a person's
-    samples, and a stranger must pass below everybody who is enrolled.
+    samples, and a stranger must pass below everybody who is enrolled. ``find`` compares a probe without the centre of
+    its modality (:mod:`encoders.centres`) with one sample of the other modality.
     """
 
     VERIFY = "verify"
     IDENTIFY = "identify"
+    FIND = "find"
 
 
 class NotCalibrated(ValueError):
@@ -103,8 +105,8 @@ def calibration_for(
 
     Args:
         stored: its parsed content: ``{"voice-voice": {"verify": {"cosine": {"threshold", "slope"}}}, "provenance"}``,
-            perhaps with a ``gallery`` beside the threshold.
-        pair: the two modalities compared.
+            perhaps with a ``gallery`` beside the threshold; to find, by ``face-to-voice`` or ``voice-to-face``.
+        pair: the two modalities compared; to find, the probe's first.
         purpose: what the score is asked for.
         similarity: the kind of score.
         space: the space's name, for the message.
@@ -112,7 +114,7 @@ def calibration_for(
     Raises:
         NotCalibrated: nothing fitting is stored.
     """
-    name = "-".join(sorted(str(modality) for modality in pair))
+    name = "-to-".join(pair) if purpose is Purpose.FIND else "-".join(sorted(str(modality) for modality in pair))
     try:
         numbers = (stored or {})[name][str(purpose)][str(similarity)]
         gallery = Gallery.from_json(numbers["gallery"]) if "gallery" in numbers else None

@@ -33,6 +33,7 @@ def through_index(
     depth: int = DEPTH,
     probes: int = PROBES,
     seed: int = 0,
+    asking: dict[Modality, Side] | None = None,
 ) -> dict[str, Any]:
     """Fill an index with both sides and ask it with a sample of each.
 
@@ -43,6 +44,7 @@ def through_index(
         depth: how many hits are asked for.
         probes: how many of each side ask, drawn by the seed; all, if there are no more.
         seed: of that draw.
+        asking: the same samples as they ask (:meth:`search.sample_vectors.SampleVectors.asking`); None: as they are.
 
     Returns:
         By direction ``map_at_<depth>`` and ``map_at_<depth>_exact``, ``index_recall`` (share of what is exactly among
@@ -63,7 +65,8 @@ def through_index(
         total = len(sides[probe].person)
         random = np.random.default_rng([seed, number])
         chosen = np.sort(random.choice(total, size=min(probes, total), replace=False))
-        told[way] = _direction(gallery[probe], gallery[probe.other], store, chosen, depth)
+        probes_side = _Gallery(space, probe, (asking or sides)[probe])
+        told[way] = _direction(probes_side, gallery[probe.other], store, chosen, depth)
     return told
 
 

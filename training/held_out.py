@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def measure_vectors(
     if encoder.head is None:
         raise ValueError(f"{encoder.folder} has no head that frozen vectors could be put into")
     shown = _shown(vectors)
-    points = _points(encoder.space, encoder.head, vectors, shown)
+    points = replace(_points(encoder.space, encoder.head, vectors, shown), centres=encoder.centres)
     protocol = _protocol(vectors, shown, name, encoder.domain)
     deep = {} if depth is None else {"depth": depth}
     report = evaluate_protocol(protocol, points, store, model=encoder, **deep)

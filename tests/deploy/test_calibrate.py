@@ -26,7 +26,7 @@ def test_shipped_numbers_belong_to_the_shipped_encoder_and_list(modality: Modali
     provenance = json.loads((encoder.folder / "calibration.json").read_text())["provenance"]
     assert provenance["space_digest"] == encoder.space.digest
     assert provenance["people_list_sha256"] == hashlib.sha256(PEOPLE_LIST.read_bytes()).hexdigest()
-    for purpose in Purpose:
+    for purpose in (Purpose.VERIFY, Purpose.IDENTIFY):
         for kind in Similarity:
             assert calibration_for(encoder.calibration, (modality, modality), purpose, kind, space="x").slope > 0
 

@@ -14,6 +14,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from encoders.space import Modality, Space, SpaceMismatch
 from search.crossmodal import Points, SeenInTraining, evaluate_protocol
 from search.evaluation import NothingToMeasure
+from search.milvus import MilvusStore
 from search.protocols import Lists, Protocol, Samples, Trials, read_protocol
 from search.store import Hit, MemoryStore
 from tests.search.small_protocol import ceiling_points, points_of, published_lists, write_small_protocol
@@ -111,6 +112,60 @@ def test_matching_worked_out_by_hand(by_hand: Protocol) -> None:
     assert voices["2"]["gender_oracle"] == pytest.approx((1 + 1 + 1 / 2) / 3)
     assert voices["3"]["gender_oracle"] == pytest.approx((1 / 2 + 1 + 1 / 2) / 3)
     assert (voices["3"]["chance"], voices["3"]["trials"]) == (pytest.approx(1 / 3), 3)
+
+
+def hub_points(protocol: Protocol, centres: dict[Modality, np.ndarray]) -> Points:
+    """Every sample is its person's own direction; faces share another one, which is also that of one person's voices.
+
+    Those voices come first for every face, before the person's own, and nowhere else in the way.
+    """
+    people = sorted(protocol.identities)
+    own = np.eye(len(people) + 1)
+    vectors = {}
+    for modality in Modality:
+        for path in protocol.samples(modality).paths:
+            place = people.index(protocol.person_of(path))
+            shared = 0.8 if modality is FACE else 0.95 if place == 0 else 0.0
+            vectors[path] = np.sqrt(1 - shared**2) * own[place] + shared * own[-1]
+    return replace(points_of(protocol, vectors), centres=centres)
+
+
+def test_a_hub_stands_before_everybody_until_its_centre_is_taken_from_the_probes(protocol: Protocol) -> None:
+    direction = np.eye(len(protocol.identities) + 1)[-1]
+    plain = evaluate_protocol(protocol, hub_points(protocol, {}), MemoryStore(), draws=20)
+    centred = evaluate_protocol(protocol, hub_points(protocol, {FACE: 0.8 * direction}), MemoryStore(), draws=20)
+    # of 60 people with 4 voices each, which tie, 59 find their own behind the 4 of one person
+    behind = 4 / 8
+    before = plain["retrieval"]["face_to_voice"]
+    assert before["map"] == before["map_exact"] == pytest.approx((59 * behind + 1) / 60)
+    after = centred["retrieval"]["face_to_voice"]
+    assert after["map"] == after["map_exact"] == pytest.approx(1.0)
+    assert after["gained"]["map_before"] == before["map_exact"]
+    assert after["gained"]["difference"] == pytest.approx(1 - before["map"])
+    low, high = after["gained"]["ci95"]
+    assert 0 < low < after["gained"]["difference"] <= high
+    assert after["ci95"] == [1.0, 1.0] and "gained" not in before
+    # nothing else is asked in another way
+    assert "gained" not in centred["retrieval"]["voice_to_face"]
+    for name in ("verification", "matching_1_to_n"):
+        assert centred[name] == plain[name]
+    assert centred["retrieval"]["voice_to_face"] == plain["retrieval"]["voice_to_face"]
+    assert (plain["model"]["centred_probes"], centred["model"]["centred_probes"]) == ([], ["face"])
+
+
+def test_a_real_index_is_asked_without_the_centre_too(protocol: Protocol, tmp_path: Path) -> None:
+    store = MilvusStore(str(tmp_path / "index.db"))
+    points = ceiling_points(protocol)
+    random = np.random.default_rng(3).normal(size=points.space.dimension)
+    points = replace(points, centres={one: 0.5 * random / np.linalg.norm(random) for one in Modality})
+    try:
+        report = evaluate_protocol(protocol, points, store, draws=20)
+    finally:
+        store.close()
+    plain = evaluate_protocol(protocol, replace(points, centres={}), draws=20)
+    for way, figures in report["retrieval"].items():
+        assert figures["map"] == pytest.approx(figures["map_exact"], abs=1e-9)
+        assert figures["map_exact"] != pytest.approx(plain["retrieval"][way]["map"], abs=1e-4)
 
 
 def test_the_true_latents_come_out_at_the_ceiling(protocol: Protocol) -> None:

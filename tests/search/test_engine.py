@@ -20,6 +20,7 @@ from tests.search.small_world import ColoursAndTones, World, face, turn
 RED, PINK, BLUE = (200, 10, 10), (200, 40, 40), (10, 10, 200)
 LOW, HIGH = 1, 6  # bands of tones that the shared space puts beside red and beside blue
 SPAN = Span(0.0, 2.0)
+FACE = Modality.FACE
 
 
 @pytest.fixture
@@ -195,6 +196,61 @@ def test_a_face_finds_the_voices_that_fit_it(both: World) -> None:
     assert (first.space, first.modality, first.start, first.end) == ("shared", "voice", 2.0, 3.0)
     blue = both.archive.ingest_file(both.folder / "blue.mp4", "default").media
     assert first.media == blue and first.score > 0.99 > second.score
+
+
+CENTRED = ColoursAndTones(centres={FACE: np.array([0.0, 0.0, 0.6])})
+
+
+def test_a_face_asks_for_voices_without_what_all_faces_have(tmp_path: Path) -> None:
+    """All faces are bluish, so a high voice is near every one of them and would come first for whoever asks."""
+    answers = []
+    for name, encoder in (("plain", ColoursAndTones()), ("centred", CENTRED)):
+        (tmp_path / name).mkdir()
+        world = World(tmp_path / name, shared=encoder)
+        ingest_red_and_blue(world)
+        asked = world.file("ask.jpg", [face((120, 0, 150))])
+        answers.append((world, world.engine.find(asked, Modality.VOICE)))
+    (_, plain), (world, centred) = answers
+    assert [hit.media for hit in centred.hits] == [hit.media for hit in plain.hits][::-1]
+    probe = np.array([120.0, 0.0, 150.0]) / np.hypot(120, 150) - CENTRED.centres[FACE]
+    rows = {row.media: row.embedding.vector for row in world.store.rows(CENTRED.space)
+            if row.embedding.modality is Modality.VOICE}  # fmt: skip
+    for hit in centred.hits:
+        assert hit.score == pytest.approx(rows[hit.media] @ probe / np.linalg.norm(probe), abs=1e-6)
+        # by the calibration for such scores
+        assert hit.probability == pytest.approx(1 / (1 + np.exp(-4.0 * (hit.score - 0.5))), abs=1e-6)
+    assert "not calibrated" not in (centred.note or "")
+
+
+def test_whatever_else_is_asked_is_asked_as_before(tmp_path: Path) -> None:
+    """Voices that ask, faces that ask for faces, and two files that are compared."""
+    answers = []
+    for name, encoder in (("plain", ColoursAndTones()), ("centred", CENTRED)):
+        (tmp_path / name).mkdir()
+        world = World(tmp_path / name, shared=encoder)
+        ingest_red_and_blue(world)
+        voice, photo = world.file("ask.wav", [], [turn(LOW)]), world.file("ask.jpg", [face(PINK)])
+        point = Embedding.of(encoder.space, FACE, np.array([0.7, 0.1, 0.7]))
+        found = [
+            world.engine.find(voice, FACE),
+            world.engine.find(photo, FACE),
+            world.engine.find_vector(point, FACE),
+        ]
+        answers.append((found, world.engine.verify(photo, voice), world.engine.match(photo, [voice])))
+    assert answers[0][0] == answers[1][0]
+    first, second = (one[1] for one in answers)
+    assert (first.score, first.probability, first.threshold) == (second.score, second.probability, second.threshold)
+    assert [one.score for one in answers[0][2].candidates] == [one.score for one in answers[1][2].candidates]
+
+
+def test_a_centre_without_a_calibration_of_its_own_gives_no_probability(tmp_path: Path) -> None:
+    encoder = ColoursAndTones(centres=CENTRED.centres)
+    del encoder.calibration["face-to-voice"]
+    world = World(tmp_path, shared=encoder)
+    ingest_red_and_blue(world)
+    answer = world.engine.find(world.file("ask.jpg", [face(BLUE)]), Modality.VOICE)
+    assert {hit.probability for hit in answer.hits} == {None} and "not calibrated" in (answer.note or "")
+    assert all(hit.probability for hit in world.engine.find(world.file("a.wav", [], [turn(LOW)]), FACE).hits)
 
 
 def test_a_lead_to_an_enrolled_sample_carries_its_name(both: World) -> None:

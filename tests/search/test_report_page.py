@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as Xml
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,19 @@ def test_examples_are_the_first_answers_and_the_right_ones_are_boxed(
         assert [found.right for found in one.found] == (faces.person[best] == own).tolist()
     right = sum(found.right for one in shown for found in one.found)
     assert 0 < right < len(shown) * HITS_SHOWN and as_html(report, [], shown).count('"sample right"') == right
+
+
+def test_examples_are_asked_without_the_centre_of_the_probes(lists: TrialLists, vectors: SampleVectors) -> None:
+    centre = np.random.default_rng(2).normal(size=vectors.vectors.shape[1]) / 20
+    plain, shown = examples(lists, vectors), examples(lists, replace(vectors, centres={Modality.FACE: centre}))
+    assert shown[:EXAMPLES] == plain[:EXAMPLES] and shown[EXAMPLES:] != plain[EXAMPLES:]
+    voices, searched = lists.catalogues[Modality.VOICE], lists.retrieval[Modality.VOICE]
+    sides = vectors.sides(lists)
+    place = {lists.catalogues[Modality.FACE].paths[row]: at for at, row in enumerate(lists.retrieval[Modality.FACE])}
+    for one in shown[EXAMPLES:]:
+        probe = sides[Modality.FACE].vectors[place[one.probe]] - centre
+        best = np.argsort(-(sides[Modality.VOICE].vectors @ probe), kind="stable")[:HITS_SHOWN]
+        assert [found.path for found in one.found] == [voices.paths[searched[row]] for row in best]
 
 
 def test_faces_are_shown_where_their_files_are(report: dict[str, Any], lists: TrialLists, tmp_path: Path) -> None:

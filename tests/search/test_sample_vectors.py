@@ -12,6 +12,7 @@ import pytest
 from encoders.space import Modality
 from search.measurement import PointsError
 from search.published_lists import read_trial_lists
+from search.ranking import retrieval
 from search.sample_vectors import SampleVectors, read_sample_vectors
 from search.scores import Similarity
 from search.trial_lists import UNSEEN, TrialLists
@@ -77,6 +78,42 @@ def test_products_of_the_sides_rank_as_the_scores_do(
         scores = chosen.pairs(np.full(len(faces), voices[row]), faces)
         np.testing.assert_array_equal(np.argsort(products[row]), np.argsort(scores))
     rank_both_ways(sides[Modality.VOICE], sides[Modality.FACE])
+
+
+@pytest.mark.parametrize("centred", [(Modality.FACE,), (Modality.VOICE,), tuple(Modality)])
+def test_each_way_is_asked_without_its_own_centre(
+    lists: TrialLists, vectors: SampleVectors, centred: tuple[Modality, ...]
+) -> None:
+    random = np.random.default_rng(4)
+    centres = {one: random.normal(size=vectors.vectors.shape[1]) / 20 for one in centred}
+    plain, sides = vectors.both_ways(lists), vectors.sides(lists)
+    moved = replace(vectors, centres=centres).both_ways(lists)
+    for probe in Modality:
+        if probe not in centred:
+            np.testing.assert_array_equal(moved[probe].average_precision, plain[probe].average_precision)
+            continue
+        asking, held = sides[probe], sides[probe.other]
+        expected = retrieval(asking.vectors - centres[probe], asking.person, held.vectors, held.person)
+        np.testing.assert_allclose(moved[probe].average_precision, expected.average_precision, atol=1e-12)
+        assert not np.array_equal(moved[probe].average_precision, plain[probe].average_precision)
+
+
+@pytest.mark.parametrize("similarity", [Similarity.EUCLIDEAN, Similarity.CORRELATION])
+def test_only_cosines_are_asked_without_a_centre(
+    lists: TrialLists, vectors: SampleVectors, similarity: Similarity
+) -> None:
+    plain = replace(vectors, similarity=similarity)
+    moved = replace(plain, centres={Modality.FACE: np.full(vectors.vectors.shape[1], 0.1)})
+    for probe in Modality:
+        one, other = (chosen.both_ways(lists)[probe].average_precision for chosen in (plain, moved))
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("centre", [np.zeros(2), np.array("middle"), np.full(16, np.inf)])
+def test_a_file_whose_centre_is_none_is_refused(lists: TrialLists, tmp_path: Path, centre: np.ndarray) -> None:
+    path = write_vectors(tmp_path / "a.npz", lists, random_vectors(lists), centre_face=centre)
+    with pytest.raises(PointsError, match=r"a\.npz: centre_face is no centre of probes"):
+        read_sample_vectors(path, lists)
 
 
 def test_vectors_of_other_known_people_are_no_mistake_and_those_of_validation_people_are_kept(

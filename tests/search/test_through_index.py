@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
+from encoders.centres import without_centre
 from encoders.space import Embedding, Modality, Space
 from search.archive import NO_SPAN
 from search.metrics import chance_average_precision
@@ -53,6 +55,19 @@ def test_an_exact_index_costs_nothing(sides: dict[Modality, Side]) -> None:
     for figures in through_index(sides, MemoryStore(), depth=50).values():
         assert figures["map_at_1000"] == pytest.approx(figures["map_at_1000_exact"], abs=1e-9)
         assert (figures["index_recall"], figures["index_depth"]) == (1.0, 50)
+
+
+def test_an_index_is_asked_without_the_centre_of_the_probes(sides: dict[Modality, Side]) -> None:
+    centre = np.linspace(-0.3, 0.3, 8)
+    asking = {one: replace(side, vectors=without_centre(side.vectors, centre)) for one, side in sides.items()}
+    for way, figures in through_index(sides, MemoryStore(), depth=180, asking=asking).items():
+        probe = Modality(way.split("_")[0])
+        one, other = asking[probe], sides[probe.other]
+        expected = retrieval(one.vectors, one.person, other.vectors, other.person).map
+        assert figures["map_at_1000"] == pytest.approx(figures["map_at_1000_exact"], abs=1e-9)
+        assert figures["map_at_1000"] == pytest.approx(expected, abs=1e-6)
+        plain = retrieval(sides[probe].vectors, one.person, other.vectors, other.person).map
+        assert figures["map_at_1000"] != pytest.approx(plain, abs=1e-3)
 
 
 class Forgetful(MemoryStore):
