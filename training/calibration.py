@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from encoders.centres import Centres, without_centre
 from encoders.space import Modality
 from search import metrics
 from search.gallery import Gallery, NoTail, Tail
@@ -26,6 +27,7 @@ RULES = {
     Purpose.VERIFY: "as many genuine face-voice pairs are missed as impostor pairs are accepted (equal error)",
     Purpose.IDENTIFY: "a sample is asked of every person's mean in the other modality: a known person is missed as "
     "often as a stranger is named; `gallery` names strangers as often however many people are enrolled",
+    Purpose.FIND: "as to verify, with the centre of its modality taken from the probe",
 }
 # A space that tells little names nearly every stranger, or none: no threshold for another gallery follows from that.
 LEAST_LEVEL, MOST_LEVEL = 0.001, 0.5
@@ -36,11 +38,11 @@ class People:
     """Points of people who are no part of training, by modality.
 
     Args:
-        vectors: (samples, dimension) float32 of any length but 0.
+        vectors: (samples, dimension) floats of any length but 0.
         people: (samples,) who each shows, by number; everybody is in both modalities.
     """
 
-    vectors: Mapping[Modality, NDArray[np.float32]]
+    vectors: Mapping[Modality, NDArray[np.floating]]
     people: Mapping[Modality, NDArray[np.int64]]
 
     def __post_init__(self) -> None:
@@ -54,20 +56,9 @@ class People:
 
 def calibrate(points: People) -> dict[str, Any]:
     """Numbers for every purpose and similarity, as ``calibration.json`` keeps them under ``face-voice``."""
-    numbers: dict[str, Any] = {str(purpose): {} for purpose in Purpose}
+    numbers: dict[str, Any] = {str(purpose): {} for purpose in (Purpose.VERIFY, Purpose.IDENTIFY)}
     for kind in Similarity:
-        genuine, impostor = _pairs(points, kind)
-        verify = fit_calibration(genuine, impostor, equal_error_threshold(genuine, impostor))
-        numbers[Purpose.VERIFY][str(kind)] = _told(verify) | {
-            "set": {
-                "genuine_pairs": len(genuine),
-                "impostor_pairs": len(impostor),
-                "genuine_missed": float(np.mean(genuine < verify.threshold)),
-                "impostor_accepted": float(np.mean(impostor >= verify.threshold)),
-                "auc": metrics.auc(genuine, impostor),
-                "eer": metrics.equal_error_rate(genuine, impostor),
-            }
-        }
+        numbers[Purpose.VERIFY][str(kind)] = _of_pairs(*_pairs(points, kind))
         own, others, strangers = _trials(points, kind)
         identify = fit_calibration(own, others, equal_error_threshold(own, strangers))
         numbers[Purpose.IDENTIFY][str(kind)] = _told(identify) | {
@@ -81,6 +72,32 @@ def calibrate(points: People) -> dict[str, Any]:
         if kind is Similarity.COSINE:
             numbers[Purpose.IDENTIFY][str(kind)] |= _gallery(others, float(np.mean(strangers >= identify.threshold)))
     return numbers
+
+
+def calibrate_asking(points: People, centres: Centres) -> dict[str, Any]:
+    """Numbers for probes without their centre, as ``calibration.json`` keeps them: by ``face-to-voice`` or the like."""
+    numbers = {}
+    for probe, centre in centres.items():
+        unit = {modality: _unit(vectors) for modality, vectors in points.vectors.items()}
+        asking = People(unit | {probe: without_centre(unit[probe], centre)}, points.people)
+        found = _of_pairs(*_pairs(asking, Similarity.COSINE))
+        numbers[f"{probe}-to-{probe.other}"] = {str(Purpose.FIND): {str(Similarity.COSINE): found}}
+    return numbers
+
+
+def _of_pairs(genuine: NDArray[np.float64], impostor: NDArray[np.float64]) -> dict[str, Any]:
+    """What pairs of one person and of two come to: threshold, slope, and how they do on the pairs that set them."""
+    fitted = fit_calibration(genuine, impostor, equal_error_threshold(genuine, impostor))
+    return _told(fitted) | {
+        "set": {
+            "genuine_pairs": len(genuine),
+            "impostor_pairs": len(impostor),
+            "genuine_missed": float(np.mean(genuine < fitted.threshold)),
+            "impostor_accepted": float(np.mean(impostor >= fitted.threshold)),
+            "auc": metrics.auc(genuine, impostor),
+            "eer": metrics.equal_error_rate(genuine, impostor),
+        }
+    }
 
 
 def _gallery(others: NDArray[np.float64], level: float) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 import re
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from training.validation import Validated
@@ -41,6 +41,7 @@ class CardFacts:
         epochs: trained in all.
         validated: that epoch's figures.
         beginnings: a sentence of each encoder whose networks it began with or learned on.
+        probes: what ``probes.json`` holds; empty where it has none.
     """
 
     name: str
@@ -53,6 +54,7 @@ class CardFacts:
     epochs: int
     validated: Validated
     beginnings: tuple[str, ...] = ()
+    probes: Mapping[str, Any] = field(default_factory=dict)
 
 
 def model_card(facts: CardFacts) -> str:
@@ -83,7 +85,7 @@ Its settings:
 |---|---|---|
 | voice to face | {facts.validated.voice_to_face:.3f} | {facts.validated.voice_to_face_of_two:.3f} |
 | face to voice | {facts.validated.face_to_voice:.3f} | {facts.validated.face_to_voice_of_two:.3f} |
-
+{"".join(_asking(modality, told) for modality, told in sorted(facts.probes.items()))}
 {MEASURED}
 Not measured on test people yet.
 
@@ -94,6 +96,16 @@ trained on.
 May not be trusted with: deciding about anybody; people of another domain than {facts.domain}; telling people
 of one sex, age and build apart, who look and sound alike to it.
 """
+
+
+def _asking(modality: str, told: Mapping[str, Any]) -> str:
+    """How a modality asks, where its probes are moved."""
+    before, after = (told["validation"][name] for name in ("map_before", "map"))
+    text = (
+        f"A {modality} asks for the other modality without the mean of {told['people']} {modality}s of training "
+        f"people (`probes.json`): so these people find more, mAP {after:.3f} and not {before:.3f}."
+    )
+    return f"\n{_filled(text)}\n"
 
 
 def _chosen(facts: CardFacts) -> str:

@@ -1,11 +1,14 @@
 """A trained run becomes an encoder folder ``<recipe>-<12 digits of the space's digest>``, and later its report.
 
 What training alone needed (classifiers, gates) stays behind: the folder holds the two networks, the head,
-the identities, golden samples, a calibration fitted on validation people, and a model card.
+the identities, golden samples, a calibration fitted on validation people, and a model card. Where probes ask without
+their mean, the digits are of that too: the same vectors that are asked in another way are another folder.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +23,7 @@ from encoders.folder import (
     CALIBRATION_FILE,
     CARD_FILE,
     IDENTITIES_FILE,
+    PROBES_FILE,
     Branch,
     Description,
     FolderFile,
@@ -32,8 +36,9 @@ from encoders.heads import describe_head
 from encoders.space import Modality
 from encoders.weights import sha256_of
 from search.store import SHARED
-from training.calibration import PAIR, RULES, People, calibrate
+from training.calibration import PAIR, RULES, People, calibrate, calibrate_asking
 from training.card import CardFacts, model_card, with_measurements
+from training.centring import Centre, find_centres
 from training.checkpoint import replace_file, write_json, write_weights
 from training.configuration import Configuration, write_configuration
 from training.loop import Trained, TrainingData, finished_task
@@ -110,18 +115,25 @@ def publish(
         beginnings = _beginnings(data, trained, origin)
         description = _description(task, recipe_name(recipe), origin, beginnings, staging)
         digest = description.digest()
-        place = encoders / f"{description.name}-{digest[:SHORT_DIGEST]}"
         known = set(data.training.identities).union(*(one.identities for one in beginnings))
+        people = {Modality.FACE: data.validation.face_people, Modality.VOICE: data.validation.voice_people}
+        held_out = People(embed_prepared(task, data.validation), people)
+        centres = find_centres(task, data, [Modality(one) for one in getattr(settings, "centred", ())], held_out)
+        probes = {str(modality): centre.to_json() for modality, centre in centres.items()}
+        place = encoders / f"{description.name}-{_digits(digest, probes)}"
         if place.exists() and known <= read_identities(place, read_description(place)):
             return place
+        files = [IDENTITIES_FILE, *([PROBES_FILE] if probes else [])]
+        if probes:
+            write_json(staging / PROBES_FILE, probes)
         (staging / IDENTITIES_FILE).write_text("".join(f"{name}\n" for name in sorted(known)), encoding="utf-8")
         write_configuration(staging / CONFIGURATION_FILE, Configuration(settings, trained.run), trained.folder)
-        write_json(staging / CALIBRATION_FILE, _calibration(task, data.validation, digest, origin.domain))
+        write_json(staging / CALIBRATION_FILE, _calibration(held_out, centres, data.validation, digest, origin.domain))
         facts = CardFacts(
             place.name, description.name, asdict(settings), origin.domain, origin.trained_on, origin.validated_on,
-            trained.best_epoch, trained.epochs, trained.validated, tuple(one.told for one in beginnings),
+            trained.best_epoch, trained.epochs, trained.validated, tuple(one.told for one in beginnings), probes,
         )  # fmt: skip
-        Encoder.create(staging, description, origin.golden, model_card(facts), (IDENTITIES_FILE,))
+        Encoder.create(staging, description, origin.golden, model_card(facts), files)
         if place.exists():  # the same vectors, of networks that were not known to know so many people
             place.rename(staging.with_name(f"{staging.name}.before"))
         staging.rename(place)
@@ -236,11 +248,24 @@ def _weights(path: Path, state: Mapping[str, Tensor]) -> FolderFile:
     return FolderFile(path.name, sha256_of(path))
 
 
-def _calibration(task: Task, validation: Prepared | Vectors, digest: str, domain: str) -> dict[str, Any]:
-    people = {Modality.FACE: validation.face_people, Modality.VOICE: validation.voice_people}
-    numbers = calibrate(People(embed_prepared(task, validation), people))
+def _digits(digest: str, probes: Mapping[str, Any]) -> str:
+    """What tells a folder from others of its method."""
+    if probes:
+        digest = hashlib.sha256(f"{digest} {json.dumps(probes, sort_keys=True)}".encode()).hexdigest()
+    return digest[:SHORT_DIGEST]
+
+
+def _calibration(
+    held_out: People,
+    centres: Mapping[Modality, Centre],
+    validation: Prepared | Vectors,
+    digest: str,
+    domain: str,
+) -> dict[str, Any]:
+    asking = calibrate_asking(held_out, {modality: centre.vector for modality, centre in centres.items()})
     return {
-        PAIR: numbers,
+        PAIR: calibrate(held_out),
+        **asking,
         "provenance": {
             "domain": domain,
             "space_digest": digest,

@@ -271,7 +271,8 @@ class RecipeSettings(Protocol):
     """The fields that every recipe's ``Settings`` has; a recipe adds its own (margin, temperature …).
 
     It may have ``steps_per_epoch`` and ``augmentation`` too: see :mod:`training.batches`; and ``face_preparation``
-    and ``voice_preparation``, fields of the backbones' preparations that are not at their defaults; and
+    and ``voice_preparation``, fields of the backbones' preparations that are not at their defaults; ``centred``, the
+    modalities whose probes are tried without their mean (:mod:`training.centring`); and
     ``begun_with(modalities)``, the same settings for a run that begins with weights for the networks of these.
     """
 

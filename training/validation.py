@@ -103,30 +103,37 @@ def right_of_two(scores: NDArray[np.floating], right: NDArray[np.bool_]) -> floa
 
 
 def embed_prepared(
-    task: Task, prepared: Prepared | Vectors, device: str | torch.device = "cpu", *, headless: bool = False
+    task: Task,
+    prepared: Prepared | Vectors,
+    device: str | torch.device = "cpu",
+    *,
+    headless: bool = False,
+    only: Mapping[Modality, NDArray[np.intp]] | None = None,
 ) -> Mapping[Modality, NDArray[np.float32]]:
-    """Embed every sample as serving would, without augmentation.
+    """Embed samples as serving would, without augmentation.
 
     Args:
         task: in any mode; it is left in the mode it was in.
         prepared: the samples.
         device: where the task is.
         headless: whether the features before the head are wanted.
+        only: by modality, which samples; others, and modalities that are not named, are left out. None: all.
 
     Returns:
-        Per modality (samples, dimension) float32, before normalisation, in the order of ``prepared``.
+        Per modality (samples, dimension) float32, before normalisation, in the order of ``prepared`` or ``only``.
     """
+    chosen = dict.fromkeys(Modality) if only is None else only
     was_training = task.training
     task.eval()
     run = task.features if headless else task.embed
     try:
         with torch.inference_mode():
             return {
-                modality: torch.cat([run(modality, *inputs) for inputs in _inputs(prepared, modality, device)])
+                modality: torch.cat([run(modality, *inputs) for inputs in _inputs(prepared, modality, device, rows)])
                 .float()
                 .cpu()
                 .numpy()
-                for modality in Modality
+                for modality, rows in chosen.items()
             }
     finally:
         task.train(was_training)
@@ -154,31 +161,28 @@ def as_vectors(task: Task, samples: Prepared | Vectors, key: str, device: torch.
 
 
 def _inputs(
-    prepared: Prepared | Vectors, modality: Modality, device: str | torch.device
+    prepared: Prepared | Vectors, modality: Modality, device: str | torch.device, rows: NDArray[np.intp] | None
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """What a task takes of one modality, a few samples at a time."""
-    if isinstance(prepared, Vectors):
-        vectors = prepared.of(modality)
-        for first in range(0, len(vectors), _VECTORS_AT_ONCE):
-            yield torch.from_numpy(np.array(vectors[first : first + _VECTORS_AT_ONCE])).to(device), None
-    elif modality is Modality.FACE:
-        spread = trainable(modality, prepared.preparation.face_backbone).spread
-        for first in range(0, len(prepared.faces), _AT_ONCE):
-            chips = torch.from_numpy(prepared.faces[first : first + _AT_ONCE]).to(device)
+    if rows is None:
+        rows = np.arange(len(prepared.face_people if modality is Modality.FACE else prepared.voice_people))
+    at_once = _VECTORS_AT_ONCE if isinstance(prepared, Vectors) else _AT_ONCE
+    for some in (rows[first : first + at_once] for first in range(0, len(rows), at_once)):
+        if isinstance(prepared, Vectors):
+            yield torch.from_numpy(prepared.of(modality)[some]).to(device), None
+        elif modality is Modality.FACE:
+            spread = trainable(modality, prepared.preparation.face_backbone).spread
+            chips = torch.from_numpy(prepared.faces[some]).to(device)
             yield (chips.permute(0, 3, 1, 2).to(torch.float32) - GREY) / spread, None
-    else:
-        for mels, lengths in _padded_voices(prepared):
+        else:
+            mels, lengths = _padded_voices(prepared, some)
             yield mels.to(device), lengths.to(device)
 
 
-def _padded_voices(prepared: Prepared) -> Iterator[tuple[Tensor, Tensor]]:
-    """Voices a chunk at a time: (n, frames, bands) float32 padded with zeros, and (n,) int64 lengths."""
-    mels = torch.from_numpy(prepared.mels)
-    edges = [int(edge) for edge in prepared.offsets]
-    for first in range(0, len(edges) - 1, _AT_ONCE):
-        spans = list(zip(edges[first : first + _AT_ONCE], edges[first + 1 : first + 1 + _AT_ONCE], strict=False))
-        voices = [mels[start:end].float() for start, end in spans]
-        yield pad_sequence(voices, batch_first=True), torch.tensor([len(voice) for voice in voices])
+def _padded_voices(prepared: Prepared, rows: NDArray[np.intp]) -> tuple[Tensor, Tensor]:
+    """Some voices: (n, frames, bands) float32 padded with zeros, and (n,) int64 lengths."""
+    voices = [torch.from_numpy(prepared.mels[slice(*prepared.offsets[row : row + 2])]).float() for row in rows]
+    return pad_sequence(voices, batch_first=True), torch.tensor([len(voice) for voice in voices])
 
 
 def _row(space: Space, number: int, embedding: Embedding, modality: Modality) -> Row:

@@ -165,7 +165,7 @@ def test_a_failure_leaves_no_half_folder(trained: Trained, tmp_path: Path) -> No
 
 def test_it_is_calibrated_across_the_modalities_on_validation_people(folder: Path) -> None:
     encoder = Encoder.load(folder)
-    for purpose in Purpose:
+    for purpose in (Purpose.VERIFY, Purpose.IDENTIFY):
         for kind in Similarity:
             pair = (Modality.VOICE, Modality.FACE)
             fitted = calibration_for(encoder.calibration, pair, purpose, kind, space="shared")

@@ -98,6 +98,16 @@ def test_samples_come_out_in_their_order_each_on_its_own() -> None:
         np.testing.assert_allclose(found[Modality.FACE][number], face, atol=1e-5)
 
 
+@pytest.mark.parametrize("modality", Modality)
+def test_some_samples_of_one_modality_come_out_in_the_order_asked_for(modality: Modality) -> None:
+    prepared = people()
+    task = bi_quintuple.build(bi_quintuple.POPULATION, small_given(4), 0).eval()
+    rows = np.array([*range(70, 2, -1), 0])
+    found = embed_prepared(task, prepared, only={modality: rows})
+    assert set(found) == {modality}
+    np.testing.assert_allclose(found[modality], embed_prepared(task, prepared)[modality][rows], atol=1e-5)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_the_task_is_left_as_it_was(training: bool) -> None:
     task = bi_quintuple.build(bi_quintuple.POPULATION, small_given(4), 0).train(training)
