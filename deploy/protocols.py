@@ -9,16 +9,18 @@ and which vectors were measured is kept in the home::
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from deploy.report_files import ReportFiles
 from deploy.settings import Settings, load_settings
+from encoders.centres import Centres
 from encoders.space import Modality, SpaceMismatch
 from search.generated_lists import keep_drawn, with_drawn
 from search.list_folder import refuse_outside
@@ -148,7 +150,7 @@ def _measured(asked: Asked, lists: TrialLists, settings: Settings, told: Told) -
         return Measured(vectors)
     stated = _stated(asked.model, settings)
     _require_space(asked.embeddings, vectors, stated)
-    return Measured(vectors, stated)
+    return Measured(replace(vectors, centres=stated.centres), stated)  # asked as the model asks, whoever wrote the file
 
 
 def _compared(asked: Asked, lists: TrialLists, other: str, settings: Settings, told: Told) -> Measured:
@@ -166,16 +168,18 @@ class _Stated:
     domain: str
     trained_on: str
     identities: frozenset[str]
+    centres: Centres
 
 
-def _stated(model: str, settings: Settings) -> Model:
+def _stated(model: str, settings: Settings) -> _Stated:
     from deploy.models import find_folder
-    from encoders.folder import read_description, read_identities
+    from encoders.folder import read_centres, read_description, read_identities
 
     folder = find_folder(model, settings.home)
     description = read_description(folder)
     identities = read_identities(folder, description)
-    return _Stated(description.make_space(), description.domain, description.trained_on, identities)
+    centres = read_centres(folder, description)
+    return _Stated(description.make_space(), description.domain, description.trained_on, identities, centres)
 
 
 def _require_space(path: Path, vectors: SampleVectors, model: Model) -> None:
@@ -266,7 +270,11 @@ def _counted(folder: Path, lists: TrialLists, measured: Measured) -> dict[str, i
     known: dict[str, list[str]] = {}
     with suppress(OSError, ValueError):
         known = json.loads(path.read_text(encoding="utf-8"))
-    name = f"{measured.vectors.digest} {measured.vectors.similarity}"
+    vectors = measured.vectors
+    name = f"{vectors.digest} {vectors.similarity}"
+    if vectors.applied:
+        told = "".join(f"{one} {vectors.applied[one].tolist()}" for one in sorted(vectors.applied))
+        name = f"{name} {hashlib.sha256(told.encode()).hexdigest()}"
     before = known.setdefault(lists.digest, [])
     if name not in before:
         before.append(name)

@@ -32,7 +32,9 @@ def asking(probe: Embedding, centres: Centres) -> Embedding:
 
 
 def check_centre(centre: NDArray[np.floating], dimension: int) -> None:
-    """Raise ValueError unless a centre has so many components and is shorter than ``MOST_LENGTH``."""
+    """Raise ValueError unless a centre has so many real components and is shorter than ``MOST_LENGTH``."""
+    if centre.dtype.kind not in "fiu":
+        raise ValueError(f"a centre is of numbers, got {centre.dtype}")
     length = float(np.linalg.norm(centre))
     if centre.shape != (dimension,) or not length < MOST_LENGTH:
         raise ValueError(

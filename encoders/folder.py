@@ -226,9 +226,9 @@ def read_centres(folder: Path, description: Description) -> dict[Modality, NDArr
     centres = {}
     for name, told in read_json(folder, PROBES_FILE).items():
         try:
-            centre = np.asarray(told["centre"], np.float64)
-            check_centre(centre, description.dimension)
-            centres[Modality(name)] = centre
+            given = np.asarray(told["centre"])
+            check_centre(given, description.dimension)
+            centre = centres[Modality(name)] = given.astype(np.float64)
         except (KeyError, TypeError, ValueError) as error:
             raise EncoderError(
                 f"{folder}: {PROBES_FILE} has no centre of {name!r} ({error}); publish the encoder again"

@@ -12,11 +12,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from encoders.centres import Centres, without_centre
 from encoders.space import Modality, Space
 from search import metrics
 from search.evaluation import BOOTSTRAP_DRAWS, BOOTSTRAP_SEED
@@ -39,6 +41,14 @@ class _Samples:
 
     people: dict[Place, str] = field(default_factory=dict)
     vectors: dict[Place, NDArray[np.float32]] = field(default_factory=dict)
+    centres: Centres = field(default_factory=dict)
+
+    def stacked(self, places: Sequence[Place], asking: Modality | None = None) -> NDArray[np.floating]:
+        """(places, dimension) their vectors; as probes of a modality ask, if one is given."""
+        vectors = np.stack([self.vectors[place] for place in places])
+        if asking is None or asking not in self.centres:
+            return vectors
+        return without_centre(vectors, self.centres[asking])
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +65,7 @@ def compare_models(
     old: Space | None,
     new: Space,
     *,
+    centres: Mapping[str, Centres] = MappingProxyType({}),
     most_tracks: int = MOST_TRACKS,
     draws: int = BOOTSTRAP_DRAWS,
     seed: int = BOOTSTRAP_SEED,
@@ -65,6 +76,7 @@ def compare_models(
         store: the index.
         old: space of the model before; None: there is none.
         new: space of the other.
+        centres: of ``old`` and ``new``, what is taken from probes; nothing where one is not named.
         most_tracks: unnamed tracks that take part at most.
         draws: of the identity bootstrap.
         seed: of the same.
@@ -79,7 +91,8 @@ def compare_models(
         StoreError: the index failed.
     """
     share = most_tracks / max(1, store.count(new))
-    held = {name: _read(store, space, share) for name, space in ((OLD, old), (NEW, new)) if space is not None}
+    spaces = {name: space for name, space in ((OLD, old), (NEW, new)) if space is not None}
+    held = {name: _read(store, space, share, centres.get(name, {})) for name, space in spaces.items()}
     common = set.intersection(*(set(samples.vectors) for samples in held.values()))
     enrolled = sorted(place for place in held[NEW].people if place in common)
     tracks = sorted(place for place in common if place not in held[NEW].people)
@@ -92,9 +105,9 @@ def compare_models(
     return figures | {"note": None, "with_tracks": among if tracks else None}
 
 
-def _read(store: Store, space: Space, share: float) -> _Samples:
+def _read(store: Store, space: Space, share: float, centres: Centres) -> _Samples:
     """All enrolled samples of a space, and a share of its unnamed tracks."""
-    samples = _Samples()
+    samples = _Samples(centres=centres)
     for row in store.rows(space):
         place = (row.media, row.embedding.modality, row.span_ms, row.evidence)
         if row.person:
@@ -137,14 +150,10 @@ def _asked(
     people = np.array([owners[place] for place in probes])
     shown = np.array([owners.get(place, _NOBODY) for place in gallery])
     judged = {
-        name: retrieval(_stacked(samples, probes), people, _stacked(samples, gallery), shown)
+        name: retrieval(samples.stacked(probes, asking=probe), people, samples.stacked(gallery), shown)
         for name, samples in held.items()
     }
     return _Asked(people, len(gallery), judged)
-
-
-def _stacked(samples: _Samples, places: Sequence[Place]) -> NDArray[np.float32]:
-    return np.stack([samples.vectors[place] for place in places])
 
 
 def _told(asked: Sequence[_Asked], resampling: Mapping[str, int]) -> dict[str, Any]:

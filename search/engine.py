@@ -85,7 +85,7 @@ class Engine:
         self.encoder_of(probe)
         if probe.space.name == SHARED:
             leads = self._in_shared(probe, want, top, where)
-            return FindAnswer(_best([leads], top), self._lead_note(probe.modality, want))
+            return FindAnswer(_best([leads], top), self._note_of_hits(probe.modality, want))
         if probe.modality is want:
             return FindAnswer(self._same_modality(probe, top, where))
         note = NO_SHARED_ENCODER if self._prober.shared is None else IDENTITY_VECTOR
@@ -113,7 +113,7 @@ class Engine:
             return FindAnswer(_best(found, top), NO_SHARED_ENCODER)
         if point is not None:
             found.append(self._in_shared(point, want, top, where))
-        return FindAnswer(_best(found, top), self._lead_note(want.other, want))
+        return FindAnswer(_best(found, top), self._note_of_hits(want.other, want))
 
     def _tracks(
         self, probe: Embedding, want: Modality, top: int, where: Filter
@@ -148,10 +148,7 @@ class Engine:
         return found
 
     def _shared_probability(self, score: float, one: Modality, other: Modality) -> float | None:
-        """Probability of what a probe ``one`` scores with a sample ``other`` in the shared space.
-
-        None where that is not calibrated.
-        """
+        """Probability of a hit ``other`` of a probe ``one`` in the shared space; None where that is not calibrated."""
         centred = one is not other and one in self._encoders[SHARED].centres
         try:
             purpose = Purpose.FIND if centred else Purpose.VERIFY
@@ -159,17 +156,21 @@ class Engine:
         except NotCalibrated:
             return None
 
-    def _lead_note(self, one: Modality, other: Modality) -> str:
+    def _note_of_hits(self, one: Modality, other: Modality) -> str:
+        """What must be said with hits ``other`` of a probe ``one``."""
+        note = self._lead_note()
+        known = self._prober.shared is None or self._shared_probability(1.0, one, other) is not None
+        return note if known else f"{note}; {NO_PROBABILITIES}"
+
+    def _lead_note(self) -> str:
         """What must be said with every answer that rests on the shared space."""
         encoder = self._prober.shared
         if encoder is None:
             return NO_SHARED_ENCODER
-        note = (
+        return (
             f"hits in the shared space are leads, never a name by themselves; its encoder is for {encoder.domain}, "
             f"trained on {encoder.trained_on}"
         )
-        calibrated = self._shared_probability(1.0, one, other) is not None
-        return note if calibrated else f"{note}; {NO_PROBABILITIES}"
 
     def _over_bridge(self, probe: Embedding, want: Modality, top: int, where: Filter) -> dict[Track, FoundHit]:
         """From a probe to the people enrolled with both modalities, and on to what is near them."""
@@ -282,7 +283,7 @@ class Engine:
         for modality in Modality:
             left, right = a.shared.get(modality), b.shared.get(modality.other)
             if left is not None and right is not None:
-                return self._verdict(left, right, kind, self._lead_note(modality, modality.other))
+                return self._verdict(left, right, kind, self._lead_note())
         raise ProbeUnusable(
             f"{a.path} and {b.path}: a face and a voice can only be compared through somebody enrolled with both, "
             "or by a shared-space encoder that can use them, and neither is there: enrol people with both, "

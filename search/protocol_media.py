@@ -111,7 +111,7 @@ def embed_lists(
         table: NDArray[np.int32] = np.array(aside, dtype=np.int32).reshape(-1, 2)
         validation[modality] = table[:, 0], table[:, 1]
     space, centres = encoder.space, encoder.centres
-    digest = vectors_digest(names, vectors, centres)
+    digest = vectors_digest(names, vectors)
     told = SampleVectors(
         vectors, rows, digest, space.name, space.digest, encoder.identities, validation, similarity, centres
     )

@@ -131,7 +131,7 @@ def differences(found: Outcome, other: Outcome, resampling: Resampling) -> Tree:
     lists = found.lists
 
     def gained(probe: Modality, rows: Rows, mine: NDArray[np.float64], theirs: NDArray[np.float64]) -> Tree:
-        return _gained(mine, theirs, found.asking(probe, rows), resampling)
+        return paired(mine, theirs, found.asking(probe, rows), resampling)
 
     return {
         "verification": {
@@ -264,9 +264,17 @@ def _chance(ranked: Ranked) -> dict[str, float]:
     return {name: float(np.average(values, weights=times)) for name, values in each.items()}
 
 
-def _gained(
+def paired(
     mine: NDArray[np.float64], theirs: NDArray[np.float64], people: NDArray[np.integer], resampling: Resampling
 ) -> Tree:
+    """``difference`` of two means over the same probes, NaN left out, and its ``ci95``.
+
+    Args:
+        mine: (probes,).
+        theirs: (probes,).
+        people: (probes,) who asks.
+        resampling: None: no interval.
+    """
     if np.isnan(mine - theirs).all():
         return {"difference": None, "ci95": None}
     if resampling is None:

@@ -1,14 +1,15 @@
 """The report of a protocol: a model's figures, the oracles' beside them in the same tree, and who was measured.
 
 ``retrieval``, ``verification``, ``matching`` and ``matching_1_to_n`` are the model's; ``oracles.<name>`` holds the
-same of each oracle; ``comparison`` another model's, with paired differences. Fractions from 0 to 1, intervals of 95 %
-from resampled people. The same vectors on the same lists give the same report, digit for digit.
+same of each oracle; ``comparison`` another model's, with paired differences; ``retrieval.<way>.gained`` what probes
+gain without their centre, where the model has one. Fractions from 0 to 1, intervals of 95 % from resampled people. The
+same vectors on the same lists give the same report, digit for digit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,9 +18,9 @@ from encoders.space import Modality
 from search.breakdown import breakdown
 from search.measurement import BOOTSTRAP_DRAWS, BOOTSTRAP_SEED, Model, NothingToMeasure, SeenInTraining, Unusable
 from search.oracles import ORACLES, oracle
-from search.protocol_outcome import Outcome, Resampling, differences, figures, outcome
+from search.protocol_outcome import Outcome, Resampling, differences, figures, outcome, paired
 from search.sample_vectors import SampleVectors
-from search.trial_lists import TEST, TRAIN, VALIDATION, TrialLists
+from search.trial_lists import DIRECTIONS, TEST, TRAIN, VALIDATION, TrialLists
 from search.validation_threshold import fit_threshold
 
 if TYPE_CHECKING:
@@ -115,9 +116,26 @@ def report_on(
         "intervals": {"draws": draws, "seed": seed, "level": 0.95, "resampled": "people"} if intervals else None,
         "unusable": _unusable(lists, measured),
     }  # fmt: skip
+    for way, gained in _gained_by_centres(trials, measured.vectors, found, resampling).items():
+        report["retrieval"][way]["gained"] = gained
     if other is not None:
         report["comparison"] = _comparison(found, outcome(trials, other.vectors), other, seen[1], resampling)
     return report
+
+
+def _gained_by_centres(
+    trials: TrialLists, vectors: SampleVectors, found: Outcome, resampling: Resampling
+) -> dict[str, Any]:
+    """By direction whose probes are without a centre, what that gains over the same probes as they are."""
+    if not vectors.applied:
+        return {}
+    before = replace(vectors, centres={}).both_ways(trials)
+    told = {}
+    for probe in vectors.applied:
+        mine, theirs = (one.average_precision for one in (found.retrieval[probe], before[probe]))
+        people = found.asking(probe, trials.retrieval[probe])
+        told[DIRECTIONS[probe]] = {"map_before": float(np.nanmean(theirs)), **paired(mine, theirs, people, resampling)}
+    return told
 
 
 def with_all_lists(
@@ -197,7 +215,7 @@ def _about(measured: Measured) -> dict[str, Any]:
         "dimension": int(vectors.vectors.shape[1]), "vectors_digest": vectors.digest,
         "similarity": str(vectors.similarity), "domain": model.domain if model else None,
         "trained_on": model.trained_on if model else None, "identities": len(measured.identities) or None,
-        "centred_probes": sorted(map(str, vectors.centres)),
+        "centred_probes": sorted(map(str, vectors.applied)),
     }  # fmt: skip
 
 

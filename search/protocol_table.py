@@ -61,6 +61,8 @@ def _figures(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"Retrieval, {_TITLES[way]}: {figures['probes']} probes in {figures['gallery']}"
         for figure, bounds, guessed in rows:
             yield _row(f"  {figure.replace('_', ' ')}", report, ("retrieval", way), figure, bounds, guessed)
+        if gained := figures.get("gained"):
+            yield f"  without the mean of the probes; with it mAP {_percent(gained['map_before'])}"
         if "index_recall" in figures:
             yield (
                 f"  first {figures['index_depth']} by the index: mAP {_percent(figures['map_at_1000'])}, exactly "

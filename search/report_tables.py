@@ -108,8 +108,10 @@ def _retrieval(report: Mapping[str, Any]) -> Iterator[Table]:
             for name, words, bounds, chance in _RETRIEVAL
         )  # fmt: skip
         note = ""
+        if gained := figures.get("gained"):
+            note = f"Probes ask without the mean of theirs; as they are, mAP is {percent(gained['map_before'])} %. "
         if "index_recall" in figures:
-            note = (
+            note += (
                 f"Through the index, first {figures['index_depth']} answers: mAP {percent(figures['map_at_1000'])} %, "
                 f"exactly {percent(figures['map_at_1000_exact'])} %; it finds {percent(figures['index_recall'])} % of "
                 "what exact search finds."

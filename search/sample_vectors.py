@@ -45,14 +45,13 @@ class SampleVectors:
     Args:
         vectors: (n, dimension) as given; finite, none of length zero.
         rows: by modality (samples of the catalogue,) row of ``vectors``; −1: none.
-        digest: SHA-256 of the vectors, their paths and the centres.
+        digest: SHA-256 of the vectors and their paths.
         space: name of their space, or empty.
         space_digest: of their space, or empty where nobody said.
         identities: whom the model was trained on, where that was said.
         validation: by modality, rows of ``vectors`` and people of samples of validation people.
         similarity: how two of them are compared.
-        centres: what is taken from a probe of unit length before it asks for the other modality, where cosines are
-            asked for.
+        centres: what is taken from a probe of unit length before it asks for the other modality; see ``applied``.
     """
 
     vectors: NDArray[np.floating] = field(repr=False)
@@ -83,8 +82,13 @@ class SampleVectors:
             start += len(place)
         vectors = np.concatenate([points.vectors[one] for one in Modality])
         names = [path for one in Modality for path in points.paths[one]]
-        digest = vectors_digest(names, vectors, points.centres)
+        digest = vectors_digest(names, vectors)
         return cls(vectors, rows, digest, points.space.name, points.space.digest, centres=points.centres)
+
+    @property
+    def applied(self) -> Centres:
+        """The centres, where cosines are asked for; none with another similarity, for which they were not found."""
+        return self.centres if self.similarity is Similarity.COSINE else {}
 
     @property
     def present(self) -> dict[Modality, NDArray[np.bool_]]:
@@ -135,8 +139,7 @@ class SampleVectors:
 
     def asking(self, sides: Mapping[Modality, Side]) -> dict[Modality, Side]:
         """The same samples as they ask: those of a modality that has a centre without it, the others as they are."""
-        centres = self.centres if self.similarity is Similarity.COSINE else {}
-        moved = {one: without_centre(sides[one].vectors, centre) for one, centre in centres.items()}
+        moved = {one: without_centre(sides[one].vectors, centre) for one, centre in self.applied.items()}
         return {one: replace(side, vectors=moved[one]) if one in moved else side for one, side in sides.items()}
 
     @cached_property
@@ -204,10 +207,9 @@ def read_sample_vectors(
             aside[modality].append((number, person))
     rows = {one: _rows(path, names, place[one], len(lists.catalogues[one].paths)) for one in Modality}
     _refuse_missing(path, rows, lists, allow_missing)
-    centres = _centres(path, held)
     return SampleVectors(
-        vectors, rows, vectors_digest(names, vectors, centres), *_stated(path, held), _identities(held),
-        {one: _columns(aside[one]) for one in Modality}, similarity, centres,
+        vectors, rows, vectors_digest(names, vectors), *_stated(path, held), _identities(held),
+        {one: _columns(aside[one]) for one in Modality}, similarity, _centres(path, held),
     )  # fmt: skip
 
 
@@ -322,10 +324,8 @@ def _columns(pairs: list[tuple[int, int]]) -> tuple[Rows, Rows]:
     return table[:, 0], table[:, 1]
 
 
-def vectors_digest(names: list[str], vectors: NDArray[Any], centres: Centres) -> str:
-    """SHA-256 of vectors, what they are called, and what is taken from probes."""
+def vectors_digest(names: list[str], vectors: NDArray[Any]) -> str:
+    """SHA-256 of vectors and of what they are called."""
     told = hashlib.sha256("\n".join(names).encode())
     told.update(np.ascontiguousarray(vectors).data)
-    for one in sorted(centres):
-        told.update(f"{one} {centres[one].tolist()}".encode())
     return told.hexdigest()

@@ -1,14 +1,13 @@
 """A trained run becomes an encoder folder ``<recipe>-<12 digits of the space's digest>``, and later its report.
 
 What training alone needed (classifiers, gates) stays behind: the folder holds the two networks, the head,
-the identities, golden samples, a calibration fitted on validation people, and a model card. Where probes ask without
-their mean, the digits are of that too: the same vectors that are asked in another way are another folder.
+the identities, golden samples, a calibration fitted on validation people, and a model card. Where probes of a modality
+ask without their mean, the digits are of that too: the same vectors asked in another way are another folder.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -99,7 +98,7 @@ def publish(
         encoders: folder of encoder folders; made if need be.
 
     Returns:
-        ``encoders / <recipe>-<digest12>``; the folder that is there already when the same was published before.
+        ``encoders / <recipe>-<12 digits>``; the folder that is there already when the same was published before.
 
     Raises:
         EncoderError: a golden sample has no vector.
@@ -250,8 +249,8 @@ def _weights(path: Path, state: Mapping[str, Tensor]) -> FolderFile:
 
 def _digits(digest: str, probes: Mapping[str, Any]) -> str:
     """What tells a folder from others of its method."""
-    if probes:
-        digest = hashlib.sha256(f"{digest} {json.dumps(probes, sort_keys=True)}".encode()).hexdigest()
+    if probes:  # only of which there are: the numbers follow from the weights, but for their last digits
+        digest = hashlib.sha256(f"{digest} {' '.join(sorted(probes))}".encode()).hexdigest()
     return digest[:SHORT_DIGEST]
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from deploy.cli import main
@@ -14,7 +15,7 @@ from search.generated_lists import with_drawn
 from search.protocol_report import Measured, report_on
 from search.published_lists import read_trial_lists
 from search.sample_vectors import read_sample_vectors
-from tests.encoders.shared_encoder import make_shared_encoder
+from tests.encoders.shared_encoder import make_shared_encoder, say_of_probes
 from tests.search.protocol_vectors import people_vectors, random_vectors, write_vectors
 from tests.search.small_lists import write_small_lists
 from tests.search.small_protocol import published_lists
@@ -150,6 +151,56 @@ def test_the_index_is_asked_at_the_size_of_the_gallery(
     assert told["index"] == "MilvusStore"
     for figures in told["retrieval"].values():
         assert figures["map_at_1000"] == pytest.approx(figures["map"], abs=1e-6) and figures["index_recall"] == 1.0
+
+
+@pytest.fixture(scope="module")
+def centred(lists: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same vectors, with a centre that is taken from voices when they ask."""
+    trials, centre = read_trial_lists(lists), np.random.default_rng(2).normal(size=16) / 10
+    place = tmp_path_factory.mktemp("vectors") / "centred.npz"
+    return write_vectors(place, trials, people_vectors(trials), centre_voice=centre)
+
+
+def test_a_file_that_says_how_probes_ask_is_asked_so_through_the_index_too(
+    capsys: pytest.CaptureFixture[str], lists: Path, vectors: Path, centred: Path
+) -> None:
+    asked = ("--protocol", lists, "--through", "milvus", "--embeddings")
+    plain, told = measured(capsys, *asked, vectors), measured(capsys, *asked, centred)
+    figures, before = (one["retrieval"]["voice_to_face"] for one in (told, plain))
+    assert figures["map_at_1000"] == pytest.approx(figures["map"], abs=1e-6) and figures["index_recall"] == 1.0
+    assert figures["map"] != pytest.approx(before["map"], abs=1e-4)
+    gained = figures["gained"]
+    assert gained["map_before"] == pytest.approx(before["map"])
+    assert gained["difference"] == pytest.approx(figures["map"] - before["map"])
+    assert gained["ci95"][0] <= gained["difference"] <= gained["ci95"][1]
+    assert told["retrieval"]["face_to_voice"] == plain["retrieval"]["face_to_voice"]
+    assert (told["model"]["centred_probes"], plain["model"]["centred_probes"]) == (["voice"], [])
+    # another way to ask is another evaluation, but for a similarity that it is not for
+    assert (plain["test_evaluations"], told["test_evaluations"]) == ({"number": 1}, {"number": 2})
+    asked = ("--protocol", lists, "--similarity", "euclidean", "--no-intervals", "--embeddings")
+    plain, told = measured(capsys, *asked, vectors), measured(capsys, *asked, centred)
+    assert told["retrieval"] == plain["retrieval"] and told["test_evaluations"] == plain["test_evaluations"]
+    assert told["model"]["centred_probes"] == []
+
+
+def test_vectors_of_a_model_are_asked_as_the_model_asks(
+    capsys: pytest.CaptureFixture[str], lists: Path, tmp_path: Path
+) -> None:
+    trials, random = read_trial_lists(lists), np.random.default_rng(2)
+    encoder = make_shared_encoder(tmp_path / "model")
+    centre = (random.normal(size=encoder.space.dimension) / 40).tolist()
+    asked = ("--protocol", lists, "--no-intervals", "--model", encoder.folder, "--embeddings")
+    given = random_vectors(trials, encoder.space.dimension)
+    stated = {"space": np.array("shared_test"), "space_digest": np.array(encoder.space.digest)}
+    plain = write_vectors(tmp_path / "plain.npz", trials, given, **stated)
+    written = write_vectors(tmp_path / "centred.npz", trials, given, **stated, centre_voice=np.array(centre))
+    before = [measured(capsys, *asked, one) for one in (plain, written)]
+    say_of_probes(encoder.folder, {"face": {"centre": centre}})
+    after = [measured(capsys, *asked, one) for one in (plain, written)]
+    for told, probes in ((before, []), (after, ["face"])):
+        assert [one["model"]["centred_probes"] for one in told] == [probes, probes]
+        assert told[0]["retrieval"] == told[1]["retrieval"]
+    assert after[0]["retrieval"]["face_to_voice"]["map"] != before[0]["retrieval"]["face_to_voice"]["map"]
 
 
 def test_the_d_split_s_lists_are_measured_likewise(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

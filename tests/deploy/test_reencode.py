@@ -11,18 +11,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from deploy import wiring
+from deploy import reencoding, wiring
 from deploy.choice import Choice, ModelLocks, read_choices, write_choices
 from deploy.models import write_choice
 from deploy.settings import load_settings
 from deploy.wiring import Installation
 from encoders.folder import read_description, write_description
-from search.comparison import NOBODY_WITH_BOTH
+from search.comparison import NOBODY_WITH_BOTH, compare_models
 from search.people import learned_identity
 from tests.deploy.drawings import CALIBRATION, Drawings, make_models, run, space_of
-from tests.encoders.shared_encoder import make_shared_encoder
+from tests.encoders.shared_encoder import make_shared_encoder, say_of_probes
 
 QUICK = ("quiet", "after:upsert:1", "before:choose:2")
 FULL = (
@@ -81,6 +82,29 @@ def counts(home: Path) -> list[int]:
 def chosen(home: Path) -> list[str | None]:
     choice = read_choices(home)
     return [folder.name if folder else None for folder in (choice.serving, choice.previous, choice.filling)]
+
+
+def test_the_same_vectors_asked_in_another_way_are_measured_as_they_will_be_asked(
+    home: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(home / "encoders/first", home / "encoders/centred")
+    centre = np.linspace(-0.02, 0.03, space_of(home / "encoders/first").dimension)
+    say_of_probes(home / "encoders/centred", {"face": {"centre": centre.tolist()}})
+    asked = []
+
+    def watched(*arguments: Any, centres: Any) -> dict[str, Any]:
+        asked.append({model: {one: told.tolist() for one, told in some.items()} for model, some in centres.items()})
+        return compare_models(*arguments, centres=centres)
+
+    monkeypatch.setattr(reencoding, "compare_models", watched)
+    code, told = run(capsys, "reencode", "--model", "centred")
+    assert (code, told["written"], told["switched"]) == (0, 0, True) and chosen(home) == ["centred", "first", None]
+    assert told["digest"] == space_of(home / "encoders/first").digest and counts(home)[0] == 8
+    run(capsys, "reencode", "--rollback")
+    assert chosen(home)[0] == "first" and counts(home)[0] == 8
+    run(capsys, "models", "use", "centred")
+    run(capsys, "reencode", "--model", "second")
+    assert asked == [{"new": {"face": centre.tolist()}, "old": {}}, {"new": {}, "old": {"face": centre.tolist()}}]
 
 
 def test_another_model_is_filled_measured_and_switched_to_and_the_one_before_is_kept(home: Path, capsys: Any) -> None:

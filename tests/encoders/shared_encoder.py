@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,15 @@ from encoders.backbones.backbone import Unusable
 from encoders.backbones.small_face import SmallFaceNetwork, SmallFacePreparation, chips_to_input, prepare_chip
 from encoders.backbones.small_voice import SmallVoiceNetwork, SmallVoicePreparation, prepare_mel
 from encoders.encoder import Encoder, Sample
-from encoders.folder import Branch, Description, FolderFile, HeadDescription
+from encoders.folder import (
+    PROBES_FILE,
+    Branch,
+    Description,
+    FolderFile,
+    HeadDescription,
+    read_description,
+    write_description,
+)
 from encoders.heads import WeightedResidualHead
 from encoders.packaging import drawn_face, drawn_voice
 from encoders.space import Modality
@@ -95,3 +104,12 @@ def make_shared_encoder(
         (folder / "calibration.json").write_text(json.dumps(calibration))
     files = ["identities.txt"] if lines else []
     return Encoder.create(folder, shared_description(folder, domain), GOLDEN, "# random weights\n", files)
+
+
+def say_of_probes(folder: Path, document: Any) -> Path:
+    """Give an encoder folder a ``probes.json``; its vectors and its space stay as they are."""
+    description, text = read_description(folder), json.dumps(document)
+    (folder / PROBES_FILE).write_text(text)
+    files = {**description.files, PROBES_FILE: sha256(text.encode()).hexdigest()}
+    write_description(folder, replace(description, files=files))
+    return folder

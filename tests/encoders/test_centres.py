@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +10,9 @@ import pytest
 
 from encoders.centres import asking, check_centre, without_centre
 from encoders.encoder import Encoder
-from encoders.folder import PROBES_FILE, EncoderError, read_centres, read_description, write_description
+from encoders.folder import PROBES_FILE, EncoderError, read_centres, read_description
 from encoders.space import Embedding, Modality, Space
-from tests.encoders.shared_encoder import DIMENSION, make_shared_encoder
+from tests.encoders.shared_encoder import DIMENSION, make_shared_encoder, say_of_probes
 
 FACE, VOICE = Modality.FACE, Modality.VOICE
 CENTRE = np.linspace(-0.02, 0.03, DIMENSION)
@@ -49,9 +46,15 @@ def test_only_probes_of_a_modality_that_has_a_centre_are_moved() -> None:
     assert asking(face, centres).modality is FACE and asking(face, centres).space == space
 
 
-@pytest.mark.parametrize("centre", [np.zeros(4), np.full(3, np.nan), np.array([0.9, 0.0, 0.0]), np.zeros((3, 1))])
+WRONG = [
+    *(np.zeros(4), np.full(3, np.nan), np.zeros(3, complex)),
+    *(np.array(["a"] * 3), np.array([0.9, 0.0, 0.0]), np.zeros((3, 1))),
+]
+
+
+@pytest.mark.parametrize("centre", WRONG)
 def test_what_leaves_nothing_of_a_probe_or_is_of_another_size_is_no_centre(centre: np.ndarray) -> None:
-    with pytest.raises(ValueError, match=r"3 components and is shorter than 0\.9"):
+    with pytest.raises(ValueError, match=r"3 components and is shorter than 0\.9|a centre is of numbers"):
         check_centre(centre, 3)
     check_centre(np.array([0.89, 0.0, 0.0]), 3)
 
@@ -59,21 +62,7 @@ def test_what_leaves_nothing_of_a_probe_or_is_of_another_size_is_no_centre(centr
 def told_of_probes(folder: Path, document: Any) -> Path:
     """An encoder folder whose ``probes.json`` says this."""
     make_shared_encoder(folder)
-    text = json.dumps(document)
-    (folder / PROBES_FILE).write_text(text)
-    description = read_description_without_probes(folder)
-    write_description(
-        folder, replace(description, files={**description.files, PROBES_FILE: sha256(text.encode()).hexdigest()})
-    )
-    return folder
-
-
-def read_description_without_probes(folder: Path) -> Any:
-    text = (folder / PROBES_FILE).read_text()
-    (folder / PROBES_FILE).unlink()
-    description = read_description(folder)
-    (folder / PROBES_FILE).write_text(text)
-    return description
+    return say_of_probes(folder, document)
 
 
 def test_an_encoder_has_what_its_folder_says_and_so_has_a_copy_of_it(tmp_path: Path) -> None:
@@ -108,6 +97,8 @@ def test_probes_that_nobody_vouches_for_or_that_were_changed_are_refused(tmp_pat
         {"face": None},
         {"face": {"centre": CENTRE.tolist()[1:]}},
         {"face": {"centre": "near"}},
+        {"face": {"centre": ["0.01"] * DIMENSION}},
+        {"face": {"centre": [10**400] * DIMENSION}},
         {"face": {"centre": [1.0] * DIMENSION}},
         {"smell": {"centre": CENTRE.tolist()}},
     ],

@@ -112,3 +112,27 @@ def test_where_nobody_is_enrolled_with_both_it_says_so(kept: set[Modality]) -> N
     store.upsert(NEW, [make_row(NEW, modality, number, 1.0) for modality in kept for number in range(4)])
     told = compare_models(store, None, NEW)
     assert told["note"] == NOBODY_WITH_BOTH and told["new"] is told["with_tracks"] is None and told["probes"] == 0
+
+
+def test_each_model_asks_without_its_own_centres() -> None:
+    store = MemoryStore()
+    old, new = filled(store, OLD, 2.0), filled(store, NEW, 0.8)
+    centre = np.random.default_rng(8).normal(size=NEW.dimension)
+    centre *= 0.5 / np.linalg.norm(centre)
+    told = compare_models(store, OLD, NEW, centres={"new": {Modality.FACE: centre}})
+    plain = compare_models(store, OLD, NEW)
+    assert told["old"] == plain["old"] == pytest.approx(mean_precision(old, tracks=False), abs=1e-6)
+    assert told["voice_to_face"]["new"] == plain["voice_to_face"]["new"]
+    gallery = [row for held in new.values() for row in held if row.embedding.modality is Modality.VOICE]
+    expected = []
+    for row in (row for held in new.values() for row in held if row.embedding.modality is Modality.FACE and row.person):
+        for some, tracks in (([one for one in gallery if one.person], False), (gallery, True)):
+            scores = [float((row.embedding.vector - centre) @ other.embedding.vector) for other in some]
+            expected.append((tracks, metrics.average_precision(scores, [one.person == row.person for one in some])))
+    for tracks, figures in ((False, told), (True, told["with_tracks"])):
+        mean = np.mean([value for among, value in expected if among is tracks])
+        assert figures["face_to_voice"]["new"] == pytest.approx(mean, abs=1e-6)
+    assert told["face_to_voice"]["new"] != pytest.approx(plain["face_to_voice"]["new"], abs=1e-3)
+    # the same rows asked in two ways: what asking without a centre is worth
+    apart = compare_models(store, NEW, NEW, centres={"new": {Modality.FACE: centre}})
+    assert apart["old"] == plain["new"] and apart["difference"]["mean"] == pytest.approx(told["new"] - plain["new"])

@@ -241,6 +241,18 @@ def test_whatever_else_is_asked_is_asked_as_before(tmp_path: Path) -> None:
     first, second = (one[1] for one in answers)
     assert (first.score, first.probability, first.threshold) == (second.score, second.probability, second.threshold)
     assert [one.score for one in answers[0][2].candidates] == [one.score for one in answers[1][2].candidates]
+    assert first.note == second.note and answers[0][2].note == answers[1][2].note
+
+
+def test_within_a_modality_a_space_that_is_calibrated_for_it_says_so_though_its_probes_are_centred(
+    tmp_path: Path,
+) -> None:
+    encoder = ColoursAndTones(centres=CENTRED.centres)
+    encoder.calibration["face-face"] = encoder.calibration["face-voice"]
+    world = World(tmp_path, shared=encoder)
+    ingest_red_and_blue(world)
+    hits = world.engine.find_vector(Embedding.of(encoder.space, FACE, np.array([1.0, 0.0, 0.1])), FACE).hits
+    assert hits and all(hit.probability is not None for hit in hits)
 
 
 def test_a_centre_without_a_calibration_of_its_own_gives_no_probability(tmp_path: Path) -> None:
@@ -250,7 +262,10 @@ def test_a_centre_without_a_calibration_of_its_own_gives_no_probability(tmp_path
     ingest_red_and_blue(world)
     answer = world.engine.find(world.file("ask.jpg", [face(BLUE)]), Modality.VOICE)
     assert {hit.probability for hit in answer.hits} == {None} and "not calibrated" in (answer.note or "")
-    assert all(hit.probability for hit in world.engine.find(world.file("a.wav", [], [turn(LOW)]), FACE).hits)
+    voice = world.file("a.wav", [], [turn(LOW)])
+    assert all(hit.probability for hit in world.engine.find(voice, FACE).hits)
+    compared = world.engine.verify(world.file("b.jpg", [face(BLUE)]), voice)
+    assert compared.probability is not None and "not calibrated" not in (compared.note or "")
 
 
 def test_a_lead_to_an_enrolled_sample_carries_its_name(both: World) -> None:

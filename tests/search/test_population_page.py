@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from encoders.space import Space
+from encoders.space import Modality, Space
 from search.crossmodal import evaluate_protocol
 from search.points import Points
 from search.population_page import as_lists_report
+from search.protocol_report import with_all_lists
 from search.protocols import Protocol, read_protocol
 from search.published_lists import read_trial_lists
 from search.report_page import as_html, as_markdown
@@ -64,6 +66,25 @@ def test_a_model_that_reaches_the_ceiling_is_shown_to_reach_it(told: tuple[Any, 
     assert verification.head[-2] == "AUC, ceiling" and verification.rows[0][-2] == verification.rows[0][1]
     by_number = next(table for table in tables(page) if table.title.startswith("Matching 1:N"))
     assert by_number.rows[-1][0] == "ceiling, U" and by_number.rows[-1][1:] == by_number.rows[0][1:]
+
+
+def test_the_page_asks_as_the_report_does(folder: Path) -> None:
+    points = ceiling_points(read_protocol(folder))
+    random = np.random.default_rng(3).normal(size=points.space.dimension)
+    points = replace(points, centres={Modality.FACE: 0.5 * random / np.linalg.norm(random)})
+    report, lists = evaluate_protocol(read_protocol(folder), points, draws=20), read_trial_lists(folder)
+    page, vectors = as_lists_report(report, lists, points, Known(points.space), intervals=False)
+    figures = report["retrieval"]["face_to_voice"]
+    assert page["retrieval"]["face_to_voice"]["map"] == pytest.approx(figures["map_exact"], abs=1e-6)
+    assert abs(figures["gained"]["difference"]) > 1e-3
+    assert page["model"]["centred_probes"] == report["model"]["centred_probes"] == ["face"]
+    gained = page["retrieval"]["face_to_voice"]["gained"]
+    for name in ("map_before", "difference"):
+        assert gained[name] == pytest.approx(figures["gained"][name], abs=1e-6)
+    assert "Probes ask without the mean of theirs" in as_markdown(page)
+    completed = with_all_lists({}, lists, points, intervals=False)
+    assert completed["retrieval"]["face_to_voice"]["map"] == pytest.approx(figures["map_exact"], abs=1e-6)
+    assert "gained" not in page["retrieval"]["voice_to_face"] and set(vectors.applied) == {Modality.FACE}
 
 
 def test_what_was_measured_besides_is_on_the_page_too(told: tuple[Any, ...]) -> None:

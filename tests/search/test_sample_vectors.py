@@ -103,7 +103,9 @@ def test_only_cosines_are_asked_without_a_centre(
     lists: TrialLists, vectors: SampleVectors, similarity: Similarity
 ) -> None:
     plain = replace(vectors, similarity=similarity)
-    moved = replace(plain, centres={Modality.FACE: np.full(vectors.vectors.shape[1], 0.1)})
+    centre = np.random.default_rng(6).normal(size=vectors.vectors.shape[1]) / 20
+    moved = replace(plain, centres=dict.fromkeys(Modality, centre))
+    assert moved.applied == {} and set(replace(moved, similarity=Similarity.COSINE).applied) == set(Modality)
     for probe in Modality:
         one, other = (chosen.both_ways(lists)[probe].average_precision for chosen in (plain, moved))
         np.testing.assert_array_equal(one, other)

@@ -13,6 +13,7 @@ import torch
 
 from encoders.encoder import Encoder
 from encoders.space import Modality
+from search import metrics
 from search.ranking import judge
 from search.scores import NotCalibrated, Purpose, Similarity, calibration_for
 from tests.training.small_run import RUN, small_people
@@ -129,6 +130,9 @@ def test_scores_without_the_centre_have_a_calibration_of_their_own() -> None:
     missed, accepted = np.mean(scores[same] < found.threshold), np.mean(scores[~same] >= found.threshold)
     assert abs(missed - accepted) < 0.05
     told = numbers["face-to-voice"]["find"]["cosine"]["set"]
+    assert told["auc"] == pytest.approx(metrics.auc(scores[same], scores[~same]))
+    plain = unit[FACE] @ unit[VOICE].T
+    assert told["auc"] > metrics.auc(plain[same], plain[~same]) + 1e-3
     assert (told["genuine_pairs"], told["impostor_pairs"]) == (same.sum(), (~same).sum())
     with pytest.raises(NotCalibrated, match="to find by voice-to-face"):
         calibration_for(numbers, (VOICE, FACE), Purpose.FIND, Similarity.COSINE, space="shared")

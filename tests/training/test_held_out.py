@@ -76,6 +76,18 @@ def test_an_index_finds_what_exact_search_finds() -> None:
     )
 
 
+@pytest.mark.parametrize("store", [None, MemoryStore])
+def test_probes_ask_as_the_encoder_has_them_ask(store: Any) -> None:
+    centred = replace(encoder(Straight()), centres={Modality.FACE: np.full(DIMENSION, 0.3)})
+    plain, moved = (
+        measure_vectors(one, people(), "drawn", store and store()) for one in (encoder(Straight()), centred)
+    )
+    gained = moved["retrieval"]["face_to_voice"]["gained"]
+    assert gained["map_before"] == plain["retrieval"]["face_to_voice"]["map_exact"]
+    assert moved["retrieval"]["face_to_voice"]["map"] != plain["retrieval"]["face_to_voice"]["map"]
+    assert moved["retrieval"]["voice_to_face"] == plain["retrieval"]["voice_to_face"]
+
+
 def test_where_nobody_knows_the_sexes_nothing_is_said_of_them() -> None:
     unknown, known = (measure_vectors(encoder(Straight()), people(sexes=sexes), "drawn") for sexes in ("", "fmfmfm"))
     assert "same_sex" not in unknown["verification"] and unknown["verification"]["gender_oracle_auc"] is None

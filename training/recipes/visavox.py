@@ -205,7 +205,7 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "temperature 0.3": {"temperature": 0.3},
 }
 """What each part is worth. Two parts have no row: masking of the same identity, which is what the loss is, and
-``centred``, which changes no network; what it gains stands in every report, as ``gained``.
+``centred``, which changes no network; what it gains stands in every report on invented people or a protocol.
 """
 
 
