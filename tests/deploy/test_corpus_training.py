@@ -198,8 +198,15 @@ def test_networks_that_know_whom_the_result_is_judged_by_are_refused_before_anyt
             assert ended == 0
 
 
-def test_what_knows_test_people_is_not_measured_on_them_by_the_way(opened, root, tmp_path, monkeypatch) -> None:
-    begun = make_shared_encoder(tmp_path / "encoders" / "begun", identities=["Person_01", "Person_09"]).folder
+@pytest.mark.parametrize("called", ["Person_09", "id10009"])
+def test_what_knows_test_people_by_either_name_is_not_measured_on_them_by_the_way(
+    opened, root, tmp_path, monkeypatch, called
+) -> None:
+    begun = make_shared_encoder(tmp_path / "encoders" / "begun", identities=["Person_01", called]).folder
+    monkeypatch.setattr(
+        "deploy.corpus_training.read_protocol",
+        lambda folder: replace(read_protocol(folder), also_called={"id10009": "Person_09"}),
+    )
     order = small_order(opened, root)
     monkeypatch.setattr("deploy.corpus_training._learn", lambda *_: begun)
     measured = "deploy.corpus_training.measure"
