@@ -14,7 +14,8 @@ class FoundHit:
     """One hit of ``find``: a face track or voice near the probe, or reached through an enrolled person.
 
     ``space`` says how it was found: in an identity space, in the ``shared`` space (a lead, never by itself a
-    name), or over the ``bridge`` of somebody enrolled with both. ``probability`` is None where the shared-space
+    name), or over the ``bridge`` of somebody enrolled with both. ``score`` is a cosine; in the shared space that of the
+    probe without the mean of its modality, where the encoder asks so. ``probability`` is None where the shared-space
     encoder is not calibrated for the comparison.
     """
 
