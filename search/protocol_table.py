@@ -62,7 +62,7 @@ def _figures(report: Mapping[str, Any]) -> Iterator[str]:
         for figure, bounds, guessed in rows:
             yield _row(f"  {figure.replace('_', ' ')}", report, ("retrieval", way), figure, bounds, guessed)
         if gained := figures.get("gained"):
-            yield f"  without the mean of the probes; with it mAP {_percent(gained['map_before'])}"
+            yield f"  the mean of such probes is taken from each; as they are mAP {_percent(gained['map_before'])}"
         if "index_recall" in figures:
             yield (
                 f"  first {figures['index_depth']} by the index: mAP {_percent(figures['map_at_1000'])}, exactly "

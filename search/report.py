@@ -122,7 +122,7 @@ def _retrieval_rows(figures: Mapping[str, Any]) -> Iterator[str]:
         if name == "map" and (gained := figures.get("gained")):
             low, high = gained["ci95"]
             yield (
-                f"    probes ask without the mean of such; as they are {gained['map_before']:.3f}, "
+                f"    the mean of such probes is taken from each; as they are {gained['map_before']:.3f}, "
                 f"{gained['difference']:+.3f} by that ({low:+.3f} to {high:+.3f})"
             )
 

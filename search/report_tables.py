@@ -109,7 +109,9 @@ def _retrieval(report: Mapping[str, Any]) -> Iterator[Table]:
         )  # fmt: skip
         note = ""
         if gained := figures.get("gained"):
-            note = f"Probes ask without the mean of theirs; as they are, mAP is {percent(gained['map_before'])} %. "
+            note = (
+                f"The mean of such probes is taken from each; as they are, mAP is {percent(gained['map_before'])} %. "
+            )
         if "index_recall" in figures:
             note += (
                 f"Through the index, first {figures['index_depth']} answers: mAP {percent(figures['map_at_1000'])} %, "

@@ -85,7 +85,10 @@ def test_the_page_asks_as_the_report_does(folder: Path) -> None:
         "index_depth": 9, "map_at_1000": 0.5, "map_at_1000_exact": 0.5, "index_recall": 1.0
     }  # fmt: skip
     text = as_markdown(page)
-    assert "Probes ask without the mean of theirs; as they are" in text and "Through the index, first 9 answers" in text
+    assert (
+        "The mean of such probes is taken from each; as they are" in text
+        and "Through the index, first 9 answers" in text
+    )
     completed = with_all_lists({}, lists, points, intervals=False)
     assert completed["retrieval"]["face_to_voice"]["map"] == pytest.approx(figures["map_exact"], abs=1e-6)
     assert "gained" not in page["retrieval"]["voice_to_face"] and set(vectors.applied) == {Modality.FACE}
