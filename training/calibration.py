@@ -78,7 +78,7 @@ def calibrate_asking(points: People, centres: Centres) -> dict[str, Any]:
     """Numbers for probes without their centre, as ``calibration.json`` keeps them: by ``face-to-voice`` or the like."""
     numbers = {}
     for probe, centre in centres.items():
-        unit = {modality: _unit(vectors) for modality, vectors in points.vectors.items()}
+        unit = {modality: unit_length(vectors) for modality, vectors in points.vectors.items()}
         asking = People(unit | {probe: without_centre(unit[probe], centre)}, points.people)
         found = _of_pairs(*_pairs(asking, Similarity.COSINE))
         numbers[f"{probe}-to-{probe.other}"] = {str(Purpose.FIND): {str(Similarity.COSINE): found}}
@@ -111,7 +111,7 @@ def _gallery(others: NDArray[np.float64], level: float) -> dict[str, Any]:
 
 def _pairs(points: People, kind: Similarity) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Scores of all pairs of a face and a voice: of one person, and of two."""
-    faces, voices = (_unit(points.vectors[modality]) for modality in (Modality.FACE, Modality.VOICE))
+    faces, voices = (unit_length(points.vectors[modality]) for modality in (Modality.FACE, Modality.VOICE))
     scores = similarity_matrix(faces, voices, kind)
     same = points.people[Modality.FACE][:, None] == points.people[Modality.VOICE][None, :]
     return scores[same], scores[~same]
@@ -127,9 +127,9 @@ def _trials(points: People, kind: Similarity) -> tuple[NDArray[np.float64], NDAr
     own, others, strangers = [], [], []
     for probe, other in ((Modality.FACE, Modality.VOICE), (Modality.VOICE, Modality.FACE)):
         names = np.unique(points.people[other])
-        samples = _unit(points.vectors[other])
-        means = _unit(np.stack([samples[points.people[other] == name].mean(axis=0) for name in names]))
-        scores = similarity_matrix(_unit(points.vectors[probe]), means, kind)  # (samples, people)
+        samples = unit_length(points.vectors[other])
+        means = unit_length(np.stack([samples[points.people[other] == name].mean(axis=0) for name in names]))
+        scores = similarity_matrix(unit_length(points.vectors[probe]), means, kind)  # (samples, people)
         mine = points.people[probe][:, None] == names[None, :]
         own.append(scores[mine])
         others.append(scores[~mine])
@@ -137,7 +137,8 @@ def _trials(points: People, kind: Similarity) -> tuple[NDArray[np.float64], NDAr
     return np.concatenate(own), np.concatenate(others), np.concatenate(strangers)
 
 
-def _unit(vectors: NDArray[Any]) -> NDArray[np.float64]:
+def unit_length(vectors: NDArray[Any]) -> NDArray[np.float64]:
+    """(n, dimension) vectors of length 1, in double precision."""
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
     return np.asarray(vectors / np.maximum(lengths, 1e-12))
 

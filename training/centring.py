@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from encoders.centres import MOST_LENGTH, without_centre
 from encoders.space import Modality
 from search.ranking import retrieval
-from training.calibration import People
+from training.calibration import People, unit_length
 from training.recipe import Task
 from training.runs import TrainingData
 from training.validation import embed_prepared
@@ -77,10 +77,10 @@ def _try(task: Task, data: TrainingData, probe: Modality, held_out: People) -> C
         return None
     rows = first[np.linspace(0, len(first) - 1, min(len(first), MOST_PEOPLE)).round().astype(int)]
     samples = embed_prepared(task, training, only={probe: rows})
-    vector = np.round(_unit(samples[probe]).mean(axis=0), _DECIMALS)
+    vector = np.round(unit_length(samples[probe]).mean(axis=0), _DECIMALS)
     if not np.linalg.norm(vector) < MOST_LENGTH:
         return None
-    unit = {modality: _unit(vectors) for modality, vectors in held_out.vectors.items()}
+    unit = {modality: unit_length(vectors) for modality, vectors in held_out.vectors.items()}
     before = _precision(unit, held_out.people, probe)
     after = _precision(unit | {probe: without_centre(unit[probe], vector)}, held_out.people, probe)
     return Centre(vector, len(rows), before, after) if after > before else None
@@ -91,8 +91,3 @@ def _precision(
 ) -> float:
     other = probe.other
     return retrieval(vectors[probe], people[probe], vectors[other], people[other]).map
-
-
-def _unit(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
-    known = vectors.astype(np.float64)
-    return np.asarray(known / np.maximum(np.linalg.norm(known, axis=1, keepdims=True), 1e-12))
