@@ -20,7 +20,7 @@ from typing import Any
 
 from deploy.report_files import ReportFiles
 from deploy.settings import Settings, load_settings
-from encoders.centres import Centres
+from encoders.probe_centres import ProbeCentres
 from encoders.space import Modality, SpaceMismatch
 from search.generated_lists import keep_drawn, with_drawn
 from search.list_folder import refuse_outside
@@ -150,7 +150,9 @@ def _measured(asked: Asked, lists: TrialLists, settings: Settings, told: Told) -
         return Measured(vectors)
     stated = _stated(asked.model, settings)
     _require_space(asked.embeddings, vectors, stated)
-    return Measured(replace(vectors, centres=stated.centres), stated)  # asked as the model asks, whoever wrote the file
+    return Measured(
+        replace(vectors, probe_centres=stated.probe_centres), stated
+    )  # asked as the model asks, whoever wrote the file
 
 
 def _compared(asked: Asked, lists: TrialLists, other: str, settings: Settings, told: Told) -> Measured:
@@ -168,17 +170,17 @@ class _Stated:
     domain: str
     trained_on: str
     identities: frozenset[str]
-    centres: Centres
+    probe_centres: ProbeCentres
 
 
 def _stated(model: str, settings: Settings) -> _Stated:
     from deploy.models import find_folder
-    from encoders.folder import read_centres, read_description, read_identities
+    from encoders.folder import read_description, read_identities, read_probe_centres
 
     folder = find_folder(model, settings.home)
     description = read_description(folder)
     identities = read_identities(folder, description)
-    centres = read_centres(folder, description)
+    centres = read_probe_centres(folder, description)
     return _Stated(description.make_space(), description.domain, description.trained_on, identities, centres)
 
 

@@ -21,7 +21,7 @@ from deploy.choice import Choice, read_choices, write_choices
 from deploy.models import check_model, load_shared, serving_folder
 from deploy.wiring import Installation
 from encoders.encoder import Encoder, EncoderError, Sample, Unusable
-from encoders.folder import read_centres, read_description
+from encoders.folder import read_description, read_probe_centres
 from encoders.space import Embedding, Modality, Space
 from ingest.track import Extraction
 from search.archive import Archive
@@ -201,11 +201,11 @@ class Exchange:
         return changed
 
     def _compared(self, encoder: Encoder) -> dict[str, Any]:
-        centres, old, serving = {NEW: encoder.centres}, None, self._choice.serving
+        centres, old, serving = {NEW: encoder.probe_centres}, None, self._choice.serving
         if serving:
             described = read_description(serving)
-            old, centres[OLD] = described.make_space(), read_centres(serving, described)
-        return compare_models(self._opened.store, old, encoder.space, centres=centres)
+            old, centres[OLD] = described.make_space(), read_probe_centres(serving, described)
+        return compare_models(self._opened.store, old, encoder.space, probe_centres=centres)
 
     def _drop_unused(self) -> int:
         """Drop collections that neither serve nor are kept; the number of them."""

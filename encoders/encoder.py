@@ -27,7 +27,6 @@ from encoders.backbones.small_picture import SmallPicture, SmallPictureVoice
 from encoders.backbones.small_voice import SmallVoice
 from encoders.backbones.speech_transformer import SpeechTransformer
 from encoders.backbones.vit_face import VitFace
-from encoders.centres import Centres
 from encoders.devices import device_name
 from encoders.folder import (
     CALIBRATION_FILE,
@@ -40,15 +39,16 @@ from encoders.folder import (
     HeadDescription,
     backbone_row,
     check_file,
-    read_centres,
     read_description,
     read_identities,
     read_json,
+    read_probe_centres,
     weights_path,
     write_description,
 )
 from encoders.golden import Sample, load_golden, save_golden
 from encoders.heads import Head
+from encoders.probe_centres import ProbeCentres
 from encoders.space import Embedding, Modality, Space
 from encoders.weights import sha256_of
 
@@ -87,7 +87,7 @@ class Encoder:
         backbones: the network of each modality.
         head: what comes behind the networks; None where their output is the vector.
         identities: whom it was trained on, where the folder says so.
-        centres: what is taken from a probe that asks for the other modality.
+        probe_centres: what is taken from a probe that asks for the other modality.
     """
 
     space: Space
@@ -97,7 +97,7 @@ class Encoder:
     backbones: Mapping[Modality, Backbone]
     head: Head | None = None
     identities: frozenset[str] = frozenset()
-    centres: Centres = field(default_factory=dict)
+    probe_centres: ProbeCentres = field(default_factory=dict)
 
     @property
     def modalities(self) -> frozenset[Modality]:
@@ -136,7 +136,7 @@ class Encoder:
         has_calibration = (folder / CALIBRATION_FILE).is_file()
         calibration = read_json(folder, CALIBRATION_FILE) if has_calibration else None
         identities = read_identities(folder, description)
-        centres = read_centres(folder, description)
+        centres = read_probe_centres(folder, description)
         return cls(description.make_space(), folder, description, calibration, backbones, head, identities, centres)
 
     @classmethod

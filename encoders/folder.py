@@ -3,7 +3,7 @@
 An encoder folder contains ``encoder.json`` (this file's subject), ``MODEL_CARD.md`` (for people),
 ``golden.safetensors`` (samples and the vectors they must give), perhaps weights as safetensors, perhaps
 ``identities.txt`` (whom it was trained on, one identity a line), perhaps ``probes.json`` (what is taken from probes,
-see :mod:`encoders.centres`), and perhaps ``calibration.json``; these two turn vectors into scores and scores into
+see :mod:`encoders.probe_centres`), and perhaps ``calibration.json``; these two turn vectors into scores and scores into
 probabilities, and so are no part of the space.
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders import face, voice
-from encoders.centres import check_centre
+from encoders.probe_centres import check_centre
 from encoders.space import Modality, Space
 from encoders.weights import NetworkRow, PackagedFile, WeightsError, find_row, packaged_path, sha256_of
 
@@ -215,7 +215,7 @@ def read_identities(folder: Path, description: Description) -> frozenset[str]:
     return frozenset(lines)
 
 
-def read_centres(folder: Path, description: Description) -> dict[Modality, NDArray[np.float64]]:
+def read_probe_centres(folder: Path, description: Description) -> dict[Modality, NDArray[np.float64]]:
     """What is taken from probes, by ``probes.json``: ``{"face": {"centre": [numbers]}}``; empty where it has none.
 
     Raises:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.centres import Centres, without_centre
+from encoders.probe_centres import ProbeCentres, without_centre
 from encoders.space import Modality, Space
 from search import metrics
 from search.evaluation import BOOTSTRAP_DRAWS, BOOTSTRAP_SEED
@@ -41,14 +41,14 @@ class _Samples:
 
     people: dict[Place, str] = field(default_factory=dict)
     vectors: dict[Place, NDArray[np.float32]] = field(default_factory=dict)
-    centres: Centres = field(default_factory=dict)
+    probe_centres: ProbeCentres = field(default_factory=dict)
 
     def stacked(self, places: Sequence[Place], asking: Modality | None = None) -> NDArray[np.floating]:
         """(places, dimension) their vectors; as probes of a modality ask, if one is given."""
         vectors = np.stack([self.vectors[place] for place in places])
-        if asking is None or asking not in self.centres:
+        if asking is None or asking not in self.probe_centres:
             return vectors
-        return without_centre(vectors, self.centres[asking])
+        return without_centre(vectors, self.probe_centres[asking])
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +65,7 @@ def compare_models(
     old: Space | None,
     new: Space,
     *,
-    centres: Mapping[str, Centres] = MappingProxyType({}),
+    probe_centres: Mapping[str, ProbeCentres] = MappingProxyType({}),
     most_tracks: int = MOST_TRACKS,
     draws: int = BOOTSTRAP_DRAWS,
     seed: int = BOOTSTRAP_SEED,
@@ -76,7 +76,7 @@ def compare_models(
         store: the index.
         old: space of the model before; None: there is none.
         new: space of the other.
-        centres: of ``old`` and ``new``, what is taken from probes; nothing where one is not named.
+        probe_centres: of ``old`` and ``new``, what is taken from probes; nothing where one is not named.
         most_tracks: unnamed tracks that take part at most.
         draws: of the identity bootstrap.
         seed: of the same.
@@ -92,7 +92,7 @@ def compare_models(
     """
     share = most_tracks / max(1, store.count(new))
     spaces = {name: space for name, space in ((OLD, old), (NEW, new)) if space is not None}
-    held = {name: _read(store, space, share, centres.get(name, {})) for name, space in spaces.items()}
+    held = {name: _read(store, space, share, probe_centres.get(name, {})) for name, space in spaces.items()}
     common = set.intersection(*(set(samples.vectors) for samples in held.values()))
     enrolled = sorted(place for place in held[NEW].people if place in common)
     tracks = sorted(place for place in common if place not in held[NEW].people)
@@ -105,9 +105,9 @@ def compare_models(
     return figures | {"note": None, "with_tracks": among if tracks else None}
 
 
-def _read(store: Store, space: Space, share: float, centres: Centres) -> _Samples:
+def _read(store: Store, space: Space, share: float, centres: ProbeCentres) -> _Samples:
     """All enrolled samples of a space, and a share of its unnamed tracks."""
-    samples = _Samples(centres=centres)
+    samples = _Samples(probe_centres=centres)
     for row in store.rows(space):
         place = (row.media, row.embedding.modality, row.span_ms, row.evidence)
         if row.person:

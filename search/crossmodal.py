@@ -20,7 +20,7 @@ from encoders.space import Embedding, Modality, require_same_space
 from search import metrics
 from search.archive import NO_SPAN
 from search.evaluation import BOOTSTRAP_DRAWS, BOOTSTRAP_SEED, PROBES_AT_ONCE, NothingToMeasure
-from search.intervals import Interval, Pairs, bootstrap_interval, paired_difference, percentiles, verification_draws
+from search.intervals import Interval, Pairs, bootstrap_interval, percentiles, verification_draws
 from search.measurement import Model
 from search.points import (
     CrossModalEncoder,
@@ -32,6 +32,7 @@ from search.points import (
     read_points,
     refuse_seen,
 )
+from search.protocol_outcome import gained_without_centre
 from search.protocols import Lists, Protocol, Trials
 from search.ranking import RECALL_AT, Retrieval, judge_blocks, retrieval, similarity_blocks
 from search.store import MOST_HITS, Row, Store, row_key
@@ -181,7 +182,7 @@ def _about_model(points: Points, model: Model | None) -> dict[str, Any]:
         "space": points.space.name, "space_digest": points.space.digest, "dimension": points.space.dimension,
         "domain": model.domain if model else None, "trained_on": model.trained_on if model else None,
         "identities": len(model.identities) if model else None,
-        "centred_probes": sorted(map(str, points.centres)),
+        "centred_probes": sorted(map(str, points.probe_centres)),
     }  # fmt: skip
 
 
@@ -242,11 +243,12 @@ def _retrieval(
     }
     exact = found = judged[MODEL]
     gained = {}
-    if probe in points.centres:
+    if probe in points.probe_centres:
         exact = found = retrieval(
             subject.asking[probe][probes], askers, subject.scorers[MODEL][probe.other][gallery], held
         )
-        gained = {"gained": _gained(judged[MODEL], exact, askers, resampling)}
+        before, after = judged[MODEL].average_precision, exact.average_precision
+        gained = {"gained": gained_without_centre(before, after, askers, resampling)}
     if index is not None:
         blocks = _blocks_through_index(subject, points, index, probe)
         found = judge_blocks(blocks, askers, held)
@@ -262,14 +264,6 @@ def _retrieval(
         "depth": None if index is None else min(index.depth, len(gallery)),
         "gallery": len(gallery), "probes": int(asked.sum()), "people": len(set(askers[asked])),
     } | gained  # fmt: skip
-
-
-def _gained(
-    before: Retrieval, after: Retrieval, askers: NDArray[np.str_], resampling: Mapping[str, int]
-) -> dict[str, Any]:
-    """By exact search, what is gained by taking the centre from the probes."""
-    found = paired_difference(after.average_precision, before.average_precision, askers, **resampling)
-    return {"map_before": before.map, "difference": found.difference, "ci95": _as_list(found.interval)}
 
 
 def _ranking_figures(judged: Retrieval) -> dict[str, float]:

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from encoders.centres import asking
 from encoders.encoder import Encoder
+from encoders.probe_centres import asking
 from encoders.space import Embedding, Modality, SpaceMismatch
 from search.answers import FindAnswer, FoundHit, MatchAnswer, MatchCandidate, VerifyAnswer, WhoAnswer
 from search.probes import OVERFETCH, PersonScore, Probe, Prober, ProbeUnusable, centre
@@ -140,7 +140,7 @@ class Engine:
 
     def _in_shared(self, probe: Embedding, want: Modality, top: int, where: Filter) -> dict[Track, FoundHit]:
         """Tracks near a point of the shared space, by its cosine; without its centre where it asks for the other."""
-        asked = probe if probe.modality is want else asking(probe, self._encoders[SHARED].centres)
+        asked = probe if probe.modality is want else asking(probe, self._encoders[SHARED].probe_centres)
         hits, names = self._tracks(asked, want, top, where)
         found = {}
         for track, hit in hits.items():
@@ -149,7 +149,7 @@ class Engine:
 
     def _shared_probability(self, score: float, one: Modality, other: Modality) -> float | None:
         """Probability of a hit ``other`` of a probe ``one`` in the shared space; None where that is not calibrated."""
-        centred = one is not other and one in self._encoders[SHARED].centres
+        centred = one is not other and one in self._encoders[SHARED].probe_centres
         try:
             purpose = Purpose.FIND if centred else Purpose.VERIFY
             return self._prober.calibration(SHARED, (one, other), purpose).probability(score)

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.centres import ARRAY, Centres, check_centre, without_centre
 from encoders.encoder import Unusable as NotEncoded
+from encoders.probe_centres import ARRAY, ProbeCentres, check_centre, without_centre
 from encoders.space import UNIT_TOLERANCE, Embedding, Modality, Space
 from ingest.media import MediaError
 from ingest.samples import NoSample
@@ -35,7 +35,7 @@ class CrossModalEncoder(Model, typing.Protocol):
     """A model that encodes faces and voices into one space."""
 
     @property
-    def centres(self) -> Centres:
+    def probe_centres(self) -> ProbeCentres:
         """What is taken from a probe that asks for the other modality."""
 
     def encode(self, modality: Modality, samples: Sequence[Any]) -> Sequence[Embedding | NotEncoded]:
@@ -52,7 +52,7 @@ class Points:
         vectors: by modality (samples, dimension) float32 of unit length, in the same order.
         unusable: samples that have no vector, and why.
         people: who each sample shows, in the same order; empty where nobody said, and then not to export.
-        centres: what is taken from a sample that asks for the other modality.
+        probe_centres: what is taken from a sample that asks for the other modality.
 
     Raises:
         ValueError: lengths or dimensions do not fit, a path comes twice, a vector is not of unit length, or a centre
@@ -64,7 +64,7 @@ class Points:
     vectors: Mapping[Modality, NDArray[np.float32]]
     unusable: tuple[Unusable, ...] = ()
     people: Mapping[Modality, tuple[str, ...]] = field(default_factory=dict)
-    centres: Centres = field(default_factory=dict)
+    probe_centres: ProbeCentres = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         single = {modality: np.asarray(self.vectors[modality], dtype=np.float32) for modality in Modality}
@@ -81,15 +81,15 @@ class Points:
             off = np.abs(np.linalg.norm(vectors, axis=1) - 1.0)
             if len(paths) and not off.max() <= UNIT_TOLERANCE:
                 raise ValueError(f"{modality} vectors must be finite and of unit length, one is off by {off.max()}")
-        for centre in self.centres.values():
+        for centre in self.probe_centres.values():
             check_centre(centre, self.space.dimension)
 
     def asking(self, modality: Modality) -> NDArray[np.float32]:
         """(samples, dimension) vectors of a modality's samples as they ask for the other one, of unit length."""
         vectors = self.vectors[modality]
-        if modality not in self.centres:
+        if modality not in self.probe_centres:
             return vectors
-        return without_centre(vectors, self.centres[modality]).astype(np.float32)
+        return without_centre(vectors, self.probe_centres[modality]).astype(np.float32)
 
     def export(self, path: Path) -> None:
         """Write ``path``, ``person``, ``modality`` (text) and ``vector`` (float32) to an npz file.
@@ -110,7 +110,7 @@ class Points:
             "space": np.array(self.space.name),
             "space_digest": np.array(self.space.digest),
         }
-        np.savez(path, **arrays, **{ARRAY[modality]: np.asarray(one) for modality, one in self.centres.items()})  # type: ignore[arg-type]
+        np.savez(path, **arrays, **{ARRAY[modality]: np.asarray(one) for modality, one in self.probe_centres.items()})  # type: ignore[arg-type]
 
 
 def refuse_seen(protocol: Protocol, identities: Collection[str]) -> None:
@@ -154,7 +154,7 @@ def embed_protocol(
         {modality: np.stack(list(some.values())) if some else nothing for modality, some in found.items()},
         unusable,
         {modality: tuple(map(protocol.person_of, some)) for modality, some in found.items()},
-        encoder.centres,
+        encoder.probe_centres,
     )
 
 
@@ -211,7 +211,7 @@ def read_points(path: Path) -> Points:
             {one: tuple(held["path"].astype(str)[kinds == one].tolist()) for one in Modality},
             {one: vectors[kinds == one] for one in Modality},
             people={one: tuple(held["person"].astype(str)[kinds == one].tolist()) for one in Modality},
-            centres={one: held[name] for one, name in ARRAY.items() if name in held},
+            probe_centres={one: held[name] for one, name in ARRAY.items() if name in held},
         )
     except ValueError as error:
         raise PointsError(f"{path}: {error}") from error

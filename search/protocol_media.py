@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.centres import ARRAY
+from encoders.probe_centres import ARRAY
 from encoders.space import Modality
 from search.list_folder import ProtocolError, refuse_outside
 from search.measurement import Unusable
@@ -110,7 +110,7 @@ def embed_lists(
         ]
         table: NDArray[np.int32] = np.array(aside, dtype=np.int32).reshape(-1, 2)
         validation[modality] = table[:, 0], table[:, 1]
-    space, centres = encoder.space, encoder.centres
+    space, centres = encoder.space, encoder.probe_centres
     digest = vectors_digest(names, vectors)
     told = SampleVectors(
         vectors, rows, digest, space.name, space.digest, encoder.identities, validation, similarity, centres
@@ -135,5 +135,5 @@ def export_vectors(path: Path, vectors: SampleVectors, lists: TrialLists) -> Non
     }  # fmt: skip
     if vectors.space_digest:
         arrays |= {"space": np.array(vectors.space), "space_digest": np.array(vectors.space_digest)}
-    arrays |= {ARRAY[one]: np.asarray(centre) for one, centre in vectors.centres.items()}
+    arrays |= {ARRAY[one]: np.asarray(centre) for one, centre in vectors.probe_centres.items()}
     np.savez(path, **arrays)

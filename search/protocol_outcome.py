@@ -131,7 +131,7 @@ def differences(found: Outcome, other: Outcome, resampling: Resampling) -> Tree:
     lists = found.lists
 
     def gained(probe: Modality, rows: Rows, mine: NDArray[np.float64], theirs: NDArray[np.float64]) -> Tree:
-        return paired(mine, theirs, found.asking(probe, rows), resampling)
+        return _gained(mine, theirs, found.asking(probe, rows), resampling)
 
     return {
         "verification": {
@@ -228,8 +228,9 @@ def _matched(credits: NDArray[np.float64], people: NDArray[np.integer], count: i
 def _retrieved(ranked: Ranked, people: NDArray[np.integer], resampling: Resampling) -> Tree:
     asked = ranked.asked
     if not asked.any():
-        names = ("map", "map_other_videos", *(f"recall_at_{k}" for k in RECALL_AT), "mrr", "cmc", "chance", "ci95")
-        return {**dict.fromkeys(names), "probes": 0, "gallery": ranked.gallery, "people": 0}
+        named = ("map", "map_other_videos", "cmc", "chance", "ci95", "map_other_videos_ci95")
+        each = [way + name for way in ("", "chance_") for name in (*(f"recall_at_{k}" for k in RECALL_AT), "mrr")]
+        return {**dict.fromkeys([*named, *each]), "probes": 0, "gallery": ranked.gallery, "people": 0}
     curve = ranked.recall(CMC_PLACES)
     lines = {"map": ranked.average_precision, "map_other_videos": ranked.other_videos}
     means = {name: mean_of(line) for name, line in lines.items()}
@@ -264,17 +265,26 @@ def _chance(ranked: Ranked) -> dict[str, float]:
     return {name: float(np.average(values, weights=times)) for name, values in each.items()}
 
 
-def paired(
-    mine: NDArray[np.float64], theirs: NDArray[np.float64], people: NDArray[np.integer], resampling: Resampling
+def gained_without_centre(
+    before: NDArray[np.float64], after: NDArray[np.float64], people: NDArray[Any], resampling: Resampling
 ) -> Tree:
-    """``difference`` of two means over the same probes, NaN left out, and its ``ci95``.
+    """What probes gain by asking without their centre (:mod:`encoders.probe_centres`).
 
     Args:
-        mine: (probes,).
-        theirs: (probes,).
+        before: (probes,) average precision of the probes as they are; NaN where one has no right answer.
+        after: (probes,) without their centre.
         people: (probes,) who asks.
         resampling: None: no interval.
+
+    Returns:
+        ``map_before``, ``difference`` and its ``ci95``; each None where no probe has a right answer.
     """
+    return {"map_before": mean_of(before), **_gained(after, before, people, resampling)}
+
+
+def _gained(
+    mine: NDArray[np.float64], theirs: NDArray[np.float64], people: NDArray[Any], resampling: Resampling
+) -> Tree:
     if np.isnan(mine - theirs).all():
         return {"difference": None, "ci95": None}
     if resampling is None:

@@ -18,7 +18,7 @@ from encoders.space import Modality
 from search.breakdown import breakdown
 from search.measurement import BOOTSTRAP_DRAWS, BOOTSTRAP_SEED, Model, NothingToMeasure, SeenInTraining, Unusable
 from search.oracles import ORACLES, oracle
-from search.protocol_outcome import Outcome, Resampling, differences, figures, outcome, paired
+from search.protocol_outcome import Outcome, Resampling, differences, figures, gained_without_centre, outcome
 from search.sample_vectors import SampleVectors
 from search.trial_lists import DIRECTIONS, TEST, TRAIN, VALIDATION, TrialLists
 from search.validation_threshold import fit_threshold
@@ -129,12 +129,12 @@ def _gained_by_centres(
     """By direction whose probes are without a centre, what that gains over the same probes as they are."""
     if not vectors.applied:
         return {}
-    before = replace(vectors, centres={}).both_ways(trials)
+    before = replace(vectors, probe_centres={}).both_ways(trials)
     told = {}
     for probe in vectors.applied:
-        mine, theirs = (one.average_precision for one in (found.retrieval[probe], before[probe]))
         people = found.asking(probe, trials.retrieval[probe])
-        told[DIRECTIONS[probe]] = {"map_before": float(np.nanmean(theirs)), **paired(mine, theirs, people, resampling)}
+        mine, theirs = (one[probe].average_precision for one in (found.retrieval, before))
+        told[DIRECTIONS[probe]] = gained_without_centre(theirs, mine, people, resampling)
     return told
 
 

@@ -62,7 +62,8 @@ def _figures(report: Mapping[str, Any]) -> Iterator[str]:
         for figure, bounds, guessed in rows:
             yield _row(f"  {figure.replace('_', ' ')}", report, ("retrieval", way), figure, bounds, guessed)
         if gained := figures.get("gained"):
-            yield f"  the mean of such probes is taken from each; as they are mAP {_percent(gained['map_before'])}"
+            before = _percent(gained["map_before"])
+            yield f"  the mean of such probes is taken from each; as they are mAP {before}{by_that(gained)}"
         if "index_recall" in figures:
             yield (
                 f"  first {figures['index_depth']} by the index: mAP {_percent(figures['map_at_1000'])}, exactly "
@@ -81,6 +82,14 @@ def mean_map(retrieval: Mapping[str, Mapping[str, Any]]) -> float | None:
     """The mean average precision of all ways of a report's ``retrieval``, or None where one of them has none."""
     maps = [figures["map"] for figures in retrieval.values()]
     return None if None in maps else float(sum(maps) / len(maps))
+
+
+def by_that(gained: Mapping[str, Any]) -> str:
+    """What ``gained`` of a report says that probes without their mean gain, after a comma; nothing if it cannot say."""
+    if gained["difference"] is None:
+        return ""
+    between = "({:+.2f} to {:+.2f})".format(*(100 * bound for bound in gained["ci95"])) if gained["ci95"] else ""
+    return f", {100 * gained['difference']:+.2f} by that {between}".rstrip()
 
 
 def comparison_lines(report: Mapping[str, Any]) -> Iterator[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from search.protocol_table import mean_map
+from search.protocol_table import by_that, mean_map
 
 WAYS = {"voice_to_face": "voice → face", "face_to_voice": "face → voice"}
 SPLITS = {"unseen_unheard": "unseen, unheard people", "seen_heard": "seen, heard people"}
@@ -107,20 +107,21 @@ def _retrieval(report: Mapping[str, Any]) -> Iterator[Table]:
              *([ceiling.get(name, "")] if ceiling else []))
             for name, words, bounds, chance in _RETRIEVAL
         )  # fmt: skip
-        note = ""
+        notes = []
         if gained := figures.get("gained"):
-            note = (
-                f"The mean of such probes is taken from each; as they are, mAP is {percent(gained['map_before'])} %. "
+            before = percent(gained["map_before"])
+            notes.append(
+                f"The mean of such probes is taken from each; as they are, mAP is {before} %{by_that(gained)}."
             )
         if "index_recall" in figures:
-            note += (
+            notes.append(
                 f"Through the index, first {figures['index_depth']} answers: mAP {percent(figures['map_at_1000'])} %, "
                 f"exactly {percent(figures['map_at_1000_exact'])} %; it finds {percent(figures['index_recall'])} % of "
                 "what exact search finds."
             )
         title = f"Retrieval, {WAYS[way]}: {figures['probes']} searches in {figures['gallery']} samples"
         head = ("%", "model", "interval", "chance", *ORACLES.values(), *([CEILING] if ceiling else []))
-        yield Table(title, head, rows, note)
+        yield Table(title, head, rows, " ".join(notes))
     trees = (report["retrieval"], *(report["oracles"][name]["retrieval"] for name in ORACLES))
     means = tuple(percent(mean_map(tree)) for tree in trees)
     yield Table("Retrieval, mean of both ways", ("%", "model", *ORACLES.values()), (("mean of both mAP", *means),))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.centres import ARRAY, Centres, check_centre, without_centre
+from encoders.probe_centres import ARRAY, ProbeCentres, check_centre, without_centre
 from encoders.space import Modality
 from search.measurement import PointsError
 from search.scores import Similarity
@@ -51,7 +51,7 @@ class SampleVectors:
         identities: whom the model was trained on, where that was said.
         validation: by modality, rows of ``vectors`` and people of samples of validation people.
         similarity: how two of them are compared.
-        centres: what is taken from a probe of unit length before it asks for the other modality; see ``applied``.
+        probe_centres: what is taken from a probe of unit length before it asks for the other modality; see ``applied``.
     """
 
     vectors: NDArray[np.floating] = field(repr=False)
@@ -62,7 +62,7 @@ class SampleVectors:
     identities: frozenset[str] = frozenset()
     validation: Mapping[Modality, tuple[Rows, Rows]] = field(default_factory=dict, repr=False)
     similarity: Similarity = Similarity.COSINE
-    centres: Centres = field(default_factory=dict, repr=False)
+    probe_centres: ProbeCentres = field(default_factory=dict, repr=False)
 
     @classmethod
     def nothing(cls, lists: TrialLists, dimension: int) -> SampleVectors:
@@ -83,12 +83,12 @@ class SampleVectors:
         vectors = np.concatenate([points.vectors[one] for one in Modality])
         names = [path for one in Modality for path in points.paths[one]]
         digest = vectors_digest(names, vectors)
-        return cls(vectors, rows, digest, points.space.name, points.space.digest, centres=points.centres)
+        return cls(vectors, rows, digest, points.space.name, points.space.digest, probe_centres=points.probe_centres)
 
     @property
-    def applied(self) -> Centres:
+    def applied(self) -> ProbeCentres:
         """The centres, where cosines are asked for; none with another similarity, for which they were not found."""
-        return self.centres if self.similarity is Similarity.COSINE else {}
+        return self.probe_centres if self.similarity is Similarity.COSINE else {}
 
     @property
     def present(self) -> dict[Modality, NDArray[np.bool_]]:
@@ -309,7 +309,7 @@ def _identities(held: Mapping[str, NDArray[Any]]) -> frozenset[str]:
     return frozenset(np.atleast_1d(held["identities"]).astype(str).tolist()) if "identities" in held else frozenset()
 
 
-def _centres(path: Path, held: Mapping[str, NDArray[Any]]) -> Centres:
+def _centres(path: Path, held: Mapping[str, NDArray[Any]]) -> ProbeCentres:
     centres = {one: held[name] for one, name in ARRAY.items() if name in held}
     for one, centre in centres.items():
         try:

@@ -35,7 +35,7 @@ class Purpose(StrEnum):
 
     ``verify`` compares one sample with another; ``identify`` compares a sample with the mean of a person's
     samples, and a stranger must pass below everybody who is enrolled. ``find`` compares a probe without the centre of
-    its modality (:mod:`encoders.centres`) with one sample of the other modality.
+    its modality (:mod:`encoders.probe_centres`) with one sample of the other modality.
     """
 
     VERIFY = "verify"

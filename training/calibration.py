@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.centres import Centres, without_centre
+from encoders.probe_centres import ProbeCentres, without_centre
 from encoders.space import Modality
 from search import metrics
 from search.gallery import Gallery, NoTail, Tail
@@ -74,7 +74,7 @@ def calibrate(points: People) -> dict[str, Any]:
     return numbers
 
 
-def calibrate_asking(points: People, centres: Centres) -> dict[str, Any]:
+def calibrate_asking(points: People, centres: ProbeCentres) -> dict[str, Any]:
     """Numbers for probes without their centre, as ``calibration.json`` keeps them: by ``face-to-voice`` or the like."""
     numbers = {}
     for probe, centre in centres.items():

@@ -1,7 +1,7 @@
 """The mean that probes do without when they ask for the other modality: of training people, kept by validation people.
 
-Why it helps is told in :mod:`encoders.centres`. Whether it does is seen on validation people: a modality whose probes
-find no more without it has no centre. A centre is a mean of many people, so that it shows nobody.
+Why it helps is told in :mod:`encoders.probe_centres`. Whether it does is seen on validation people: a modality whose
+probes find no more without it has no centre. A centre is a mean of many people, so that it shows nobody.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.centres import MOST_LENGTH, without_centre
+from encoders.probe_centres import MOST_LENGTH, without_centre
 from encoders.space import Modality
 from search.ranking import retrieval
 from training.calibration import People, unit_length

@@ -48,7 +48,7 @@ def measure_vectors(
     if encoder.head is None:
         raise ValueError(f"{encoder.folder} has no head that frozen vectors could be put into")
     shown = _shown(vectors)
-    points = replace(_points(encoder.space, encoder.head, vectors, shown), centres=encoder.centres)
+    points = replace(_points(encoder.space, encoder.head, vectors, shown), probe_centres=encoder.probe_centres)
     protocol = _protocol(vectors, shown, name, encoder.domain)
     deep = {} if depth is None else {"depth": depth}
     report = evaluate_protocol(protocol, points, store, model=encoder, **deep)

@@ -24,8 +24,8 @@ from scipy.special import logsumexp
 from deploy.settings import load_settings
 from deploy.training import invite_measured, order_population, sample_readers, train_population
 from deploy.wiring import Installation
-from encoders.centres import Centres, without_centre
 from encoders.encoder import Encoder
+from encoders.probe_centres import ProbeCentres, without_centre
 from encoders.space import Modality
 from search.intervals import paired_difference
 from search.points import embed_files
@@ -125,7 +125,7 @@ def first_of_everybody(manifest: Manifest) -> Iterable[Sample]:
     return {(one.identity, one.modality): one for one in reversed(manifest.samples)}.values()
 
 
-def compare(chosen_on: Side, measured: Side, bank: Vectors, centres: Centres) -> None:
+def compare(chosen_on: Side, measured: Side, bank: Vectors, centres: ProbeCentres) -> None:
     """Print each correction's best number and what it gains, people resampled; last, what the folder does itself."""
     ways = {probe: f"{probe} → {probe.other}" for probe in (Modality.VOICE, Modality.FACE)}
     plain = {probe: measured.precisions(uncorrected, None, probe) for probe in ways}
@@ -188,7 +188,7 @@ def main() -> None:
             print(f"{name}, seed {seed} ({trained.name})", flush=True)
             bank = Side.of(encoder, first_of_everybody(taught), taught)
             validation, test = (Side.of(encoder, one.samples, one) for one in asked_of)
-            compare(validation, test, bank.vectors, encoder.centres)
+            compare(validation, test, bank.vectors, encoder.probe_centres)
     opened.close()
 
 

@@ -92,9 +92,11 @@ def test_the_same_vectors_asked_in_another_way_are_measured_as_they_will_be_aske
     say_of_probes(home / "encoders/centred", {"face": {"centre": centre.tolist()}})
     asked = []
 
-    def watched(*arguments: Any, centres: Any) -> dict[str, Any]:
-        asked.append({model: {one: told.tolist() for one, told in some.items()} for model, some in centres.items()})
-        return compare_models(*arguments, centres=centres)
+    def watched(*arguments: Any, probe_centres: Any) -> dict[str, Any]:
+        asked.append(
+            {model: {one: told.tolist() for one, told in some.items()} for model, some in probe_centres.items()}
+        )
+        return compare_models(*arguments, probe_centres=probe_centres)
 
     monkeypatch.setattr(reencoding, "compare_models", watched)
     code, told = run(capsys, "reencode", "--model", "centred")

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from encoders.centres import Centres
 from encoders.encoder import Unusable, UnusableReason
 from encoders.face import FaceCrop
+from encoders.probe_centres import ProbeCentres
 from encoders.space import Embedding, Modality, Space
 from encoders.voice import SAMPLE_RATE
 from ingest.ledger import Ledger, open_database
@@ -80,7 +80,7 @@ class ColoursAndTones:
         digest: one hexadecimal digit, which tells one model from another.
         calibrated_on: the domain that its calibration was made on; None: it has no calibration.
         order: which colour goes to which component; another one is another model.
-        centres: what probes are asked without.
+        probe_centres: what probes are asked without.
     """
 
     digest: str = "5"
@@ -89,12 +89,12 @@ class ColoursAndTones:
     modalities: frozenset[Modality] = frozenset(Modality)
     domain: str = "invented colours"
     trained_on: str = "three crayons and a whistle"
-    centres: Centres = field(default_factory=dict)
+    probe_centres: ProbeCentres = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.space = Space("shared", 3, self.digest * 64)
         numbers: dict[str, Any] = {"face-voice": CALIBRATION, "provenance": {"domain": self.calibrated_on}}
-        for one in self.centres:
+        for one in self.probe_centres:
             numbers[f"{one}-to-{one.other}"] = {"find": {"cosine": {"threshold": 0.5, "slope": 4.0}}}
         self.calibration: Any = numbers if self.calibrated_on else None
 

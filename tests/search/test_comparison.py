@@ -119,7 +119,7 @@ def test_each_model_asks_without_its_own_centres() -> None:
     old, new = filled(store, OLD, 2.0), filled(store, NEW, 0.8)
     centre = np.random.default_rng(8).normal(size=NEW.dimension)
     centre *= 0.5 / np.linalg.norm(centre)
-    told = compare_models(store, OLD, NEW, centres={"new": {Modality.FACE: centre}})
+    told = compare_models(store, OLD, NEW, probe_centres={"new": {Modality.FACE: centre}})
     plain = compare_models(store, OLD, NEW)
     assert told["old"] == plain["old"] == pytest.approx(mean_precision(old, tracks=False), abs=1e-6)
     assert told["voice_to_face"]["new"] == plain["voice_to_face"]["new"]
@@ -134,5 +134,5 @@ def test_each_model_asks_without_its_own_centres() -> None:
         assert figures["face_to_voice"]["new"] == pytest.approx(mean, abs=1e-6)
     assert told["face_to_voice"]["new"] != pytest.approx(plain["face_to_voice"]["new"], abs=1e-3)
     # the same rows asked in two ways: what asking without a centre is worth
-    apart = compare_models(store, NEW, NEW, centres={"new": {Modality.FACE: centre}})
+    apart = compare_models(store, NEW, NEW, probe_centres={"new": {Modality.FACE: centre}})
     assert apart["old"] == plain["new"] and apart["difference"]["mean"] == pytest.approx(told["new"] - plain["new"])

@@ -127,7 +127,7 @@ def hub_points(protocol: Protocol, centres: dict[Modality, np.ndarray]) -> Point
             place = people.index(protocol.person_of(path))
             shared = 0.8 if modality is FACE else 0.95 if place == 0 else 0.0
             vectors[path] = np.sqrt(1 - shared**2) * own[place] + shared * own[-1]
-    return replace(points_of(protocol, vectors), centres=centres)
+    return replace(points_of(protocol, vectors), probe_centres=centres)
 
 
 def test_a_hub_stands_before_everybody_until_its_centre_is_taken_from_the_probes(protocol: Protocol) -> None:
@@ -157,12 +157,12 @@ def test_a_real_index_is_asked_without_the_centre_too(protocol: Protocol, tmp_pa
     store = MilvusStore(str(tmp_path / "index.db"))
     points = ceiling_points(protocol)
     random = np.random.default_rng(3).normal(size=points.space.dimension)
-    points = replace(points, centres={one: 0.5 * random / np.linalg.norm(random) for one in Modality})
+    points = replace(points, probe_centres={one: 0.5 * random / np.linalg.norm(random) for one in Modality})
     try:
         report = evaluate_protocol(protocol, points, store, draws=20)
     finally:
         store.close()
-    plain = evaluate_protocol(protocol, replace(points, centres={}), draws=20)
+    plain = evaluate_protocol(protocol, replace(points, probe_centres={}), draws=20)
     for way, figures in report["retrieval"].items():
         assert figures["map"] == pytest.approx(figures["map_exact"], abs=1e-9)
         assert figures["map_exact"] != pytest.approx(plain["retrieval"][way]["map"], abs=1e-4)

@@ -198,7 +198,7 @@ def test_a_face_finds_the_voices_that_fit_it(both: World) -> None:
     assert first.media == blue and first.score > 0.99 > second.score
 
 
-CENTRED = ColoursAndTones(centres={FACE: np.array([0.0, 0.0, 0.6])})
+CENTRED = ColoursAndTones(probe_centres={FACE: np.array([0.0, 0.0, 0.6])})
 
 
 def test_a_face_asks_for_voices_without_what_all_faces_have(tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_a_face_asks_for_voices_without_what_all_faces_have(tmp_path: Path) -> N
         answers.append((world, world.engine.find(asked, Modality.VOICE)))
     (_, plain), (world, centred) = answers
     assert [hit.media for hit in centred.hits] == [hit.media for hit in plain.hits][::-1]
-    probe = np.array([120.0, 0.0, 150.0]) / np.hypot(120, 150) - CENTRED.centres[FACE]
+    probe = np.array([120.0, 0.0, 150.0]) / np.hypot(120, 150) - CENTRED.probe_centres[FACE]
     rows = {row.media: row.embedding.vector for row in world.store.rows(CENTRED.space)
             if row.embedding.modality is Modality.VOICE}  # fmt: skip
     for hit in centred.hits:
@@ -247,7 +247,7 @@ def test_whatever_else_is_asked_is_asked_as_before(tmp_path: Path) -> None:
 def test_within_a_modality_a_space_that_is_calibrated_for_it_says_so_though_its_probes_are_centred(
     tmp_path: Path,
 ) -> None:
-    encoder = ColoursAndTones(centres=CENTRED.centres)
+    encoder = ColoursAndTones(probe_centres=CENTRED.probe_centres)
     encoder.calibration["face-face"] = encoder.calibration["face-voice"]
     world = World(tmp_path, shared=encoder)
     ingest_red_and_blue(world)
@@ -256,7 +256,7 @@ def test_within_a_modality_a_space_that_is_calibrated_for_it_says_so_though_its_
 
 
 def test_a_centre_without_a_calibration_of_its_own_gives_no_probability(tmp_path: Path) -> None:
-    encoder = ColoursAndTones(centres=CENTRED.centres)
+    encoder = ColoursAndTones(probe_centres=CENTRED.probe_centres)
     del encoder.calibration["face-to-voice"]
     world = World(tmp_path, shared=encoder)
     ingest_red_and_blue(world)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from encoders.centres import Centres
 from encoders.encoder import Unusable, UnusableReason
+from encoders.probe_centres import ProbeCentres
 from encoders.space import Embedding, Modality, Space
 from ingest.media import MediaError
 from ingest.samples import NoSample
@@ -31,7 +31,7 @@ class Spelling:
     trained_on: str = "nobody"
     identities: frozenset[str] = frozenset()
     batches: list[int] = field(default_factory=list)
-    centres: Centres = field(default_factory=dict)
+    probe_centres: ProbeCentres = field(default_factory=dict)
 
     def encode(self, modality: Modality, samples: Sequence[str]) -> list[Embedding | Unusable]:
         self.batches.append(len(samples))
@@ -115,16 +115,17 @@ def test_what_was_exported_comes_back(protocol: Protocol, tmp_path: Path) -> Non
 
 def test_samples_ask_without_the_centre_of_their_modality(protocol: Protocol, tmp_path: Path) -> None:
     centre = np.array([0.1, 0.2, 0.3, 0.4])
-    points = embed_protocol(protocol, Spelling(centres={Modality.VOICE: centre}), READERS)
+    points = embed_protocol(protocol, Spelling(probe_centres={Modality.VOICE: centre}), READERS)
     assert points.asking(Modality.FACE) is points.vectors[Modality.FACE]
     moved = points.vectors[Modality.VOICE] - centre
     expected = moved / np.linalg.norm(moved, axis=1, keepdims=True)
     assert np.allclose(points.asking(Modality.VOICE), expected, atol=1e-6)
     points.export(tmp_path / "points.npz")
     back = read_points(tmp_path / "points.npz")
-    assert set(back.centres) == {Modality.VOICE} and back.centres[Modality.VOICE].tolist() == centre.tolist()
+    (told,) = back.probe_centres.items()
+    assert told[0] is Modality.VOICE and told[1].tolist() == centre.tolist()
     with pytest.raises(ValueError, match="4 components"):
-        replace(points, centres={Modality.FACE: np.zeros(3)})
+        replace(points, probe_centres={Modality.FACE: np.zeros(3)})
 
 
 def test_points_that_do_not_say_whom_they_show_are_not_exported(protocol: Protocol, tmp_path: Path) -> None:

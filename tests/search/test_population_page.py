@@ -71,7 +71,7 @@ def test_a_model_that_reaches_the_ceiling_is_shown_to_reach_it(told: tuple[Any, 
 def test_the_page_asks_as_the_report_does(folder: Path) -> None:
     points = ceiling_points(read_protocol(folder))
     random = np.random.default_rng(3).normal(size=points.space.dimension)
-    points = replace(points, centres={Modality.FACE: 0.5 * random / np.linalg.norm(random)})
+    points = replace(points, probe_centres={Modality.FACE: 0.5 * random / np.linalg.norm(random)})
     report, lists = evaluate_protocol(read_protocol(folder), points, draws=20), read_trial_lists(folder)
     page, vectors = as_lists_report(report, lists, points, Known(points.space), intervals=False)
     figures = report["retrieval"]["face_to_voice"]

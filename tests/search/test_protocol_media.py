@@ -107,11 +107,11 @@ def test_what_was_embedded_is_exported_and_read_again(lists: TrialLists, media: 
 
 def test_what_probes_are_asked_without_goes_along(lists: TrialLists, media: Path, tmp_path: Path) -> None:
     centre = np.array([0.1, 0.2, 0.3, 0.4])
-    vectors, _ = embed_lists(lists, find_files(lists, media), Spelling(centres={FACE: centre}), READERS)
+    vectors, _ = embed_lists(lists, find_files(lists, media), Spelling(probe_centres={FACE: centre}), READERS)
     export_vectors(tmp_path / "out.npz", vectors, lists)
     again = read_sample_vectors(tmp_path / "out.npz", lists, allow_missing=True)
     for one in (vectors, again):
-        assert set(one.centres) == {FACE} and one.centres[FACE].tolist() == centre.tolist()
+        assert set(one.probe_centres) == {FACE} and one.probe_centres[FACE].tolist() == centre.tolist()
 
 
 def test_nothing_usable_is_an_error(lists: TrialLists, media: Path) -> None:

@@ -17,7 +17,10 @@ from encoders.space import Modality, Space
 from search.generated_lists import with_drawn
 from search.measurement import NothingToMeasure, SeenInTraining
 from search.protocol_report import Measured, report_on
+from search.protocol_table import as_protocol_table
 from search.published_lists import read_trial_lists
+from search.report_page import as_markdown
+from search.report_tables import tables
 from search.sample_vectors import SampleVectors, read_sample_vectors
 from search.trial_lists import SEEN, UNSEEN, CandidateList, TrialLists
 from tests.search.protocol_vectors import all_names, people_vectors, random_vectors, write_vectors
@@ -356,6 +359,58 @@ def test_validation_people_whom_the_model_was_trained_on_fit_no_threshold(folder
 
 def test_without_validation_people_there_is_no_threshold_but_a_note(report: dict[str, Any]) -> None:
     assert report["threshold"] is None and "at least 10 validation people" in report["threshold_note"]
+
+
+# Probes that ask without the mean of their modality
+
+
+def centred(lists: TrialLists, one: Measured) -> Measured:
+    """The same vectors, with faces that ask without a vector of half their length."""
+    random = np.random.default_rng(9).normal(size=one.vectors.vectors.shape[1])
+    return Measured(replace(one.vectors, probe_centres={FACE: 0.5 * random / np.linalg.norm(random)}))
+
+
+def test_a_report_and_its_tables_say_what_asking_without_the_mean_gains(
+    lists: TrialLists, good: Measured, report: dict[str, Any]
+) -> None:
+    told = report_on(lists, centred(lists, good), draws=100)
+    figures, before = told["retrieval"]["face_to_voice"], report["retrieval"]["face_to_voice"]
+    gained = figures["gained"]
+    assert gained["map_before"] == before["map"] and abs(gained["difference"]) > 1e-3
+    assert gained["difference"] == pytest.approx(figures["map"] - before["map"])
+    low, high = gained["ci95"]
+    assert low < gained["difference"] < high
+    assert told["retrieval"]["voice_to_face"] == report["retrieval"]["voice_to_face"]
+    assert "gained" not in before
+    was, more = f"{100 * before['map']:.2f}", f"{100 * gained['difference']:+.2f} by that"
+    between = f"({100 * low:+.2f} to {100 * high:+.2f})"
+    words = f"  the mean of such probes is taken from each; as they are mAP {was}, {more}"
+    assert f"{words} {between}" in as_protocol_table(told).splitlines()
+    note = f"The mean of such probes is taken from each; as they are, mAP is {was} %, {more} {between}."
+    assert [table.note for table in tables(told) if "The mean of such probes" in table.note] == [note]
+    bare = report_on(lists, centred(lists, good), intervals=False)
+    assert bare["retrieval"]["face_to_voice"]["gained"] == gained | {"ci95": None}
+    assert words in as_protocol_table(bare).splitlines()
+    assert "the mean of such probes" not in as_protocol_table(report)
+
+
+def test_probes_of_whom_none_has_a_right_answer_gain_nothing_that_has_a_number(
+    folder: Path, lists: TrialLists, good: Measured
+) -> None:
+    names = np.array(all_names(lists))
+    number = np.array([int(name[7:9]) if name.startswith("P") else int(name[5:7]) - 1 for name in names])
+    kept = (number < 12) == np.char.startswith(names, "P")  # faces of some people, voices of the others
+    path = write_vectors(folder / "apart.npz", lists, people_vectors(lists)[kept], path=names[kept])
+    some = Measured(read_sample_vectors(path, lists, allow_missing=True))
+    told, whole = (report_on(lists, centred(lists, one), draws=20) for one in (some, good))
+    for way, figures in told["retrieval"].items():
+        assert figures.keys() == whole["retrieval"][way].keys() and figures["probes"] == 0
+    nothing = {"map_before": None, "difference": None, "ci95": None}
+    assert told["retrieval"]["face_to_voice"]["gained"] == nothing
+    json.dumps(told, allow_nan=False)
+    assert "  the mean of such probes is taken from each; as they are mAP -" in as_protocol_table(told).splitlines()
+    text = as_markdown(told)
+    assert "as they are, mAP is – %." in text and "nan" not in text
 
 
 # What is not there

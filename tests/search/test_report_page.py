@@ -150,7 +150,7 @@ def test_examples_are_the_first_answers_and_the_right_ones_are_boxed(
 
 def test_examples_are_asked_without_the_centre_of_the_probes(lists: TrialLists, vectors: SampleVectors) -> None:
     centre = np.random.default_rng(2).normal(size=vectors.vectors.shape[1]) / 20
-    plain, shown = examples(lists, vectors), examples(lists, replace(vectors, centres={Modality.FACE: centre}))
+    plain, shown = examples(lists, vectors), examples(lists, replace(vectors, probe_centres={Modality.FACE: centre}))
     assert shown[:EXAMPLES] == plain[:EXAMPLES] and shown[EXAMPLES:] != plain[EXAMPLES:]
     voices, searched = lists.catalogues[Modality.VOICE], lists.retrieval[Modality.VOICE]
     sides = vectors.sides(lists)

@@ -87,7 +87,7 @@ def test_each_way_is_asked_without_its_own_centre(
     random = np.random.default_rng(4)
     centres = {one: random.normal(size=vectors.vectors.shape[1]) / 20 for one in centred}
     plain, sides = vectors.both_ways(lists), vectors.sides(lists)
-    moved = replace(vectors, centres=centres).both_ways(lists)
+    moved = replace(vectors, probe_centres=centres).both_ways(lists)
     for probe in Modality:
         if probe not in centred:
             np.testing.assert_array_equal(moved[probe].average_precision, plain[probe].average_precision)
@@ -104,7 +104,7 @@ def test_only_cosines_are_asked_without_a_centre(
 ) -> None:
     plain = replace(vectors, similarity=similarity)
     centre = np.random.default_rng(6).normal(size=vectors.vectors.shape[1]) / 20
-    moved = replace(plain, centres=dict.fromkeys(Modality, centre))
+    moved = replace(plain, probe_centres=dict.fromkeys(Modality, centre))
     assert moved.applied == {} and set(replace(moved, similarity=Similarity.COSINE).applied) == set(Modality)
     for probe in Modality:
         one, other = (chosen.both_ways(lists)[probe].average_precision for chosen in (plain, moved))

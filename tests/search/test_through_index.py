@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from encoders.centres import without_centre
+from encoders.probe_centres import without_centre
 from encoders.space import Embedding, Modality, Space
 from search.archive import NO_SPAN
 from search.metrics import chance_average_precision

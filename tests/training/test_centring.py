@@ -1,4 +1,4 @@
-"""Centres of probes: whose mean they are, when they are kept, and what becomes of a published folder."""
+"""ProbeCentres of probes: whose mean they are, when they are kept, and what becomes of a published folder."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_what_is_published_asks_as_it_was_found_to_be_better(
     centred = published(SMALL, people, trained, tmp_path, gains=True)
     plain = published(SMALL, people, trained, tmp_path, gains=False)
     unasked = published(replace(SMALL, centred=()), people, trained, tmp_path, gains=True)
-    assert set(centred.centres) == {FACE} and plain.centres == {} and unasked.folder == plain.folder
+    assert set(centred.probe_centres) == {FACE} and plain.probe_centres == {} and unasked.folder == plain.folder
     # the same vectors, asked in another way, are another folder beside the first
     assert centred.space == plain.space and centred.folder != plain.folder and centred.folder.exists()
     assert plain.folder.name == f"visavox-{plain.space.digest[:12]}"
@@ -182,7 +182,7 @@ def test_what_is_published_asks_as_it_was_found_to_be_better(
     faces = embed_prepared(task, people.training)[FACE]
     unit = faces / np.linalg.norm(faces, axis=1, keepdims=True)
     first = np.unique(people.training.face_people, return_index=True)[1]
-    np.testing.assert_allclose(centred.centres[FACE], unit[first].mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(centred.probe_centres[FACE], unit[first].mean(axis=0), atol=1e-5)
 
 
 def test_a_modality_that_is_none_is_refused() -> None:

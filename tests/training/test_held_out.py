@@ -78,7 +78,7 @@ def test_an_index_finds_what_exact_search_finds() -> None:
 
 @pytest.mark.parametrize("store", [None, MemoryStore])
 def test_probes_ask_as_the_encoder_has_them_ask(store: Any) -> None:
-    centred = replace(encoder(Straight()), centres={Modality.FACE: np.full(DIMENSION, 0.3)})
+    centred = replace(encoder(Straight()), probe_centres={Modality.FACE: np.full(DIMENSION, 0.3)})
     plain, moved = (
         measure_vectors(one, people(), "drawn", store and store()) for one in (encoder(Straight()), centred)
     )

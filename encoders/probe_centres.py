@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from encoders.space import Embedding, Modality
 
-Centres = Mapping[Modality, NDArray[np.floating]]
+ProbeCentres = Mapping[Modality, NDArray[np.floating]]
 """By modality of the probe, (dimension,) what is taken from it."""
 MOST_LENGTH = 0.9
 """A mean of unit vectors that is longer leaves next to nothing of a probe: they all point the same way."""
@@ -23,7 +23,7 @@ ARRAY = {modality: f"centre_{modality}" for modality in Modality}
 """What a modality's centre is called in a file of vectors."""
 
 
-def asking(probe: Embedding, centres: Centres) -> Embedding:
+def asking(probe: Embedding, centres: ProbeCentres) -> Embedding:
     """A point as it asks for the other modality: without the centre of its own, where there is one."""
     if probe.modality not in centres:
         return probe

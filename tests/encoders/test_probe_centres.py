@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from encoders.centres import asking, check_centre, without_centre
 from encoders.encoder import Encoder
-from encoders.folder import PROBES_FILE, EncoderError, read_centres, read_description
+from encoders.folder import PROBES_FILE, EncoderError, read_description, read_probe_centres
+from encoders.probe_centres import asking, check_centre, without_centre
 from encoders.space import Embedding, Modality, Space
 from tests.encoders.shared_encoder import DIMENSION, make_shared_encoder, say_of_probes
 
@@ -68,13 +68,13 @@ def told_of_probes(folder: Path, document: Any) -> Path:
 def test_an_encoder_has_what_its_folder_says_and_so_has_a_copy_of_it(tmp_path: Path) -> None:
     folder = told_of_probes(tmp_path / "one", {"face": {"centre": CENTRE.tolist(), "people": 20}})
     encoder = Encoder.load(folder)
-    assert set(encoder.centres) == {FACE} and encoder.centres[FACE].tolist() == CENTRE.tolist()
+    assert set(encoder.probe_centres) == {FACE} and encoder.probe_centres[FACE].tolist() == CENTRE.tolist()
     with pytest.raises(ValueError, match="read-only"):
-        encoder.centres[FACE][0] = 1.0
+        encoder.probe_centres[FACE][0] = 1.0
     copy = encoder.save(tmp_path / "copy")
-    assert copy.centres[FACE].tolist() == CENTRE.tolist() and copy.space == encoder.space
+    assert copy.probe_centres[FACE].tolist() == CENTRE.tolist() and copy.space == encoder.space
     plain = make_shared_encoder(tmp_path / "plain")
-    assert plain.centres == {} and plain.space == encoder.space  # how one asks is no part of the space
+    assert plain.probe_centres == {} and plain.space == encoder.space  # how one asks is no part of the space
 
 
 def test_probes_that_nobody_vouches_for_or_that_were_changed_are_refused(tmp_path: Path) -> None:
@@ -106,4 +106,4 @@ def test_probes_that_nobody_vouches_for_or_that_were_changed_are_refused(tmp_pat
 def test_what_is_no_centre_is_said(tmp_path: Path, document: Any) -> None:
     folder = told_of_probes(tmp_path / "one", document)
     with pytest.raises(EncoderError, match=rf"probes\.json has no centre of '{next(iter(document))}' .*publish"):
-        read_centres(folder, read_description(folder))
+        read_probe_centres(folder, read_description(folder))
