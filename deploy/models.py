@@ -16,7 +16,7 @@ from typing import Any
 from deploy.choice import CHOOSE_ANOTHER, Choice, read_choices, write_choices
 from deploy.settings import Settings
 from encoders.encoder import Encoder, EncoderError, packaged_encoders
-from encoders.folder import DESCRIPTION_FILE, read_description, read_identities
+from encoders.folder import DESCRIPTION_FILE, read_description, read_identities, read_probe_centres
 from encoders.space import Modality
 from search.store import SHARED
 
@@ -43,6 +43,7 @@ class Model:
         domain: whom it is for.
         trained_on: what and whom it was trained on.
         people: number of people it was trained on, where the folder lists them.
+        centred_probes: modalities whose probes ask for the other one without their mean.
         figures: what was measured when it was published; None without a report.
         serving: whether this installation uses it.
         kept: whether its rows are kept all the same: to go back to it, or because it is being brought in.
@@ -56,6 +57,7 @@ class Model:
     domain: str = ""
     trained_on: str = ""
     people: int | None = None
+    centred_probes: tuple[str, ...] = ()
     figures: Mapping[str, Any] | None = None
     serving: bool = False
     kept: bool = False
@@ -180,12 +182,13 @@ def _described(folder: Path, serving: bool, kept: bool) -> Model:
     try:
         description = read_description(folder)
         people = len(read_identities(folder, description))
+        centred = tuple(sorted(map(str, read_probe_centres(folder, description))))
     except EncoderError as error:
         return Model(str(folder), serving=serving, kept=kept, problem=str(error))
     return Model(
         folder=str(folder), name=description.name, space=description.space, digest=description.digest(),
         domain=description.domain, trained_on=description.trained_on, people=people or None,
-        figures=_figures(folder), serving=serving, kept=kept,
+        centred_probes=centred, figures=_figures(folder), serving=serving, kept=kept,
     )  # fmt: skip
 
 

@@ -265,6 +265,8 @@ def _show(listed: list[Model]) -> None:
         people = f", {model.people} people" if model.people is not None else ""
         console.print(f"{mark} {model.name}  space {model.space}  {model.digest[:12]}  for {model.domain}{people}")
         console.print(f"    {model.folder}")
+        if model.centred_probes:
+            console.print(f"    without their mean ask: {', '.join(f'{one}s' for one in model.centred_probes)}")
         for line in _figures(model):
             console.print(f"    {line}")
     if not any(model.space == "shared" for model in listed):

@@ -31,6 +31,7 @@ from ingest.queues import ALL_QUEUES
 from ingest.runner import Runner
 from search.embedded import Claim
 from tests.deploy.drawings import Drawings, make_models, run, space_of
+from tests.encoders.shared_encoder import DIMENSION, say_of_probes
 
 IDENTITY = {"face_identity", "voice_identity"}
 
@@ -149,6 +150,22 @@ def test_a_model_that_vanished_is_an_error_that_says_what_to_do(home: Path, caps
     code, told = run(capsys, "models")
     assert code == 0 and "cannot read encoder.json" in told["models"][-1]["problem"] and told["models"][-1]["serving"]
     assert run(capsys, "models", "use", "second")[0] == 0 and "shared" in rows(capsys)
+
+
+def test_of_two_folders_of_one_space_the_list_tells_whose_probes_ask_without_their_mean(
+    home: Path, capsys: Any
+) -> None:
+    centre = np.zeros(DIMENSION)
+    centre[0] = 0.5
+    say_of_probes(home / "encoders/second", {"face": {"centre": centre.tolist()}})
+    told = {Path(one["folder"]).name: one["centred_probes"] for one in run(capsys, "models")[1]["models"]}
+    assert told["first"] == [] and told["second"] == ["face"]
+    lines = shown(capsys, "models").splitlines()
+    assert lines[lines.index(f"    {home / 'encoders/second'}") + 1] == "    without their mean ask: faces"
+    assert sum("without their mean" in line for line in lines) == 1
+    say_of_probes(home / "encoders/second", {"face": {"centre": [0.5]}})
+    (spoiled,) = (one for one in run(capsys, "models")[1]["models"] if Path(one["folder"]).name == "second")
+    assert "probes.json" in spoiled["problem"]
 
 
 def test_a_model_that_the_environment_misnames_is_told_as_such(
