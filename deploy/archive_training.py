@@ -50,7 +50,8 @@ class ArchiveOrder:
         recipe: the method.
         settings: its numbers.
         archive: the archive whose films are mined; None: the enrolled alone.
-        enrolled: whether people who are enrolled are learned from too.
+        enrolled: whether what people are enrolled with is learned from too. Whoever is enrolled with what the films
+            themselves show is known by that name either way, so that they are not measured on as strangers later.
         run: seed and the like.
     """
 
@@ -177,6 +178,7 @@ def _gather(opened: Installation, order: ArchiveOrder, told: Told) -> _Gathered:
         domains.enrolled() if order.archive is None else domains.archive(order.archive),
         {
             "archive": order.archive,
+            "with_enrolled": order.enrolled,
             "films": mined.films,
             "turns": mined.turns,
             "pairs": mined.pairs,
@@ -191,6 +193,9 @@ def _gather(opened: Installation, order: ArchiveOrder, told: Told) -> _Gathered:
 def _origin(gathered: _Gathered) -> Origin:
     """What the folder says of whom it was made from: numbers, and the words of the domain."""
 
+    told, domain = gathered.told, gathered.domain
+    also = " and of people enrolled besides" if told["archive"] is not None and told["with_enrolled"] else ""
+
     def counted(side: Split, whom: str) -> str:
         vectors = gathered.sides[side]
         return (
@@ -199,11 +204,11 @@ def _origin(gathered: _Gathered) -> Origin:
         )
 
     frozen = {modality: packaged_encoders()[f"{modality}_identity"] for modality in Modality}
-    mined = f"mined out of {gathered.told['films']} media by who is seen to speak"
+    how = f"mined out of {told['films']} media by who is seen to speak" if told["archive"] is not None else "enrolled"
     return Origin(
-        domain=gathered.domain,
-        trained_on=f"{counted(Split.TRAIN, f'people of {gathered.domain}')} ({mined})",
-        validated_on=counted(Split.VALIDATION, f"other people of {gathered.domain}"),
+        domain=domain,
+        trained_on=f"{counted(Split.TRAIN, f'people of {domain}{also}')} ({how})",
+        validated_on=counted(Split.VALIDATION, f"other people of {domain}{also}"),
         preparation=Preparation(detector=FACE_DETECTOR),
         golden={modality: load_golden(folder / GOLDEN_FILE, modality)[0] for modality, folder in frozen.items()},
         frozen=frozen,

@@ -31,6 +31,8 @@ RUN_KEY, PRESET_KEY = "run", "preset"
 # where a run is and on what it runs is the installation's to say
 _RUN_FIELDS = ("seed", "bfloat16", "validate_every", "checkpoint_seconds", "accumulate", "curves")
 _MOST_BYTES = 1 << 20
+# What rows of ablations change of networks: which they are, and the stage that trains them.
+_OF_NETWORKS = {"stream", "face_backbone", "voice_backbone"}
 
 
 class ConfigurationError(ValueError):
@@ -119,11 +121,18 @@ def changed(settings: Any, told: Mapping[str, Any], group: str = "") -> Any:  # 
         raise ConfigurationError(str(error)) from error
 
 
-def without_part(recipe: Recipe, settings: Any, row: str) -> Any:  # noqa: ANN401 - the recipe's own Settings
+def without_part(recipe: Recipe, settings: Any, row: str, *, frozen: bool = False) -> Any:  # noqa: ANN401
     """Settings with a part taken away, or another number in a place, by its name among the recipe's ``ABLATIONS``.
 
+    Args:
+        recipe: the method.
+        settings: of the recipe.
+        row: the name.
+        frozen: whether samples are frozen vectors from the outset, so that no network is trained.
+
     Raises:
-        ConfigurationError: the recipe has no such row, or the settings are those of the row already.
+        ConfigurationError: the recipe has no such row, the settings are those of the row already, or the row is of
+            networks and none is trained.
     """
     if row not in recipe.ABLATIONS:
         known = ", ".join(map(repr, recipe.ABLATIONS))
@@ -131,6 +140,8 @@ def without_part(recipe: Recipe, settings: Any, row: str) -> Any:  # noqa: ANN40
     without = changed(settings, recipe.ABLATIONS[row])
     if without == settings:
         raise ConfigurationError(f"{row!r} changes nothing: {recipe_name(recipe)} is told so already")
+    if frozen and _OF_NETWORKS & set(recipe.ABLATIONS[row]):
+        raise ConfigurationError(f"{row!r} is of networks that learn: of frozen vectors they have learned before")
     return without
 
 

@@ -5,6 +5,8 @@ speaker, who was told from the others by voice, support each other: two turns in
 p leave (1 − p)² for both being wrong. A speaker whom two faces surely speak is two people whose voices were taken for
 one, as :mod:`search.who` sees it too. Two speakers whom one face surely speaks are one person if their voices say so;
 otherwise the one that it speaks longer is its own, and the confidence goes down by what the other has.
+
+Where people said whose a face or a turn is, mouths do not say otherwise: a face keeps no voice of somebody else.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingest.ledger import Pairing
+from search.archive import NO_SPAN
 from search.people import learned_identity
 from training.filmed import EnrolledSamples, Film, FilmedFace, FilmedTurn, Looks
 
@@ -36,7 +39,7 @@ class MiningSettings:
         same_person: probability from which people of two films are taken for one.
         possibly_same: probability from which they are not put on different sides of a split.
         most_voice_log_odds: what voices can add to or take from what faces say of two people being one.
-        measured: a person whose face and voice belong together less surely is learned from and not measured on.
+        measured: a person, and a turn of theirs, that is less surely theirs is learned from and not measured on.
 
     Raises:
         ValueError: a probability outside [0, 1], or thresholds in the wrong order.
@@ -71,8 +74,9 @@ class FilmPerson:
         voices: of the turns; None for somebody who is not seen to speak.
         confidence: probability that face and voice are one person's; 1 for the enrolled, 0 without a voice.
         media: of the film; "" for an enrolled person.
-        span: of the track, milliseconds.
+        span: of the track, milliseconds; ``NO_SPAN`` for a photo.
         person: id of who is enrolled with these samples, or "".
+        doubtful: evidence of turns that are learned from, but less surely theirs than one is measured on.
     """
 
     name: str
@@ -82,13 +86,15 @@ class FilmPerson:
     media: str = ""
     span: tuple[int, int] = (0, 0)
     person: str = ""
+    doubtful: frozenset[str] = frozenset()
 
     def excludes(self, other: FilmPerson) -> bool:
-        """Whether they surely are two people: two who are enrolled, or two faces of one film at one time."""
+        """Whether they surely are two people: two who are enrolled, or two faces of one film or photo at one time."""
         if self.person and other.person:
             return self.person != other.person
-        beside = self.span[0] < other.span[1] and other.span[0] < self.span[1]
-        return bool(self.media) and self.media == other.media and self.name != other.name and beside
+        if not self.media or self.media != other.media or self.name == other.name:
+            return False
+        return _at_one_time(self.span, other.span)
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +148,11 @@ def enrolled_person(samples: EnrolledSamples) -> FilmPerson:
     return FilmPerson(learned_identity(samples.person), samples.faces, samples.voices, 1.0, person=samples.person)
 
 
+def _at_one_time(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two spans of one medium overlap; all of a photo is of one time."""
+    return one == other == NO_SPAN or (one[0] < other[1] and other[0] < one[1])
+
+
 def _parts(turns: Sequence[FilmedTurn], settings: MiningSettings) -> list[_Part]:
     """The face that speaks a speaker's turns, or the faces that surely do."""
     support: dict[int, float] = defaultdict(float)
@@ -175,13 +186,28 @@ def _person(
     contested = sum(part.support for part in ordered)
     undisputed = main.share * sum(part.support for part in own) / max(contested, 1e-9)
     confidence = main.certainty * undisputed
-    voices = [sound for part in own for sound in _sounds(part, undisputed, settings)]
-    if confidence < settings.least_confidence or not voices:
+    sounds = [one for part in own for one in _sounds(part, undisputed, settings)]
+    person = _enrolled_as(film, face, [turn for part in own for turn in part.turns])
+    if confidence < settings.least_confidence or not sounds or person is None:
         return mute
-    enrolled = [face.person, *(turn.person for part in own for turn in part.turns)]
-    person = next((one for one in enrolled if one), "")
+    voices = Looks.joined([sound for sound, _ in sounds])
+    doubtful = frozenset(sound.evidence[0] for sound, sure in sounds if sure < settings.measured)
     looks = face.looks.weighed(confidence)
-    return FilmPerson(name, looks, Looks.joined(voices), confidence, film.media, face.span, person)
+    return FilmPerson(name, looks, voices, confidence, film.media, face.span, person, doubtful)
+
+
+def _enrolled_as(film: Film, face: FilmedFace, turns: Sequence[FilmedTurn]) -> str | None:
+    """Who is enrolled with a face or with the turns that it is taken to speak; None where that is two people.
+
+    So it is if two names were given, and if the name was given to another face that is seen at the same time.
+    """
+    names = {face.person, *(turn.person for turn in turns)} - {""}
+    if len(names) > 1:
+        return None
+    others = (one for one in film.faces if one.track != face.track and _at_one_time(one.span, face.span))
+    if not face.person and any(one.person in names for one in others):
+        return None
+    return next(iter(names), "")
 
 
 def _voices(turns: Sequence[FilmedTurn]) -> NDArray[np.float64]:
@@ -189,8 +215,8 @@ def _voices(turns: Sequence[FilmedTurn]) -> NDArray[np.float64]:
     return Looks.joined([turn.sound.weighed(turn.seconds) for turn in turns]).centre
 
 
-def _sounds(part: _Part, undisputed: float, settings: MiningSettings) -> list[Looks]:
-    """The turns that are surely enough the person's, weighed by that, by quality and by who else speaks in them."""
+def _sounds(part: _Part, undisputed: float, settings: MiningSettings) -> list[tuple[Looks, float]]:
+    """The turns that are surely enough the person's, weighed by quality and by how sure, with how sure that is."""
     sounds = []
     for turn in part.turns:
         judged = turn.pairing
@@ -200,5 +226,5 @@ def _sounds(part: _Part, undisputed: float, settings: MiningSettings) -> list[Lo
         away = settings.elsewhere * part.certainty * (1.0 - judged.probability)
         speaks = judged.probability if judged.track == part.track else away
         if (sure := undisputed * speaks * (1.0 - judged.overlapped)) >= settings.least_weight:
-            sounds.append(turn.sound.weighed(sure))
+            sounds.append((turn.sound.weighed(sure), sure))
     return sounds

@@ -5,7 +5,7 @@ The points are those of the index, in the spaces of the identity encoders. Nothi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -50,6 +50,13 @@ class Looks:
     def weighed(self, weight: float | NDArray[np.float64]) -> Looks:
         """The same with every weight multiplied."""
         return Looks(self.vectors, self.weights * weight, self.evidence)
+
+    def without(self, evidence: Container[str]) -> Looks | None:
+        """The same without some evidence; None if nothing is left."""
+        kept = [place for place, one in enumerate(self.evidence) if one not in evidence]
+        if not kept:
+            return None
+        return Looks(self.vectors[kept], self.weights[kept], tuple(self.evidence[place] for place in kept))
 
     @classmethod
     def joined(cls, parts: Sequence[Looks]) -> Looks:

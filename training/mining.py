@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,8 @@ class MinedPerson:
         confidence: probability that face and voice are one person's.
         films: media that show them.
         enrolled: whether somebody has said who they are.
+        clear: those of the voices that are surely enough theirs to be measured on; None where there are none.
+        parts: what they were put together of.
     """
 
     name: str
@@ -60,6 +62,8 @@ class MinedPerson:
     confidence: float
     films: tuple[str, ...]
     enrolled: bool
+    clear: Looks | None
+    parts: tuple[FilmPerson, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +125,8 @@ def split_people(mined: Mined, settings: MiningSettings | None = None) -> dict[S
 
     Whoever possibly is one person is on one side. Those held out are the surest ones: of face and voice, and, as long
     as there are enough, nobody who possibly is somebody else too; else the surest of them alone, as the others would
-    count as wrong answers.
+    count as wrong answers. They have their clear voices only: others weigh less where one learns, but a threshold and a
+    report would count each as the person's.
 
     Raises:
         TooFewMined: a side would have too few.
@@ -132,20 +137,25 @@ def split_people(mined: Mined, settings: MiningSettings | None = None) -> dict[S
     sides: dict[Split, list[MinedPerson]] = {split: [] for split in Split}
     different = dict.fromkeys(Split, 0)
     by_name = {one.name: one for one in mined.people}
+    measurable = {
+        one.name: replace(one, voices=one.clear)
+        for one in mined.people
+        if one.clear is not None and one.confidence >= settings.measured
+    }
     for group in groups:
-        together = [by_name[one] for one in group]
-        sure = all(one.confidence >= settings.measured for one in together)
+        sure = all(one in measurable for one in group)
         open_sides = [side for side in (Split.TEST, Split.VALIDATION) if sure and different[side] < wanted]
         side = open_sides[0] if open_sides else Split.TRAIN
-        surest = sorted(together, key=lambda one: (-one.confidence, one.name))
-        sides[side] += surest[:1] if open_sides else together
+        if open_sides:
+            sides[side].append(min((measurable[one] for one in group), key=lambda one: (-one.confidence, one.name)))
+        else:
+            sides[side] += [by_name[one] for one in group]
         different[side] += 1
     least = {Split.TRAIN: LEAST_TRAINED, Split.VALIDATION: LEAST_HELD_OUT, Split.TEST: LEAST_HELD_OUT}
     if any(different[side] < count for side, count in least.items()):
         raise TooFewMined(
             f"{len(mined.people)} people with face and voice were found in {mined.films} films and among the enrolled, "
-            f"{len(groups)} of them surely different, "
-            f"{sum(one.confidence >= settings.measured for one in mined.people)} of them surely paired; at least "
+            f"{len(groups)} of them surely different, {len(measurable)} of them surely paired; at least "
             f"{sum(least.values())} are needed to learn from, calibrate and measure on: ingest films in which more "
             "people are seen to speak, or enrol people with faces and voices"
         )
@@ -208,16 +218,21 @@ def _mined(group: Sequence[FilmPerson]) -> MinedPerson | None:
     named = [one.person for one in group if one.person]
     name = learned_identity(min(named)) if named else min(one.name for one in group if one.voices is not None)
     films = tuple(sorted({one.media for one in group if one.media}))
-    return MinedPerson(name, Looks.joined(faces), Looks.joined(voices), confidence, films, bool(named))
+    heard, given = Looks.joined(voices), {place for one in group if not one.media for place in _evidence(one.voices)}
+    doubtful = {place for one in group for place in one.doubtful} - given
+    clear = heard.without(doubtful)
+    return MinedPerson(name, Looks.joined(faces), heard, confidence, films, bool(named), clear, tuple(group))
+
+
+def _evidence(looks: Looks | None) -> tuple[str, ...]:
+    return () if looks is None else looks.evidence
 
 
 def _beside(mined: Sequence[MinedPerson], same: SamePerson, settings: MiningSettings) -> dict[str, frozenset[str]]:
     """By name, everybody who possibly is the same person."""
-    as_one = [
-        FilmPerson(one.name, one.faces, one.voices, one.confidence, person=one.name if one.enrolled else "")
-        for one in mined
-    ]
-    groups = link_people(as_one, same, _log_odds(settings.possibly_same))
+    as_one = [FilmPerson(one.name, one.faces, one.voices, one.confidence) for one in mined]
+    parts = [one.parts for one in mined]
+    groups = link_people(as_one, same, _log_odds(settings.possibly_same), parts)
     names = [frozenset(mined[place].name for place in group) for group in groups]
     return {name: group for group in names for name in group}
 

@@ -344,6 +344,11 @@ def shared_head(given: Given, width: int, shared: Sequence[Layer]) -> SharedSpac
     return SharedSpaceHead(own[0], own[1], shared, given.face.dimension, given.voice.dimension)
 
 
+def single(values: Tensor) -> Tensor:
+    """The same in float32 where autocast made less of it: losses are differences of what is nearly alike."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def seeded(make: Callable[..., MadeTask], seed: int, *arguments: Any) -> MadeTask:  # noqa: ANN401 - the task's own
     """A task with parameters drawn from ``seed`` alone; the process's own random state stays as it was."""
     with torch.random.fork_rng(devices=[]):
@@ -370,6 +375,11 @@ def load_recipe(name: str) -> Recipe:
 def shares_one_network(recipe: Recipe) -> bool:
     """Whether faces and voices go through one network, that of faces: its module says ``ONE_NETWORK = True``."""
     return bool(getattr(recipe, "ONE_NETWORK", False))
+
+
+def weighs_samples(recipe: Recipe) -> bool:
+    """Whether a method counts a sample by how sure it is whose it is: its module says ``WEIGHS_SAMPLES = True``."""
+    return bool(getattr(recipe, "WEIGHS_SAMPLES", False))
 
 
 def recipe_name(recipe: Recipe) -> str:

@@ -90,7 +90,9 @@ def group_people(people: Sequence[FilmPerson], same: SamePerson, least: float) -
     return groups.members()
 
 
-def link_people(people: Sequence[FilmPerson], same: SamePerson, least: float) -> list[list[int]]:
+def link_people(
+    people: Sequence[FilmPerson], same: SamePerson, least: float, parts: Sequence[Sequence[FilmPerson]]
+) -> list[list[int]]:
     """People any two of whom possibly are one, and whoever possibly is one with one of those, and so on.
 
     Unlike :func:`group_people` this leaves no pair that possibly is one in two groups.
@@ -99,13 +101,14 @@ def link_people(people: Sequence[FilmPerson], same: SamePerson, least: float) ->
         people: likewise.
         same: how surely two are one.
         least: log-odds from which two possibly are.
+        parts: what each was put together of: of two people whose parts surely are two, neither is the other.
 
     Returns:
         Groups in order of their first members, each in order.
     """
     groups = _Groups(people)
     for _, first, second in _near(groups, same, least):
-        if not people[first].excludes(people[second]):
+        if not any(one.excludes(other) for one in parts[first] for other in parts[second]):
             groups.join(first, second)
     return groups.members()
 

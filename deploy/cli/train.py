@@ -110,7 +110,8 @@ def train(
         from deploy.wiring import installation
         from training.population.splits import TrainingSpec
 
-        told = _configured(method, config, preset or ("population" if population else "paper"), ablation, epochs)
+        chosen, frozen = preset or ("population" if population else "paper"), features is not None or own
+        told = _configured(method, config, chosen, ablation, epochs, frozen=frozen)
         with installation() as opened, Stages(quiet=opened.settings.place > 0) as stages:
             begun = _begun_with(method, initial or [], opened.settings.home, told.settings)
             drawn: dict[str, Any] = {} if seed is None or population else {"seed": seed}
@@ -163,7 +164,7 @@ def train(
 
 
 def _configured(
-    method: Recipe, config: Path | None, preset: str, ablation: str | None, epochs: int | None
+    method: Recipe, config: Path | None, preset: str, ablation: str | None, epochs: int | None, *, frozen: bool = False
 ) -> Configuration:
     """A preset's settings, over them the file's, over them the options'. Raises UsageError."""
     from training.configuration import (
@@ -181,7 +182,7 @@ def _configured(
             told = Configuration(preset_settings(method, preset), RunSettings(curves=True))
         else:
             told = read_configuration(method, config, preset)
-        settings = told.settings if ablation is None else without_part(method, told.settings, ablation)
+        settings = told.settings if ablation is None else without_part(method, told.settings, ablation, frozen=frozen)
         settings = settings if epochs is None else changed(settings, {"epochs": epochs})
     except ConfigurationError as error:
         raise UsageError(str(error)) from error
@@ -207,8 +208,9 @@ def _begun_with(method: Recipe, named: list[str], home: Path, settings: Any) -> 
 
 def _tell_untaught(asked: Any, ordered: Any) -> None:  # noqa: ANN401
     """Say it where a stage that the settings have is left out, as weights are given for what it would teach."""
-    if getattr(asked, "identity", None) is not None and ordered.identity is None:
-        progress_console.print("networks that --initial gives are not taught to tell people apart first")
+    for stage in ("identity", "pretraining"):
+        if getattr(asked, stage, None) is not None and getattr(ordered, stage) is None:
+            progress_console.print("networks that --initial gives are not taught to tell people apart first")
 
 
 def _on_corpus(
@@ -264,7 +266,13 @@ def _on_archive(
     """Train on the films of an archive, the enrolled, or both."""
     from deploy.archive_training import ArchiveOrder, NoArchive, train_archive
     from training.mining import TooFewMined
+    from training.recipe import recipe_name, weighs_samples
 
+    if archive is not None and not weighs_samples(method):
+        progress_console.print(
+            f"{recipe_name(method)} counts every face and turn of the films alike, however sure it is whose they are; "
+            "visavox weighs them"
+        )
     try:
         return train_archive(opened, ArchiveOrder(method, told.settings, archive, enrolled, told.run), stages.told)
     except NoArchive as error:

@@ -86,10 +86,14 @@ def labelled(films: Sequence[Film], shown: Mapping[str, str]) -> dict[str, Mined
             for place, evidence in enumerate(looks.evidence):
                 one = Looks(looks.vectors[place : place + 1], np.ones(1), (evidence,))
                 found[shown.get(evidence, "")][modality].append(one)
-    return {
-        name: MinedPerson(name, Looks.joined(has[Modality.FACE]), Looks.joined(has[Modality.VOICE]), 1.0, (), False)
+    joined = {
+        name: {modality: Looks.joined(looks) for modality, looks in has.items()}
         for name, has in sorted(found.items())
         if name and all(has.values())
+    }
+    return {
+        name: MinedPerson(name, has[Modality.FACE], has[Modality.VOICE], 1.0, (), False, has[Modality.VOICE])
+        for name, has in joined.items()
     }
 
 

@@ -6,13 +6,14 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from deploy import archive_training
-from deploy.archive_training import ArchiveOrder, NoArchive, mine_archive, train_archive
+from deploy.archive_training import ArchiveOrder, NoArchive, _Gathered, _origin, mine_archive, train_archive
 from deploy.cli import main
 from deploy.models import check_model
 from deploy.settings import load_settings
@@ -64,7 +65,8 @@ def outcome(opened: Installation) -> Outcome:
 def test_it_ends_in_a_folder_of_the_archive_s_domain_that_can_serve(opened: Installation, outcome: Outcome) -> None:
     encoder = check_model(outcome.encoder, "cpu")
     assert encoder.domain == opened.domains.archive("mine")
-    assert encoder.trained_on.startswith("10 people of archive mine")
+    assert encoder.trained_on.startswith(f"10 people of {encoder.domain} and of people enrolled besides, ")
+    assert " (mined out of 32 media by who is seen to speak); " in encoder.trained_on
     assert encoder.calibration is not None
     assert encoder.calibration["provenance"]["domain"] == encoder.domain
     assert encoder.calibration["provenance"]["set_on"]["people"] == 4
@@ -77,8 +79,8 @@ def test_it_is_measured_on_people_held_out_with_an_interval(outcome: Outcome) ->
     assert 0 <= low <= outcome.report["verification"]["auc"] <= high <= 1
     assert outcome.report["index"] == "MilvusStore"
     assert outcome.report["mined"] | {"sides": None} == {
-        "archive": "mine", "films": 32, "turns": 64, "pairs": 32, "people": 18, "possibly_one": 0,
-        "enrolled": 3, "sides": None,
+        "archive": "mine", "with_enrolled": True, "films": 32, "turns": 64, "pairs": 32, "people": 18,
+        "possibly_one": 0, "enrolled": 3, "sides": None,
     }  # fmt: skip
     assert json.loads((outcome.encoder / "report.json").read_text()) == outcome.report
 
@@ -182,6 +184,39 @@ def test_somebody_forgotten_is_mined_no_more_nor_what_nobody_judged_and_is_gone(
     with_them.archive.forget("Bob")
     assert len(mine_archive(with_them, "mine", True, quiet).people) == 2
     with_them.close()
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        (
+            {"archive": "mine", "with_enrolled": False, "films": 3},
+            "1 people of D, 2 looks at faces and 3 speech turns of them (mined out of 3 media by who is seen to speak)",
+        ),
+        (
+            {"archive": None, "with_enrolled": True, "films": 0},
+            "1 people of D, 2 looks at faces and 3 speech turns of them (enrolled)",
+        ),
+    ],
+)
+def test_the_folder_says_whom_it_was_made_from(told: dict[str, Any], said: str) -> None:
+    one = SimpleNamespace(identities=("a",), faces=(1, 2), voices=(1, 2, 3))
+    origin = _origin(_Gathered(dict.fromkeys(Split, one), "D", told))  # type: ignore[arg-type]
+    assert origin.trained_on == said and origin.validated_on == said.partition(" (")[0].replace(
+        "people", "other people"
+    )
+
+
+def test_whoever_trains_by_a_method_that_weighs_nothing_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VISAVOX_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("VISAVOX_DEVICE", "cpu")
+    for method, told in (("bi_quintuple", True), ("visavox", False)):
+        with pytest.raises(SystemExit):
+            main(["train", method, "--archive", "yours", "--json"])
+        said = " ".join(capsys.readouterr().err.split())
+        assert (f"{method} counts every face and turn of the films alike" in said) is told
 
 
 def test_an_order_for_nobody_is_refused() -> None:

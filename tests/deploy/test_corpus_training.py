@@ -243,12 +243,18 @@ def test_a_row_of_the_ablations_is_trained_by_its_name_over_file_and_preset(tmp_
 
 
 @pytest.mark.parametrize("invented", [False, True])
-def test_a_teacher_that_is_given_is_not_taught_and_that_is_told(capsys, root, tmp_path, monkeypatch, invented) -> None:
+@pytest.mark.parametrize(
+    ("method", "stage"),
+    [("prior_transport", "identity"), ("joint_embedding", "identity"), ("bi_pseudo_label", "pretraining")],
+)
+def test_networks_that_are_given_are_not_taught_and_that_is_told(
+    capsys, root, tmp_path, monkeypatch, invented, method, stage
+) -> None:
     monkeypatch.setenv("VISAVOX_HOME", str(tmp_path))
     ordered: list[object] = []
 
     def keep(_opened: Installation, order: CorpusOrder | Order, *_: object) -> Outcome:
-        ordered.append(order.settings.identity)
+        ordered.append(getattr(order.settings, stage))
         return Outcome(root, {}, 0, False)
 
     monkeypatch.setattr("deploy.training.train_population" if invented else "deploy.corpus_training.train_corpus", keep)
@@ -256,7 +262,7 @@ def test_a_teacher_that_is_given_is_not_taught_and_that_is_told(capsys, root, tm
     whom = ("--population",) if invented else ("--corpus", "folder", "--root", str(root), "--preset", "population")
     for further in ((), ("--initial", "mine")):
         with pytest.raises(SystemExit):
-            main(["train", "prior_transport", *whom, *further])
+            main(["train", method, *whom, *further])
         said = " ".join(capsys.readouterr().err.split())
         assert (ordered[-1] is None) == bool(further) == ("are not taught to tell people apart first" in said)
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from training.configuration import (
     write_configuration,
 )
 from training.pretraining import IdentitySettings
-from training.recipes import bi_pseudo_label, bi_quintuple, joint_embedding, prior_transport, visavox
+from training.recipes import bi_pseudo_label, bi_quintuple, joint_embedding, prior_transport, single_stream, visavox
 from training.runs import RUN_FILE
 
 
@@ -82,6 +83,25 @@ def test_a_part_is_taken_away_by_the_name_of_its_row() -> None:
         without_part(bi_quintuple, full, "two heads")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="'sums' changes nothing: prior_transport is told so already"):
         without_part(prior_transport, prior_transport.Settings(), "sums")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "row"),
+    [
+        (single_stream, single_stream.Settings(), "softmax only in stage 1 (lambda 0)"),
+        (prior_transport, prior_transport.Settings(), "wav2vec 2.0"),
+        (prior_transport, prior_transport.Settings(), "vision transformer for faces"),
+    ],
+)
+def test_what_is_of_networks_is_no_row_of_frozen_vectors(method: Any, settings: Any, row: str) -> None:
+    assert without_part(method, settings, row) != settings
+    with pytest.raises(ConfigurationError, match=r"is of networks that learn: of frozen vectors they have learned"):
+        without_part(method, settings, row, frozen=True)
+
+
+def test_what_is_of_the_head_is_a_row_of_frozen_vectors_too() -> None:
+    full = single_stream.Settings()
+    assert without_part(single_stream, full, "fusion, CE only", frozen=True) == replace(full, orthogonal_weight=0.0)  # type: ignore[arg-type]
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:

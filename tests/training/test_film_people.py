@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from search.archive import NO_SPAN
 from tests.training.drawn_films import enrolled, face, film, portrait, turn
 from training.film_people import FilmPerson, MiningSettings, enrolled_person, people_of_film
 from training.filmed import Film, FilmedTurn
@@ -102,6 +103,39 @@ def test_two_speakers_of_another_sound_whom_one_face_speaks_make_it_unsure_which
     assert person.confidence < 0.7 < found(film([face(1, 0)], alone))[0].confidence
 
 
+def named(one: FilmedTurn, person: str) -> FilmedTurn:
+    return replace(one, person=person)
+
+
+def test_a_face_has_the_name_of_the_turns_that_it_speaks_unless_that_is_somebody_else_s() -> None:
+    turns = [named(turn(1, 0, 0, (0, 0.95, 0.05)), "ann"), turn(1, 0, 2000, (0, 0.95, 0.05))]
+    (person,) = found(film([face(1, 0)], turns))
+    assert person.person == "ann" and person.voices is not None
+    # Bob's face does not speak as Ann, nor does a face beside Ann's own; Ann may well be another track later
+    (bob,) = found(film([face(1, 0, enrolled="bob")], turns))
+    assert (bob.person, bob.voices, bob.confidence) == ("bob", None, 0.0)
+    other, ann = found(film([face(1, 0), face(2, 1, enrolled="ann")], turns))
+    assert (other.person, other.voices, ann.person, ann.voices) == ("", None, "ann", None)
+    later = found(film([face(1, 0), face(2, 1, (9000, 12000), enrolled="ann")], turns))
+    assert [(one.person, one.voices is None) for one in later] == [("ann", False), ("ann", True)]
+    own = found(film([face(1, 0, enrolled="ann"), face(2, 1, enrolled="bob")], turns))
+    assert [(one.person, one.voices is None) for one in own] == [("ann", False), ("bob", True)]
+
+
+def test_turns_of_two_who_are_enrolled_are_no_one_s() -> None:
+    seen = (0, 0.95, 0.05)
+    (person,) = found(film([face(1, 0)], [named(turn(1, 0, 0, seen), "ann"), named(turn(1, 0, 2000, seen), "bob")]))
+    assert (person.person, person.voices) == ("", None)
+
+
+def test_turns_that_are_not_surely_the_person_s_are_doubtful() -> None:
+    turns = [turn(1, 0, 0, (0, 0.95, 0.05)), turn(1, 0, 2000, (0, 0.6, 0.4)), turn(1, 0, 4000, (0, 0.95, 0.05), 0.3)]
+    (person,) = found(film([face(1, 0)], turns))
+    assert len(said(person)) == 3 and person.doubtful == {"a turn 2000 0", "a turn 4000 0"}
+    (lenient,) = found(film([face(1, 0)], turns), MiningSettings(measured=0.5))
+    assert lenient.doubtful == frozenset()
+
+
 def test_quality_and_confidence_weigh_the_faces() -> None:
     (person,) = found(portrait(3, "a", 0.7))
     assert person.faces is not None and np.allclose(person.faces.weights, 1 - 0.3**2)
@@ -119,6 +153,11 @@ def test_what_was_never_judged_gives_no_pair() -> None:
 def test_faces_at_one_time_and_people_of_other_names_are_two() -> None:
     first, second, later = found(film([face(1, 0), face(2, 1), face(1, 2, (9000, 12000))], []))
     assert first.excludes(second) and not first.excludes(later) and not first.excludes(first)
+    sister, brother, elsewhere = (
+        found(film([face(number, number, NO_SPAN, media=media)], [], media))[0]
+        for number, media in ((1, "photo"), (2, "photo"), (1, "another"))
+    )
+    assert sister.excludes(brother) and not sister.excludes(elsewhere) and not sister.excludes(sister)
     ann, bob = (enrolled_person(enrolled(1, name)) for name in ("ann", "bob"))
     assert ann.excludes(bob) and not ann.excludes(first)
 

@@ -12,7 +12,7 @@ from search.scores import Calibration
 from tests.training.drawn_films import CALIBRATIONS, DIMENSION, enrolled, face, film, portrait, turn
 from training.corpora import Split
 from training.film_people import MiningSettings
-from training.filmed import EnrolledSamples, Film
+from training.filmed import EnrolledSamples, Film, Looks
 from training.mining import Mined, TooFewMined, mine, split_people, vectors_of_people
 
 SPACES = {modality: Space(f"{modality}_identity", DIMENSION, "1" * 64) for modality in Modality}
@@ -181,6 +181,62 @@ def test_nobody_is_measured_on_whose_face_and_voice_are_not_surely_one() -> None
     sides = split_people(unsure)
     assert all(one.confidence > 0.9 for side in (Split.TEST, Split.VALIDATION) for one in sides[side])
     assert any(one.confidence < 0.7 for one in sides[Split.TRAIN])
+
+
+def half_sure(person: int, others: float) -> Film:
+    """A film in which somebody surely speaks one turn, and two more with another probability."""
+    turns = [turn(person, 0, 2000 * place, (0, sure, 1 - sure), media=f"{person:02}")
+             for place, sure in enumerate((0.95, others, others))]  # fmt: skip
+    return film([face(person, 0, media=f"{person:02}")], turns, f"{person:02}")
+
+
+def test_whoever_is_measured_on_is_so_by_what_surely_is_their_voice() -> None:
+    sides = split_people(mined([half_sure(person, 0.5) for person in range(14)]))
+    for side, people in sides.items():
+        for one in people:
+            kept = list(one.voices.evidence)
+            assert kept == [
+                f"{one.name[5:7]} turn {start} 0" for start in ((0, 2000, 4000) if side is Split.TRAIN else (0,))
+            ]
+            assert len(one.faces) == 2
+    assert {side: len(one) for side, one in sides.items()} == {Split.TRAIN: 6, Split.VALIDATION: 4, Split.TEST: 4}
+
+
+def test_somebody_of_whom_no_turn_is_sure_is_not_measured_on() -> None:
+    films = [half_sure(person, 0.95) for person in range(12)]
+    vague = film(
+        [face(12, 0, media="12")], [turn(12, 0, 2000 * place, (0, 0.65, 0.35), media="12") for place in range(3)], "12"
+    )
+    found = mined([*films, vague])
+    unclear = next(one for one in found.people if one.films == ("12",))
+    assert unclear.confidence > 0.95 and unclear.clear is None and len(unclear.voices) == 3
+    for number in range(12, 40):  # whatever the order of names gives
+        renamed = replace(unclear, name=f"film_{number}_face_0")
+        others = tuple(one for one in found.people if one is not unclear)
+        beside = {one.name: frozenset({one.name}) for one in (*others, renamed)}
+        sides = split_people(replace(found, people=(*others, renamed), beside=beside))
+        assert renamed.name in {one.name for one in sides[Split.TRAIN]}
+
+
+def test_what_somebody_is_enrolled_with_is_surely_theirs() -> None:
+    ann = enrolled(1, "ann")
+    doubtful = turn(1, 0, 2000, (0, 0.5, 0.5))
+    known = replace(ann, voices=Looks.joined([doubtful.sound, *([ann.voices] if ann.voices else [])]))
+    one_film = film([face(1, 0)], [turn(1, 0, 0, (0, 0.95, 0.05)), doubtful, turn(1, 0, 4000, (0, 0.5, 0.5))])
+    (person,) = mined([one_film], [known]).people
+    assert person.clear is not None and person.confidence == 1.0
+    assert set(person.voices.evidence) - set(person.clear.evidence) == {"a turn 4000 0"}
+
+
+def test_two_who_are_seen_at_one_time_are_not_possibly_one_however_alike() -> None:
+    twins = film([face(1, 0), face(1, 1)], [
+        turn(person, speaker, 2000 * speaker, (speaker, 0.95, 0.05)) for speaker, person in enumerate((1, 2))
+    ])  # fmt: skip
+    found = mined([twins, portrait(3, "b")])
+    assert [len(found.beside[one.name]) for one in found.people] == [1, 1, 1]
+    apart = [replace(one, faces=(one.faces[number],)) for number, one in enumerate((twins, replace(twins, media="b")))]
+    later = mine(apart, [], CALIBRATIONS, MiningSettings(same_person=1.0))
+    assert [len(later.beside[one.name]) for one in later.people] == [2, 2]
 
 
 @pytest.mark.parametrize(("people", "probability"), [(11, 0.95), (16, 0.4)])

@@ -125,7 +125,15 @@ def test_a_teacher_that_is_given_is_not_taught(
     settings, run = prior_transport.Settings(**more), replace(RUN, **{f"initial_{one}": begun for one in given})
     told = settings_begun(settings, run)
     assert (told.identity is not None) == teaches and replace(told, identity=settings.identity) == settings
-    assert settings_begun(joint_embedding.POPULATION, run) == joint_embedding.POPULATION
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda one: one.__name__.rpartition(".")[2])
+def test_networks_that_both_are_given_are_not_taught(begun: Path, method: Any) -> None:
+    settings = replace(method.POPULATION, **{METHODS[method]: IdentitySettings()})
+    both = settings_begun(settings, replace(RUN, initial_face=begun, initial_voice=begun))
+    assert both == replace(settings, **{METHODS[method]: None})
+    assert settings_begun(settings, RUN) == settings
+    assert settings_begun(settings, replace(RUN, initial_voice=begun)) == settings
 
 
 def networks_of(folder: Path, modality: Modality) -> dict[str, torch.Tensor]:

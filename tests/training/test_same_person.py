@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +24,11 @@ def shown(whom: int, media: str, voice: int | None = None, **changed: object) ->
     voices = None if voice is None else looks(voice, f"{media} voice")
     one = FilmPerson(f"{media} {whom}", looks(whom, f"{media} face"), voices, 0.9, media, (0, 1000))
     return replace(one, **changed)  # type: ignore[arg-type]
+
+
+def linked(people: Sequence[FilmPerson], least: float) -> list[list[int]]:
+    """Who possibly is one, each put together of themselves alone."""
+    return link_people(people, SAME, least, [[one] for one in people])
 
 
 def between(first: int, second: int, cosine: float, name: str) -> Looks:
@@ -91,8 +97,16 @@ def test_a_chain_of_possible_likenesses_leaves_no_pair_in_two_groups() -> None:
     chain = [replace(shown(0, f"{step}"), faces=between(1, 2, math.cos(0.6 * step), f"{step}")) for step in range(3)]
     least = SAME.face.log_odds(math.cos(0.65))
     assert len(group_people(chain, SAME, least)) == 2
-    assert link_people([*chain, shown(5, "far")], SAME, least) == [[0, 1, 2], [3]]
-    assert link_people([replace(one, person=one.name) for one in chain], SAME, least) == [[0], [1], [2]]
+    assert linked([*chain, shown(5, "far")], least) == [[0, 1, 2], [3]]
+    assert linked([replace(one, person=one.name) for one in chain], least) == [[0], [1], [2]]
+
+
+def test_two_of_whom_any_parts_surely_are_two_are_not_linked_however_alike() -> None:
+    twin = shown(0, "a", name="a twin")
+    first, second = [shown(0, "a"), shown(0, "b")], [shown(0, "c"), twin]
+    whole = [first[0], second[0]]
+    assert link_people(whole, SAME, SURELY, [first[1:], second]) == [[0, 1]]
+    assert link_people(whole, SAME, SURELY, [first, second]) == [[0], [1]]
 
 
 def test_where_people_of_one_film_are_much_alike_more_is_asked_for() -> None:

@@ -41,7 +41,7 @@ Where the paper is silent, and what is chosen here:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
@@ -73,7 +73,7 @@ from training.pseudo_labels import (
     pair_labels,
     scale_columns,
 )
-from training.recipe import Batch, Given, Stage, Task, seeded, shared_head
+from training.recipe import Batch, Given, Stage, Task, seeded, shared_head, single
 from training.schedules import CURVES, Curve, falling_rate
 
 VARIANTS = ("F", "S", "T", "FS", "FT", "ST", "FST")
@@ -122,7 +122,8 @@ class Settings:
         distribution_reduction: whether L_KL's softmax is over shares (``mean``) or numbers (``sum``) of samples.
         temperature: of the soft labels that carry L_KL's gradient.
         augmentation: how samples are varied.
-        pretraining: a stage that first teaches each network by itself to tell people apart; None: there is none.
+        pretraining: a stage that first teaches each network by itself to tell people apart, where a run does not begin
+            with weights for both (``visavox train --initial``); None: there is none.
     """
 
     face_backbone: str = "resnet34_face"
@@ -237,6 +238,10 @@ class Settings:
         size = self.people_per_batch * self.samples_per_person
         return replace(self, people_per_batch=fewer, samples_per_person=math.ceil(size / fewer), pretraining=taught)
 
+    def begun_with(self, given: Collection[Modality]) -> Settings:
+        """The same for a run that begins with weights for these networks: where both are given, neither is taught."""
+        return replace(self, pretraining=None) if set(Modality) <= set(given) else self
+
 
 POPULATION = replace(
     Settings(),
@@ -326,16 +331,20 @@ class BiPseudoLabelTask(Task):
         """
         if not torch.equal(batch.face_people, batch.voice_people):
             raise ValueError("pseudo-labels need pairs: face i and voice i of a batch must be of one person")
+        faces = self.embed(Modality.FACE, batch.faces)
+        voices = self.embed(Modality.VOICE, batch.voices, batch.voice_lengths)
+        with torch.autocast(faces.device.type, enabled=False):
+            return self._of_points(single(faces), single(voices), batch.face_people)
+
+    def _of_points(self, faces: Tensor, voices: Tensor, people: Tensor) -> dict[str, Tensor]:
         settings, terms = self.settings, dict[str, Tensor]()
-        faces = self.embed(Modality.FACE, batch.faces).float()
-        voices = self.embed(Modality.VOICE, batch.voices, batch.voice_lengths).float()
         weighted = list[Tensor]()
         if settings.pseudo_labels:
             terms |= self._pseudo_label_losses(faces, voices)
             weights = {"bi_pseudo_label": settings.bi_pseudo_label_weight}
             weighted += [weights.get(name, 1.0) * term for name, term in terms.items() if "agreement" not in name]
         if settings.identity_loss:
-            terms |= self._identity_losses(faces, voices, batch.face_people)
+            terms |= self._identity_losses(faces, voices, people)
             weighted.append(settings.identity_weight * len(settings.clusters) * terms["identity"])
         return {"total": torch.stack(weighted).sum()} | terms
 

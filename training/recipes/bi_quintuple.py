@@ -37,7 +37,7 @@ from encoders.heads import Layer
 from encoders.space import Modality
 from training.batches import Augmentation
 from training.losses import bi_quintuple, identity_loss, mining_groups
-from training.recipe import Batch, Given, Stage, Task, seeded, shared_head
+from training.recipe import Batch, Given, Stage, Task, seeded, shared_head, single
 from training.schedules import CURVES, Curve, falling_rate
 
 HeadKind = Literal["one_layer", "two_layers", "residual", "weighted_residual"]
@@ -241,9 +241,10 @@ class BiQuintupleTask(Task):
         """Terms of both losses and ``total``, their sum (equation 19) or the one that is switched on."""
         faces = self.embed(Modality.FACE, batch.faces)
         voices = self.embed(Modality.VOICE, batch.voices, batch.voice_lengths)
-        samples = (faces, batch.face_people, voices, batch.voice_people)
-        groups = mining_groups(len(faces), self.settings.people_per_mining, self.settings.samples_per_person)
-        terms = bi_quintuple(*samples, self.settings.margin, groups) | identity_loss(self.classifier, *samples)
+        with torch.autocast(faces.device.type, enabled=False):
+            samples = (single(faces), batch.face_people, single(voices), batch.voice_people)
+            groups = mining_groups(len(faces), self.settings.people_per_mining, self.settings.samples_per_person)
+            terms = bi_quintuple(*samples, self.settings.margin, groups) | identity_loss(self.classifier, *samples)
         wanted = {"bi_quintuple": self.settings.bi_quintuple_loss, "identity": self.settings.identity_loss}
         total = torch.stack([terms[name] for name, on in wanted.items() if on]).sum()
         return {"total": total} | terms

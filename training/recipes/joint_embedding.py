@@ -25,7 +25,7 @@ and an option.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
@@ -38,7 +38,7 @@ from encoders.space import Modality
 from training.batches import Augmentation
 from training.losses import bi_quintuple, identity_loss, mining_groups
 from training.pretraining import IdentitySettings, begin_from, identity_first
-from training.recipe import Batch, Given, Stage, Task, seeded, shared_head
+from training.recipe import Batch, Given, Stage, Task, seeded, shared_head, single
 from training.schedules import CURVES, Curve, falling_rate
 
 Ranking = Literal["bi_quintuple", "triplet", "none"]
@@ -85,8 +85,8 @@ class Settings:
         warm_up: share of the training in which the learning rate rises from 0 in a straight line.
         momentum: of the gradient.
         weight_decay: on every parameter but the centres.
-        identity: a stage that teaches each network on its own to tell people apart first; None: they begin with weights
-            that are given (``visavox train --initial``). Its backbones are these here.
+        identity: a stage that teaches each network on its own to tell people apart first, where a run does not begin
+            with weights for both (``visavox train --initial``); None: never. Its backbones are these here.
         augmentation: how samples are varied.
     """
 
@@ -157,6 +157,10 @@ class Settings:
         if group is not None and group <= most:
             return replace(self, identity=taught, people_per_batch=most - most % group)
         return replace(self, identity=taught, people_per_batch=most, people_per_mining=None)
+
+    def begun_with(self, given: Collection[Modality]) -> Settings:
+        """The same for a run that begins with weights for these networks: where both are given, neither is taught."""
+        return replace(self, identity=None) if set(Modality) <= set(given) else self
 
 
 POPULATION = Settings(
@@ -257,7 +261,7 @@ class JointEmbeddingTask(Task):
         faces = self.embed(Modality.FACE, batch.faces)
         voices = self.embed(Modality.VOICE, batch.voices, batch.voice_lengths)
         with torch.autocast(faces.device.type, enabled=False):
-            samples = (faces.float(), batch.face_people, voices.float(), batch.voice_people)
+            samples = (single(faces), batch.face_people, single(voices), batch.voice_people)
             groups = mining_groups(len(faces), settings.people_per_mining, settings.samples_per_person)
             terms = bi_quintuple(*samples, settings.margin, groups)
             terms["triplet"] = terms["cth_face"] + terms["cth_voice"]

@@ -42,7 +42,7 @@ from encoders.space import Modality
 from training.batches import Augmentation
 from training.optimal_transport import SOLVERS, Solver, mutual_best, transport_loss
 from training.pretraining import IdentitySettings, begin_from, identity_first
-from training.recipe import Batch, Given, Stage, Task, seeded
+from training.recipe import Batch, Given, Stage, Task, seeded, single
 
 Reduction = Literal["sum", "mean"]
 Schedule = Literal["stepped", "three_phase"]
@@ -338,7 +338,7 @@ class PriorTransportTask(Task):
         faces = self.head(teachers, Modality.FACE)
         voices = self.embed(Modality.VOICE, batch.voices, batch.voice_lengths)
         with torch.autocast(faces.device.type, enabled=False):
-            teachers, faces, voices = teachers.float(), faces.float(), voices.float()
+            teachers, faces, voices = single(teachers), single(faces), single(voices)
             similarities = cosines(faces, voices)
             same = _same_person(batch, settings.rivals)
             chosen = mutual_best(similarities, same) if settings.transport_choice else same.diagonal()

@@ -49,7 +49,7 @@ from encoders.heads import Layer, SharedSpaceHead
 from encoders.space import Modality
 from training.batches import Augmentation
 from training.fusion import GatedFusion, Orthogonality, orthogonal_loss
-from training.recipe import Batch, Given, Stage, Task, seeded
+from training.recipe import Batch, Given, Stage, Task, seeded, single
 from training.schedules import falling_rate
 
 Reduction = Literal["sum", "mean"]
@@ -300,7 +300,8 @@ class StreamTask(Task):
         given: what it is made for; faces and windows of sounds must be pictures of one size.
 
     Raises:
-        ValueError: the two rows' networks are not of one class, or their pictures not of one size.
+        ValueError: the two rows' networks are not of one class, their pictures not of one size, or the vectors of one
+            modality are brought to unit length and those of the other are not.
     """
 
     def __init__(self, settings: StreamSettings, given: Given) -> None:
@@ -315,6 +316,12 @@ class StreamTask(Task):
             raise ValueError(
                 f"faces and sounds go through the network together: give face_preparation.side ({side}) and "
                 f"voice_preparation.bands ({bands}) the same value"
+            )
+        units = [getattr(one.preparation, "unit_length", False) for one in (given.face, given.voice)]
+        if units[0] != units[1]:
+            raise ValueError(
+                f"faces and sounds go through the network together: give face_preparation.unit_length ({units[0]}) "
+                f"and voice_preparation.unit_length ({units[1]}) the same value"
             )
         self.settings = settings
         del self.voice  # one network: see below
@@ -337,7 +344,9 @@ class StreamTask(Task):
         vectors = torch.cat([faces, mean_by_owner(windows, owners, len(batch.voices))])
         people = torch.cat([batch.face_people, batch.voice_people])
         wanted = self.settings
-        return stream_loss(self.classifier(vectors), vectors, people, wanted.centre_weight, wanted.reduction)
+        with torch.autocast(vectors.device.type, enabled=False):
+            vectors = single(vectors)
+            return stream_loss(self.classifier(vectors), vectors, people, wanted.centre_weight, wanted.reduction)
 
 
 class FusionTask(Task):
@@ -368,12 +377,17 @@ class FusionTask(Task):
         faces = self.features(Modality.FACE, batch.faces)
         voices = self.features(Modality.VOICE, batch.voices, batch.voice_lengths)
         u, v = self.head(faces, Modality.FACE), self.head(voices, Modality.VOICE)
+        with torch.autocast(faces.device.type, enabled=False):
+            return self._fused((single(faces), single(voices)), (single(u), single(v)), batch)
+
+    def _fused(self, features: tuple[Tensor, Tensor], points: tuple[Tensor, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """The terms of what the networks gave, and of that as projected: u and v."""
         found: dict[str, Tensor] = {}
         if self.fusion is None:
-            judged, people = torch.cat([u, v]), torch.cat([batch.face_people, batch.voice_people])
+            judged, people = torch.cat(points), torch.cat([batch.face_people, batch.voice_people])
         else:
-            share = self.fusion.share(faces, voices)
-            judged, people = self.fusion((u, v), share), batch.face_people
+            share = self.fusion.share(*features)
+            judged, people = self.fusion(points, share), batch.face_people
             found["face_share"] = share.detach().mean()
         orthogonal = orthogonal_loss(judged, people, self.settings.orthogonality)
         total = self.settings.orthogonal_weight * orthogonal["orthogonal"]

@@ -27,7 +27,7 @@ did not help is in ``training/NOTES.md``, with numbers.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, cast
@@ -41,10 +41,11 @@ from encoders.space import Modality
 from training.batches import Augmentation
 from training.correlation import correlate
 from training.pretraining import IdentitySettings, begin_from, identity_first
-from training.recipe import Batch, Given, Stage, Task, seeded, shared_head
+from training.recipe import Batch, Given, Stage, Task, seeded, shared_head, single
 from training.schedules import falling_rate
 from training.vectors import Vectors
 
+WEIGHS_SAMPLES = True
 SPARE = 0.01
 """Size of the random numbers that a beginning in closed form leaves in further components, by that of a new layer's."""
 
@@ -62,8 +63,8 @@ class Settings:
 
     Args:
         networks: whether the networks are ``frozen`` (their vectors are extracted once) or ``trained`` with the head.
-        identity: the stage that teaches the networks to tell people apart first; None: they begin with weights that
-            are given (``visavox train --initial``), as frozen ones must be.
+        identity: the stage that teaches the networks to tell people apart first, where a run does not begin with
+            weights for both (``visavox train --initial``), as with frozen ones it must; None: never.
         epochs: passes of ``steps_per_epoch`` batches.
         steps_per_epoch: batches of an epoch; None for as many as show every sample about once.
         people_per_batch: identities of a batch.
@@ -166,6 +167,10 @@ class Settings:
             samples = 2
         return replace(self, people_per_batch=fewer, samples_per_person=samples, identity=identity)
 
+    def begun_with(self, given: Collection[Modality]) -> Settings:
+        """The same for a run that begins with weights for these networks: where both are given, neither is taught."""
+        return replace(self, identity=None) if set(Modality) <= set(given) else self
+
 
 POPULATION = Settings(
     networks="trained",
@@ -190,6 +195,7 @@ POPULATION = Settings(
 
 ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "same-sex negatives off": {"same_sex": 0.0},
+    "same-sex negatives 0.7": {"same_sex": 0.7},
     "no average": {"average": 0.0},
     "no shared trunk": {"trunk": 0},
     "two samples of a person": {"people_per_batch": 128, "samples_per_person": 2},
@@ -205,7 +211,8 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "temperature 0.3": {"temperature": 0.3},
 }
 """What each part is worth. Two parts have no row: masking of the same identity, which is what the loss is, and
-``centred``, which changes no network; what it gains stands in every report on invented people or a protocol.
+``centred``, which changes no network; what it gains stands in every report on invented people or a protocol. The
+defaults have no same-sex negatives, the population's numbers have: either row changes nothing for one of them.
 """
 
 
@@ -269,8 +276,13 @@ class VisavoxTask(Task):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Both directions across the modalities, both modalities within themselves where wanted, and their sum."""
-        faces = normalize(self.embed(Modality.FACE, batch.faces), dim=1)
-        voices = normalize(self.embed(Modality.VOICE, batch.voices, batch.voice_lengths), dim=1)
+        faces = self.embed(Modality.FACE, batch.faces)
+        voices = self.embed(Modality.VOICE, batch.voices, batch.voice_lengths)
+        with torch.autocast(faces.device.type, enabled=False):  # three digits of a cosine are too few for a contrast
+            return self._contrasts(normalize(single(faces), dim=1), normalize(single(voices), dim=1), batch)
+
+    def _contrasts(self, faces: Tensor, voices: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """The terms of points of unit length."""
         parties = {
             "face": (faces, batch.face_people, batch.face_weights),
             "voice": (voices, batch.voice_people, batch.voice_weights),

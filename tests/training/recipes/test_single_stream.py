@@ -282,6 +282,10 @@ def test_two_networks_or_pictures_of_two_sizes_are_refused() -> None:
     larger = replace(given.face, preparation=replace(given.face.preparation, side=96))
     with pytest.raises(ValueError, match=r"side \(96\) and voice_preparation\.bands \(64\) the same"):
         build_stream(POPULATION.stream, replace(given, face=larger), 0)
+    published = given_for(Settings())
+    uneven = replace(published.face, preparation=replace(published.face.preparation, unit_length=True))
+    with pytest.raises(ValueError, match=r"unit_length \(True\) and voice_preparation\.unit_length \(False\) the same"):
+        build_stream(StreamSettings(), replace(published, face=uneven), 0)
     with pytest.raises(ValueError, match="the voice_backbone is small_picture_voice, got dimnet_voice"):
         replace(POPULATION, voice_backbone="dimnet_voice")
 
