@@ -42,6 +42,7 @@ from encoders.face import FaceCrop
 from encoders.folder import FolderFile, backbone_row, read_description
 from encoders.space import Modality
 from encoders.spectra import EcapaBands, front_end
+from encoders.voice import SAMPLE_RATE
 
 GREY = 127.5
 """Every face network here takes pixels centred at this, and divided by a spread of its own."""
@@ -238,6 +239,17 @@ def read_network_preparation(modality: Modality, backbone: str, told: Mapping[st
 def frame_values(preparation: Any) -> int:  # noqa: ANN401 - each network has its own
     """Numbers of one frame of what is kept of a voice: bands, or samples of a waveform."""
     return int(getattr(preparation, "bands", WAVEFORM_ROW))
+
+
+def longest_piece(preparation: Any) -> int | None:  # noqa: ANN401 - each network has its own
+    """Frames of the longest piece of a voice that serving gives a network at once, of what is kept of voices.
+
+    A longer voice is cut (:func:`encoders.backbones.small_voice.windows_of`). None: the network cuts by itself.
+    """
+    seconds = getattr(preparation, "most_seconds", None)
+    if seconds is None:
+        return None
+    return round(float(seconds) * SAMPLE_RATE) // WAVEFORM_ROW + int(hasattr(preparation, "bands"))
 
 
 def _window_chip(crop: FaceCrop, wanted: InceptionResnetPreparation) -> NDArray[np.uint8] | Unusable:

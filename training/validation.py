@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -13,11 +14,13 @@ from scipy.stats import rankdata
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from encoders.backbones.small_voice import windows_of
+from encoders.backbones.sound_pictures import mean_by_owner
 from encoders.space import Embedding, Modality, Space
 from search.archive import NO_SPAN
 from search.ranking import judge
 from search.store import MemoryStore, Row, row_key
-from training.networks import GREY, trainable
+from training.networks import GREY, longest_piece, trainable
 from training.prepared import Prepared
 from training.recipe import Task
 from training.vectors import Vectors
@@ -110,7 +113,7 @@ def embed_prepared(
     headless: bool = False,
     only: Mapping[Modality, NDArray[np.intp]] | None = None,
 ) -> Mapping[Modality, NDArray[np.float32]]:
-    """Embed samples as serving would, without augmentation.
+    """Embed samples as serving would, without augmentation; of a long voice, the mean of its windows' features.
 
     Args:
         task: in any mode; it is left in the mode it was in.
@@ -125,16 +128,15 @@ def embed_prepared(
     chosen = dict.fromkeys(Modality) if only is None else only
     was_training = task.training
     task.eval()
-    run = task.features if headless else task.embed
     try:
         with torch.inference_mode():
-            return {
-                modality: torch.cat([run(modality, *inputs) for inputs in _inputs(prepared, modality, device, rows)])
-                .float()
-                .cpu()
-                .numpy()
+            found = {
+                modality: [
+                    _embedded(task, modality, one, headless) for one in _inputs(prepared, modality, device, rows)
+                ]
                 for modality, rows in chosen.items()
             }
+        return {modality: torch.cat(parts).float().cpu().numpy() for modality, parts in found.items()}
     finally:
         task.train(was_training)
 
@@ -160,29 +162,56 @@ def as_vectors(task: Task, samples: Prepared | Vectors, key: str, device: torch.
     )
 
 
+@dataclass(frozen=True, eq=False)
+class _Inputs:
+    """A few samples as a task takes them; ``owners`` are the samples that pieces are of, if any had to be cut."""
+
+    samples: Tensor
+    lengths: Tensor | None = None
+    owners: Tensor | None = None
+
+
+def _embedded(task: Task, modality: Modality, inputs: _Inputs, headless: bool) -> Tensor:
+    if inputs.owners is None or inputs.lengths is None:
+        return (task.features if headless else task.embed)(modality, inputs.samples, inputs.lengths)
+    each = torch.cat(
+        [
+            task.features(modality, inputs.samples[first : first + _AT_ONCE], inputs.lengths[first : first + _AT_ONCE])
+            for first in range(0, len(inputs.samples), _AT_ONCE)
+        ]
+    )
+    means = mean_by_owner(each, inputs.owners, int(inputs.owners[-1]) + 1)
+    return means if headless else cast(Tensor, task.head(means, modality))
+
+
 def _inputs(
     prepared: Prepared | Vectors, modality: Modality, device: str | torch.device, rows: NDArray[np.intp] | None
-) -> Iterator[tuple[Tensor, Tensor | None]]:
+) -> Iterator[_Inputs]:
     """What a task takes of one modality, a few samples at a time."""
     if rows is None:
         rows = np.arange(len(prepared.face_people if modality is Modality.FACE else prepared.voice_people))
     at_once = _VECTORS_AT_ONCE if isinstance(prepared, Vectors) else _AT_ONCE
     for some in (rows[first : first + at_once] for first in range(0, len(rows), at_once)):
         if isinstance(prepared, Vectors):
-            yield torch.from_numpy(prepared.of(modality)[some]).to(device), None
+            yield _Inputs(torch.from_numpy(prepared.of(modality)[some]).to(device))
         elif modality is Modality.FACE:
             spread = trainable(modality, prepared.preparation.face_backbone).spread
             chips = torch.from_numpy(prepared.faces[some]).to(device)
-            yield (chips.permute(0, 3, 1, 2).to(torch.float32) - GREY) / spread, None
+            yield _Inputs((chips.permute(0, 3, 1, 2).to(torch.float32) - GREY) / spread)
         else:
-            mels, lengths = _padded_voices(prepared, some)
-            yield mels.to(device), lengths.to(device)
+            yield _voices(prepared, some, device)
 
 
-def _padded_voices(prepared: Prepared, rows: NDArray[np.intp]) -> tuple[Tensor, Tensor]:
-    """Some voices: (n, frames, bands) float32 padded with zeros, and (n,) int64 lengths."""
+def _voices(prepared: Prepared, rows: NDArray[np.intp], device: str | torch.device) -> _Inputs:
+    """Some voices, (n, frames, bands) float32 padded with zeros; those that are too long for one piece in several."""
     voices = [torch.from_numpy(prepared.mels[slice(*prepared.offsets[row : row + 2])]).float() for row in rows]
-    return pad_sequence(voices, batch_first=True), torch.tensor([len(voice) for voice in voices])
+    most, owners = longest_piece(prepared.preparation.voice), None
+    if most is not None and any(len(voice) > most for voice in voices):
+        cut = [(owner, piece) for owner, voice in enumerate(voices) for piece in windows_of(len(voice), most)]
+        voices = [voices[owner][start:end] for owner, (start, end) in cut]
+        owners = torch.tensor([owner for owner, _ in cut]).to(device)
+    padded, lengths = pad_sequence(voices, batch_first=True), torch.tensor([len(voice) for voice in voices])
+    return _Inputs(padded.to(device), lengths.to(device), owners)
 
 
 def _row(space: Space, number: int, embedding: Embedding, modality: Modality) -> Row:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,10 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from encoders.backbones.dimnet_voice import DimnetVoicePreparation
 from encoders.backbones.small_face import chips_to_input
+from encoders.backbones.small_picture import SmallPictureVoicePreparation
+from encoders.backbones.small_voice import SmallVoice, SmallVoicePreparation
+from encoders.backbones.speech_transformer import SpeechTransformerPreparation
 from encoders.space import Modality
 from search import metrics
 from tests.training.small_run import small_given, small_people
+from training.checkpoint import write_weights
+from training.networks import longest_piece
 from training.prepared import Prepared
 from training.recipe import Batch, Task
 from training.recipes import bi_quintuple
@@ -106,6 +115,39 @@ def test_some_samples_of_one_modality_come_out_in_the_order_asked_for(modality: 
     found = embed_prepared(task, prepared, only={modality: rows})
     assert set(found) == {modality}
     np.testing.assert_allclose(found[modality], embed_prepared(task, prepared)[modality][rows], atol=1e-5)
+
+
+def test_a_long_voice_is_what_serving_makes_of_its_windows(tmp_path: Path) -> None:
+    told = {"least_seconds": 0.1, "most_seconds": 0.3}
+    prepared = people()
+    prepared = replace(prepared, preparation=replace(prepared.preparation, voice=SmallVoicePreparation(**told)))
+    task = bi_quintuple.build(bi_quintuple.POPULATION, small_given(4), 0).eval()
+    weights = {name: value.contiguous() for name, value in task.voice.state_dict().items()}
+    write_weights(tmp_path / "voice.safetensors", weights)
+    serving = SmallVoice(tmp_path / "voice.safetensors", told)
+    mels = [torch.from_numpy(prepared.mels[start:end]).float() for start, end in pairwise(prepared.offsets)]
+    lengths = {len(mel) for mel in mels}
+    assert min(lengths) < longest_piece(prepared.preparation.voice) == 31 < max(lengths)
+    features = serving.embed(mels)
+    found = embed_prepared(task, prepared, headless=True)[Modality.VOICE]
+    np.testing.assert_allclose(found, features, atol=1e-5)
+    uncut = embed_prepared(task, people(), headless=True)[Modality.VOICE]
+    assert not np.allclose(found, uncut, atol=1e-3)
+    with torch.inference_mode():
+        points = task.head(torch.from_numpy(features), Modality.VOICE).numpy()
+    np.testing.assert_allclose(embed_prepared(task, prepared)[Modality.VOICE], points, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("preparation", "frames"),
+    [
+        (DimnetVoicePreparation(), 1001),
+        (SpeechTransformerPreparation(most_seconds=2.0), 200),  # rows of samples
+        (SmallPictureVoicePreparation(), None),
+    ],
+)
+def test_the_longest_piece_is_that_of_serving(preparation: Any, frames: int | None) -> None:
+    assert longest_piece(preparation) == frames
 
 
 @pytest.mark.parametrize("training", [True, False])
