@@ -1,9 +1,10 @@
-"""Trials that nobody published, drawn by a stated seed: 1:N for N up to ten, and GN verification.
+"""Trials that nobody published, drawn by a stated seed: 1:N for N up to ten, and N and GN verification.
 
 1:N is drawn from the clips of the retrieval lists: every person asks equally often, with ten candidates of ten
-people; the first N of them are the trial 1:N. GN verification keeps the genuine pairs of the published U list and
-draws for each a face of somebody else of the same sex and nationality, as the published lists do for other groups.
-The same lists and seed give the same trials, and a digest says so.
+people; the first N of them are the trial 1:N. Verification keeps the genuine pairs of the published U list and draws
+for each a face of somebody else of the same nationality (N, which the D split has no list of), or of the same sex and
+nationality (GN), as the published lists do for other groups. The same lists and seed give the same trials, and a
+digest says so. Ages nobody can draw by: the D split does not tell them.
 """
 
 from __future__ import annotations
@@ -26,11 +27,14 @@ CANDIDATES = 10
 TRIALS_PER_PERSON = 20
 GROUPS = ("U", "G", "N", "GN")
 # The numbers that a draw begins with, so that adding a list changes no other.
-_OF_MATCHING, _OF_PAIRS = 1, 2
+_OF_MATCHING, _OF_PAIRS = 1, {"GN": 2, "N": 3}
+
+Pairs = Mapping[tuple[str, str], PairList]
+"""Drawn pairs by split and group."""
 
 
 def with_drawn(lists: TrialLists, seed: int = SEED) -> TrialLists:
-    """The same protocol with 1:N and GN verification where it has none of its own.
+    """The same protocol with 1:N, N and GN verification where it has none of its own.
 
     A protocol without 1:2 lists gets those that the drawn ones begin with.
 
@@ -54,7 +58,7 @@ def with_drawn(lists: TrialLists, seed: int = SEED) -> TrialLists:
         or {key: CandidateList(one.probes, one.candidates[:, :2]) for key, one in matching.items()},
         matching_1_to_n=lists.matching_1_to_n or matching,
         verification={
-            split: {**groups, **({"GN": pairs[split]} if split in pairs else {})}
+            split: {**groups, **{group: one for (of, group), one in pairs.items() if of == split}}
             for split, groups in lists.verification.items()
         },
         drawn=drawn,
@@ -75,7 +79,12 @@ def keep_drawn(lists: TrialLists, folder: Path) -> Path | None:
     if not place.is_dir():
         told: Any = lists.drawn["lists"]
         matching = {key: one for key, one in lists.matching_1_to_n.items() if _matching_name(*key) in told}
-        pairs = {split: groups["GN"] for split, groups in lists.verification.items() if _pairs_name(split) in told}
+        pairs = {
+            (split, group): one
+            for split, groups in lists.verification.items()
+            for group, one in groups.items()
+            if _pairs_name(split, group) in told
+        }
         unfinished = place.with_name(f"{place.name}.{os.getpid()}")
         for name, lines in _written(lists, matching, pairs):
             (unfinished / name).parent.mkdir(parents=True, exist_ok=True)
@@ -131,33 +140,39 @@ class _Clips:
         return drawn
 
 
-def _drawn_pairs(lists: TrialLists, seed: int) -> Iterator[tuple[str, PairList]]:
-    group = lists.people.group("GN")
-    for number, (split, groups) in enumerate(sorted(lists.verification.items())):
-        if "GN" in groups or "U" not in groups:
-            continue
-        random = np.random.default_rng([seed, _OF_PAIRS, number])
-        genuine = groups["U"].kept(groups["U"].genuine)
-        faces = _Clips(lists, Modality.FACE, np.unique(groups["U"].faces))
-        shown = lists.catalogues[Modality.VOICE].person[genuine.voices]
-        alone = np.bincount(group[faces.people], minlength=group.max() + 1) < 2
-        genuine, shown = genuine.kept(~alone[group[shown]]), shown[~alone[group[shown]]]
-        others = np.zeros(len(shown), dtype=np.intp)
-        for person in np.unique(shown):
-            mine = shown == person
-            fitting = faces.people[(group[faces.people] == group[person]) & (faces.people != person)]
-            others[mine] = fitting[np.floor(random.random(int(mine.sum())) * len(fitting)).astype(np.intp)]
-        if not len(shown):
-            continue
-        wrong = faces.draw(others, random)
-        # genuine and wrong by turns, as the U list has them
-        asked = None if genuine.asked_by is None else np.repeat(genuine.asked_by, 2)
-        both = np.stack([genuine.faces, wrong], axis=1).reshape(-1)
-        yield split, PairList(np.repeat(genuine.voices, 2), both, np.tile([True, False], len(shown)), asked)
+def _drawn_pairs(lists: TrialLists, seed: int) -> Iterator[tuple[tuple[str, str], PairList]]:
+    for name, first in _OF_PAIRS.items():
+        for number, (split, groups) in enumerate(sorted(lists.verification.items())):
+            if name not in groups and "U" in groups:
+                random = np.random.default_rng([seed, first, number])
+                drawn = _pairs_within(lists, lists.people.group(name), groups["U"], random)
+                if len(drawn.genuine):
+                    yield (split, name), drawn
+
+
+def _pairs_within(
+    lists: TrialLists, group: NDArray[np.intp], listed: PairList, random: np.random.Generator
+) -> PairList:
+    """The genuine pairs of a list, each followed by its voice with a face of somebody else of the group."""
+    genuine = listed.kept(listed.genuine)
+    faces = _Clips(lists, Modality.FACE, np.unique(listed.faces))
+    shown = lists.catalogues[Modality.VOICE].person[genuine.voices]
+    alone = np.bincount(group[faces.people], minlength=group.max() + 1) < 2
+    genuine, shown = genuine.kept(~alone[group[shown]]), shown[~alone[group[shown]]]
+    others = np.zeros(len(shown), dtype=np.intp)
+    for person in np.unique(shown):
+        mine = shown == person
+        fitting = faces.people[(group[faces.people] == group[person]) & (faces.people != person)]
+        others[mine] = fitting[np.floor(random.random(int(mine.sum())) * len(fitting)).astype(np.intp)]
+    wrong = faces.draw(others, random)
+    # genuine and wrong by turns, as the U list has them
+    asked = None if genuine.asked_by is None else np.repeat(genuine.asked_by, 2)
+    both = np.stack([genuine.faces, wrong], axis=1).reshape(-1)
+    return PairList(np.repeat(genuine.voices, 2), both, np.tile([True, False], len(shown)), asked)
 
 
 def _written(
-    lists: TrialLists, matching: Mapping[tuple[Modality, str], CandidateList], pairs: Mapping[str, PairList]
+    lists: TrialLists, matching: Mapping[tuple[Modality, str], CandidateList], pairs: Pairs
 ) -> Iterator[tuple[str, Iterator[str]]]:
     """Name and lines of each drawn list, as it is kept."""
     paths = {modality: lists.catalogues[modality].paths for modality in Modality}
@@ -170,10 +185,10 @@ def _written(
                 for asked, line in zip(one.probes.tolist(), one.candidates.tolist(), strict=True)
             ),
         )
-    for split, some in pairs.items():
+    for (split, group), some in pairs.items():
         columns = zip(some.voices.tolist(), some.faces.tolist(), some.genuine.tolist(), strict=True)
         yield (
-            _pairs_name(split),
+            _pairs_name(split, group),
             (
                 f"{paths[Modality.VOICE][voice]},{paths[Modality.FACE][face]},{int(same)}"
                 for voice, face, same in columns
@@ -185,8 +200,8 @@ def _matching_name(probe: Modality, criterion: str) -> str:
     return f"matching/matching_{DIRECTIONS[probe]}_{criterion}.csv"
 
 
-def _pairs_name(split: str) -> str:
-    return f"veriflist/veriflist_test_GN_{'unseenunheard' if split == UNSEEN else 'seenheard'}.txt"
+def _pairs_name(split: str, group: str) -> str:
+    return f"veriflist/veriflist_test_{group}_{'unseenunheard' if split == UNSEEN else 'seenheard'}.txt"
 
 
 def _digest(lines: Iterator[str]) -> str:

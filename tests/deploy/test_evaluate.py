@@ -213,7 +213,8 @@ def test_the_d_split_s_lists_are_measured_likewise(capsys: pytest.CaptureFixture
     leaf = told["verification"]["unseen_unheard"]["U"]
     assert leaf["pairs"] == leaf["voice_to_face"]["pairs"] + leaf["face_to_voice"]["pairs"] == 125_778
     assert told["matching"]["face_to_voice"]["GN"]["accuracy"] == pytest.approx(0.5, abs=0.03)
-    assert told["verification"]["unseen_unheard"].keys() == {"U", "G", "GN"}
+    assert told["verification"]["unseen_unheard"].keys() == {"U", "G", "N", "GN"}
+    assert told["verification"]["unseen_unheard"]["N"]["auc"] == pytest.approx(0.5, abs=0.03)
     assert told["protocol"]["drawn"]["matching_1_to_2"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,17 +54,50 @@ def test_the_real_lists_are_drawn_for_all_four_groups_both_ways(published_trials
         ]
 
 
+def without(lists: TrialLists, *left_out: str) -> TrialLists:
+    """Lists that lack some groups of verification, as those of the D split do."""
+    kept = {
+        split: {group: one for group, one in groups.items() if group not in left_out}
+        for split, groups in lists.verification.items()
+    }
+    return replace(lists, verification=kept)
+
+
+@pytest.mark.parametrize("group", ["GN", "N"])
 @pytest.mark.parametrize("split", [UNSEEN, SEEN])
-def test_gn_verification_keeps_the_genuine_pairs_and_draws_alike_impostors(drawn: TrialLists, split: str) -> None:
-    pairs, published = drawn.verification[split]["GN"], drawn.verification[split]["U"]
+def test_verification_keeps_the_genuine_pairs_and_draws_alike_impostors(
+    read: TrialLists, split: str, group: str
+) -> None:
+    drawn = with_drawn(without(read, "N"))
+    pairs, published = drawn.verification[split][group], drawn.verification[split]["U"]
     voices, faces = (drawn.catalogues[one].person for one in (VOICE, FACE))
     assert (pairs.genuine == (voices[pairs.voices] == faces[pairs.faces])).all() and pairs.genuine.mean() == 0.5
-    shared = drawn.people.group("GN")
+    shared = drawn.people.group(group)
+    if group == "N":  # whatever their sex
+        sexes = drawn.people.group("G")
+        assert len(np.unique(sexes[voices[pairs.voices]] == sexes[faces[pairs.faces]])) == 2
     assert (shared[voices[pairs.voices]] == shared[faces[pairs.faces]]).all()
     kept = published.kept(published.genuine)
     assert set(zip(pairs.voices[::2].tolist(), pairs.faces[::2].tolist(), strict=True)) == set(
         zip(kept.voices.tolist(), kept.faces.tolist(), strict=True)
     )
+
+
+def test_a_list_that_is_published_is_not_drawn_and_another_that_is_changes_none(read: TrialLists) -> None:
+    of_p, of_d = with_drawn(read), with_drawn(without(read, "N"))
+    names = [{Path(name).name for name in one.drawn["lists"] if "verif" in name} for one in (of_p, of_d)]  # type: ignore[union-attr, attr-defined]
+    gn = {f"veriflist_test_GN_{side}.txt" for side in ("unseenunheard", "seenheard")}
+    assert names == [gn, gn | {name.replace("GN", "N") for name in gn}]
+    for split in (UNSEEN, SEEN):
+        assert of_p.verification[split]["N"] is read.verification[split]["N"]
+        np.testing.assert_array_equal(of_p.verification[split]["GN"].faces, of_d.verification[split]["GN"].faces)
+        assert not np.array_equal(of_d.verification[split]["N"].faces, of_d.verification[split]["GN"].faces)
+
+
+def test_of_people_of_one_country_none_is_drawn(read: TrialLists) -> None:
+    alike = replace(read.people, nationality=np.zeros_like(read.people.nationality))
+    lists = with_drawn(without(replace(read, people=alike), "N"))
+    assert all({"N", "GN"}.isdisjoint(groups) for groups in lists.verification.values())
 
 
 def test_the_seed_decides_the_draw_and_the_digest_tells(read: TrialLists, drawn: TrialLists) -> None:

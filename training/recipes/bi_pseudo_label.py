@@ -14,6 +14,8 @@ Its ablations: ``id`` alone is ``head="linear"``, ``association="off"`` and neit
 ``distribution_loss``; each of them switches one module or loss on or off by itself; L_cma alone is both of the latter
 off. A ``variant`` names the numbers of clusters. How often the labels of a pair agree is in the run's log for each
 number of clusters (``agreement_8`` …, of training batches); fewer training people are an option of ``visavox train``.
+Its figures are those of ``visavox evaluate --protocol DIR`` with the lists of D, which are of U and G; pairs of N and
+GN are drawn (:mod:`search.generated_lists`). A and GNA of its table cannot be had of them: they tell nobody's age.
 
 Where the paper is silent, and what is chosen here:
 
@@ -23,7 +25,8 @@ Where the paper is silent, and what is chosen here:
 - 50 epochs; the learning rate falls in a straight line on a logarithmic scale (``curve``).
 - faces are found and cut to 224 pixels with room around them, and then moved by up to 16, whose edge repeats the
   picture's: what a resize and a random cut come to. Voices are shortened or repeated to 10 s, after what is 40 dB
-  quieter than the loudest 25 ms is left out: the paper names no detector of voice activity.
+  quieter than the loudest 25 ms is left out: the paper names no detector of voice activity. There are 64 MFCCs, each
+  normalised over the whole voice before it is cut; the paper cuts first.
 - networks are drawn at random, as nothing is said of their weights.
 - K-means starts with the same people in both modalities (``starts``).
 - one prototype for each modality; earlier ones are averaged as they were after the step of equation 7, which comes

@@ -6,14 +6,15 @@ Bi-Quintuple Loss" (2022). Two networks, trained end to end, end in one head tha
 two triplets of hardest samples, one across the modalities and one over both of them: five samples, a
 quintuple. One linear classifier, shared by the modalities, names the person beside it (equation 18).
 
-Where the paper is silent, and what is chosen here: the width of the head's inner layer (``hidden``);
-augmentation (:class:`~training.batches.Augmentation`); the length of a voice (a random stretch of fixed
-length, 3 s); steps per epoch (every sample about once); the shape of the learning rate's curve (``curve``, a straight
-line on a logarithmic scale); which checkpoint is kept (the best on validation people); the acoustic feature (log-mel,
-as DIMNet has it). Its networks begin with weights (``visavox train --initial``): of faces with VGGFace2's, of voices
-with those of DIMNet-Voice after a training on VoxCeleb1, which may have seen test people. Of the latter there are no
-public ones; whoever is listed in the folder that a run begins with counts as known to what comes of it, and test people
-among them take ``visavox train --allow-seen``.
+Where the paper is silent, and what is chosen here: the width of the head's inner layer (``hidden``); augmentation
+(:class:`~training.batches.Augmentation`); the length of a voice (a random stretch of fixed length, 3 s); how a face is
+cut (the paper refers to others for it; here the window of 160 pixels that the public weights of its network learned
+from); steps per epoch (every sample about once); the shape of the learning rate's curve (``curve``, a straight line on
+a logarithmic scale); which checkpoint is kept (the best on validation people); the acoustic feature (log-mel, as DIMNet
+has it). Its networks begin with weights (``visavox train --initial``): of faces with VGGFace2's, of voices with those
+of DIMNet-Voice after a training on VoxCeleb1, which may have seen test people. Of the latter there are no public ones;
+whoever is listed in the folder that a run begins with counts as known to what comes of it, and test people among them
+take ``visavox train --allow-seen``.
 
 Its ablations: ``head`` (one layer, two layers, two layers with a residual share fixed at 1, the weighted residual
 layer), ``identity_loss`` and ``bi_quintuple_loss`` (validation figures per epoch are in the run's log), ``margin``.

@@ -16,12 +16,13 @@ every vector with itself (``orthogonality``; equation 9 is printed for one pair 
 printed sums of 16,384 cosines outweigh the classifier by far; ``mean`` is what works best on invented people.
 
 Where it is silent, and what is chosen here. Faces are found and aligned by the installation's detector; the paper's is
-MTCNN (``VISAVOX_FACE_DETECTOR=mtcnn``). Sound: see ``inception_resnet_v1_voice``; a picture has the face's 256 x
-256. Stage 1: Adam from 1e-4 to 1e-6, 30 epochs; 45 is the number of faces in a batch, and of sounds, 3 of each of 15
-people; initial weights are what ``visavox train --initial`` is given; no dimension is left to unit length before the
-softmax. Stage 2: α = 1; u and v have 512 components and their layers an offset; the gate is one per component (⊙;
-``scalar_gate`` is the other reading); the rate falls tenfold; a pair is a random face and a random sound of a person,
-2 pairs each of 64 people. The checkpoint of either stage is the best on validation people.
+MTCNN (``VISAVOX_FACE_DETECTOR=mtcnn``). Sound: see ``inception_resnet_v1_voice``; a picture has the face's 256 x 256.
+Stage 1: Adam from 1e-4 to 1e-6, 30 epochs; 45 is the number of faces in a batch, and of sounds, 3 of each of 15 people;
+initial weights are what ``visavox train --initial`` is given; no dimension is left to unit length before the softmax;
+pictures of faces are mirrored by chance (0.5), moved by up to 8 pixels, and made lighter or darker, harder or softer by
+up to a tenth and each colour by 0.03. Stage 2: α = 1; u and v have 512 components and their layers an offset; the gate
+is one per component (⊙; ``scalar_gate`` is the other reading); the rate falls tenfold; a pair is a random face and a
+random sound of a person, 2 pairs each of 64 people. The checkpoint of either stage is the best on validation people.
 What is compared at test: u and v, before fusion, as the closest published practice does (Saeed et al., 2022); a probe
 has only one of the two, so that nothing can be fused.
 
