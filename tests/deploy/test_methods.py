@@ -71,6 +71,20 @@ def test_every_published_method_has_the_command_that_would_reproduce_it() -> Non
         assert f"| `visavox train {command}" in page
 
 
+def test_what_a_paper_reports_stands_by_its_groups() -> None:
+    page = table([ONE], YARDSTICKS)
+    for one in PAPERS:
+        (row,) = (line for line in page.splitlines() if line.endswith(f"| {one.command} |"))
+        cells = row.strip("| ").split(" | ")
+        assert cells[1] == one.split and len(cells) == 9
+        for cell, groups in zip(cells[2:7], (5, 1, 4, 4, 2), strict=True):
+            told = [] if cell == "–" else [float(figure) for figure in cell.split()]
+            assert len(told) in (0, 1, groups) and all(0 < figure < 100 for figure in told)
+    assert (
+        "| P | 85.1 69.5 84.9 80.3 63.5 | – | 86.85 76.05 85.70 73.10 | 85.18 72.17 84.77 70.82 | 6.96 6.14 |" in page
+    )
+
+
 def test_every_network_to_begin_with_can_be_pulled_and_is_the_method_s() -> None:
     for one in PAPERS:
         options = one.further[0].split()
