@@ -242,6 +242,15 @@ def test_a_row_of_the_ablations_is_trained_by_its_name_over_file_and_preset(tmp_
     assert (told.margin, told.hidden, told.epochs) == (0.2, 7, 5)
 
 
+@pytest.mark.parametrize("whom", [("--features", "nowhere"), ("--archive", "mine")])
+def test_a_row_of_networks_is_wrong_usage_on_frozen_vectors(capsys, tmp_path, monkeypatch, whom) -> None:
+    monkeypatch.setenv("VISAVOX_HOME", str(tmp_path))
+    code, document = run(capsys, "train", "single_stream", *whom, "--ablation", "lambda 0.1")
+    assert code == 2 and "'lambda 0.1' is of networks that learn" in document["error"]["message"]
+    code, document = run(capsys, "train", "single_stream", *whom, "--ablation", "scalar gate")
+    assert code == 3
+
+
 @pytest.mark.parametrize("invented", [False, True])
 @pytest.mark.parametrize(
     ("method", "stage"),

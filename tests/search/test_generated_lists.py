@@ -109,7 +109,9 @@ def test_the_seed_decides_the_draw_and_the_digest_tells(read: TrialLists, drawn:
     assert (drawn.drawn["seed"], other.drawn["seed"]) == (20, 21)
 
 
-def test_what_was_drawn_is_kept_as_its_digest_says(drawn: TrialLists, tmp_path: Path) -> None:
+@pytest.mark.parametrize("left_out", [(), ("N",)])
+def test_what_was_drawn_is_kept_as_its_digest_says(read: TrialLists, tmp_path: Path, left_out: tuple[str, ...]) -> None:
+    drawn = with_drawn(without(read, *left_out))
     place = keep_drawn(drawn, tmp_path)
     assert place is not None and place.name == str(drawn.drawn["digest"])[:16]
     digests = drawn.drawn["lists"]
