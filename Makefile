@@ -46,7 +46,7 @@ test: check
 test-long: check
 	@$(PYTEST) -m 'not benchmark'
 
-# Every method on the same invented people, three seeds each: up to two hours on two cores; goes on where it was stopped.
+# Every method on the same invented people, three seeds each: over an hour on two cores; goes on where it was stopped.
 SEEDS ?= 3
 methods: $(READY)
 	@$(BIN)/python -m deploy.methods --seeds $(SEEDS)

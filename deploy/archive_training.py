@@ -68,9 +68,10 @@ class ArchiveOrder:
 
 @dataclass(frozen=True, eq=False)
 class _Gathered:
-    """What was mined: vectors of each side, and what the report says of it."""
+    """What was mined: vectors of each side, how many of it no film shows, and what the report says."""
 
     sides: dict[Split, Vectors]
+    unfilmed: dict[Split, int]
     domain: str
     told: dict[str, Any]
 
@@ -175,10 +176,10 @@ def _gather(opened: Installation, order: ArchiveOrder, told: Told) -> _Gathered:
     domains = opened.domains
     return _Gathered(
         {side: vectors_of_people(people, spaces, mined.beside) for side, people in sides.items()},
+        {side: sum(not one.films for one in people) for side, people in sides.items()},
         domains.enrolled() if order.archive is None else domains.archive(order.archive),
         {
             "archive": order.archive,
-            "with_enrolled": order.enrolled,
             "films": mined.films,
             "turns": mined.turns,
             "pairs": mined.pairs,
@@ -194,21 +195,22 @@ def _origin(gathered: _Gathered) -> Origin:
     """What the folder says of whom it was made from: numbers, and the words of the domain."""
 
     told, domain = gathered.told, gathered.domain
-    also = " and of people enrolled besides" if told["archive"] is not None and told["with_enrolled"] else ""
+    filmed = told["archive"] is not None
 
     def counted(side: Split, whom: str) -> str:
-        vectors = gathered.sides[side]
+        vectors, besides = gathered.sides[side], gathered.unfilmed[side]
+        also = f", {besides} of whom are enrolled and in no film" if filmed and besides else ""
         return (
-            f"{len(vectors.identities)} {whom}, {len(vectors.faces)} looks at faces and {len(vectors.voices)} speech "
-            "turns of them"
+            f"{len(vectors.identities)} {whom} of {domain}{also}; {len(vectors.faces)} looks at faces and "
+            f"{len(vectors.voices)} speech turns of them"
         )
 
     frozen = {modality: packaged_encoders()[f"{modality}_identity"] for modality in Modality}
-    how = f"mined out of {told['films']} media by who is seen to speak" if told["archive"] is not None else "enrolled"
+    how = f"mined out of {told['films']} media by who is seen to speak" if filmed else "enrolled"
     return Origin(
         domain=domain,
-        trained_on=f"{counted(Split.TRAIN, f'people of {domain}{also}')} ({how})",
-        validated_on=counted(Split.VALIDATION, f"other people of {domain}{also}"),
+        trained_on=f"{counted(Split.TRAIN, 'people')} ({how})",
+        validated_on=counted(Split.VALIDATION, "other people"),
         preparation=Preparation(detector=FACE_DETECTOR),
         golden={modality: load_golden(folder / GOLDEN_FILE, modality)[0] for modality, folder in frozen.items()},
         frozen=frozen,

@@ -206,7 +206,7 @@ def _published() -> list[str]:
         "## What the papers report of VoxCeleb1",
         "",
         "Real people, the papers' own measurements in %, **not measured here**; P and D are different tests.",
-        "U: any two people; G, N, A: of one sex, nationality, age group; GN, GNA: of all of them.",
+        "U: any two people; G, N, A: of one sex, nationality, age group; GN, GNA: of all that is named.",
         "Weights to begin with are fetched by `visavox models pull`. `prior_transport` teaches its face network on the",
         "training people first, unless a further `--initial` names weights for it.",
         "",

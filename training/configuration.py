@@ -141,7 +141,9 @@ def without_part(recipe: Recipe, settings: Any, row: str, *, frozen: bool = Fals
     if without == settings:
         raise ConfigurationError(f"{row!r} changes nothing: {recipe_name(recipe)} is told so already")
     if frozen and _OF_NETWORKS & set(recipe.ABLATIONS[row]):
-        raise ConfigurationError(f"{row!r} is of networks that learn: of frozen vectors they have learned before")
+        raise ConfigurationError(
+            f"{row!r} is of networks that learn, and those of frozen vectors have: train with --population or --corpus"
+        )
     return without
 
 

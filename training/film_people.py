@@ -186,22 +186,24 @@ def _person(
     contested = sum(part.support for part in ordered)
     undisputed = main.share * sum(part.support for part in own) / max(contested, 1e-9)
     confidence = main.certainty * undisputed
-    sounds = [one for part in own for one in _sounds(part, undisputed, settings)]
-    person = _enrolled_as(film, face, [turn for part in own for turn in part.turns])
-    if confidence < settings.least_confidence or not sounds or person is None:
+    kept = [one for part in own for one in _kept(part, undisputed, settings)]
+    person = _enrolled_as(film, face, [turn for turn, _ in kept])
+    theirs = [(turn, sure) for turn, sure in kept if turn.person in ("", person)]
+    if confidence < settings.least_confidence or not theirs or person is None:
         return mute
-    voices = Looks.joined([sound for sound, _ in sounds])
-    doubtful = frozenset(sound.evidence[0] for sound, sure in sounds if sure < settings.measured)
+    voices = Looks.joined([turn.sound.weighed(sure) for turn, sure in theirs])
+    doubtful = frozenset(turn.sound.evidence[0] for turn, sure in theirs if sure < settings.measured)
     looks = face.looks.weighed(confidence)
     return FilmPerson(name, looks, voices, confidence, film.media, face.span, person, doubtful)
 
 
 def _enrolled_as(film: Film, face: FilmedFace, turns: Sequence[FilmedTurn]) -> str | None:
-    """Who is enrolled with a face or with the turns that it is taken to speak; None where that is two people.
+    """Who is enrolled with a face or with those of its turns that it is seen to speak; None where that is two people.
 
     So it is if two names were given, and if the name was given to another face that is seen at the same time.
     """
-    names = {face.person, *(turn.person for turn in turns)} - {""}
+    seen = (turn for turn in turns if turn.pairing is not None and turn.pairing.track == face.track)
+    names = {face.person, *(turn.person for turn in seen)} - {""}
     if len(names) > 1:
         return None
     others = (one for one in film.faces if one.track != face.track and _at_one_time(one.span, face.span))
@@ -215,9 +217,9 @@ def _voices(turns: Sequence[FilmedTurn]) -> NDArray[np.float64]:
     return Looks.joined([turn.sound.weighed(turn.seconds) for turn in turns]).centre
 
 
-def _sounds(part: _Part, undisputed: float, settings: MiningSettings) -> list[tuple[Looks, float]]:
-    """The turns that are surely enough the person's, weighed by quality and by how sure, with how sure that is."""
-    sounds = []
+def _kept(part: _Part, undisputed: float, settings: MiningSettings) -> list[tuple[FilmedTurn, float]]:
+    """The turns that are surely enough the person's, with how sure that is: less where others speak in them too."""
+    kept = []
     for turn in part.turns:
         judged = turn.pairing
         if judged is None:
@@ -226,5 +228,5 @@ def _sounds(part: _Part, undisputed: float, settings: MiningSettings) -> list[tu
         away = settings.elsewhere * part.certainty * (1.0 - judged.probability)
         speaks = judged.probability if judged.track == part.track else away
         if (sure := undisputed * speaks * (1.0 - judged.overlapped)) >= settings.least_weight:
-            sounds.append((turn.sound.weighed(sure), sure))
-    return sounds
+            kept.append((turn, sure))
+    return kept

@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy, normalize
 from encoders.space import Modality
 from training.batches import Augmentation
 from training.beginnings import joining_nothing
-from training.recipe import Batch, Given, Stage, Task, seeded
+from training.recipe import Batch, Given, Stage, Task, seeded, single
 from training.schedules import falling_rate
 
 
@@ -127,7 +127,8 @@ class IdentityTask(Task):
     def _named(self, modality: str, features: Tensor, people: Tensor) -> dict[str, Tensor]:
         """The modality's cross-entropy and the share of it that is named rightly."""
         classifier = self.get_parameter(f"{modality}_classifier.weight")
-        scores = self.settings.scale * normalize(features, dim=1) @ normalize(classifier, dim=1).T
+        with torch.autocast(features.device.type, enabled=False):
+            scores = self.settings.scale * normalize(single(features), dim=1) @ normalize(classifier, dim=1).T
         return {
             modality: cross_entropy(scores, people, label_smoothing=self.settings.smoothing),
             f"{modality}_accuracy": (scores.detach().argmax(dim=1) == people).float().mean(),

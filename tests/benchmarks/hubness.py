@@ -1,7 +1,7 @@
 """What a correction for hubs gains in retrieval, on invented people never seen.
 
 Run ``python -m tests.benchmarks.hubness --home DIR [--recipe visavox …] [--seeds 1]``. Each method learns from the
-invented people that everybody learns from (3 to 6 minutes; a home that is kept goes on where it was). Some samples lie
+invented people that everybody learns from (2 to 6 minutes; a home that is kept goes on where it was). Some samples lie
 near many others, *hubs*, and come up for whoever asks; corrections weigh them down, by how near they lie to samples of
 the probes' modality: those of the people who are searched among ("gallery"), or one of everybody who was learned from
 ("bank"), as a server would have them before it is asked. The number of each correction is chosen on validation people,

@@ -65,7 +65,11 @@ def outcome(opened: Installation) -> Outcome:
 def test_it_ends_in_a_folder_of_the_archive_s_domain_that_can_serve(opened: Installation, outcome: Outcome) -> None:
     encoder = check_model(outcome.encoder, "cpu")
     assert encoder.domain == opened.domains.archive("mine")
-    assert encoder.trained_on.startswith(f"10 people of {encoder.domain} and of people enrolled besides, ")
+    learned = [one for one in encoder.identities if one.startswith("enrolled_")]
+    ids = {opened.records.people.find(name).id for name in ("Bob", "Cid")}
+    besides = sum(one.removeprefix("enrolled_") in ids for one in learned)
+    also = f", {besides} of whom are enrolled and in no film" if besides else ""
+    assert encoder.trained_on.startswith(f"10 people of {encoder.domain}{also}; 60 looks at faces and ")
     assert " (mined out of 32 media by who is seen to speak); " in encoder.trained_on
     assert encoder.calibration is not None
     assert encoder.calibration["provenance"]["domain"] == encoder.domain
@@ -79,7 +83,7 @@ def test_it_is_measured_on_people_held_out_with_an_interval(outcome: Outcome) ->
     assert 0 <= low <= outcome.report["verification"]["auc"] <= high <= 1
     assert outcome.report["index"] == "MilvusStore"
     assert outcome.report["mined"] | {"sides": None} == {
-        "archive": "mine", "with_enrolled": True, "films": 32, "turns": 64, "pairs": 32, "people": 18,
+        "archive": "mine", "films": 32, "turns": 64, "pairs": 32, "people": 18,
         "possibly_one": 0, "enrolled": 3, "sides": None,
     }  # fmt: skip
     assert json.loads((outcome.encoder / "report.json").read_text()) == outcome.report
@@ -187,24 +191,19 @@ def test_somebody_forgotten_is_mined_no_more_nor_what_nobody_judged_and_is_gone(
 
 
 @pytest.mark.parametrize(
-    ("told", "said"),
+    ("archive", "unfilmed", "said"),
     [
-        (
-            {"archive": "mine", "with_enrolled": False, "films": 3},
-            "1 people of D, 2 looks at faces and 3 speech turns of them (mined out of 3 media by who is seen to speak)",
-        ),
-        (
-            {"archive": None, "with_enrolled": True, "films": 0},
-            "1 people of D, 2 looks at faces and 3 speech turns of them (enrolled)",
-        ),
+        ("mine", 0, ("3 people of D; 2 looks", "(mined out of 7 media by who is seen to speak)")),
+        ("mine", 2, ("3 people of D, 2 of whom are enrolled and in no film; 2 looks", "(mined out of 7 media by")),
+        (None, 3, ("3 people of D; 2 looks", "(enrolled)")),
     ],
 )
-def test_the_folder_says_whom_it_was_made_from(told: dict[str, Any], said: str) -> None:
-    one = SimpleNamespace(identities=("a",), faces=(1, 2), voices=(1, 2, 3))
-    origin = _origin(_Gathered(dict.fromkeys(Split, one), "D", told))  # type: ignore[arg-type]
-    assert origin.trained_on == said and origin.validated_on == said.partition(" (")[0].replace(
-        "people", "other people"
-    )
+def test_the_folder_says_whom_it_was_made_from(archive: str | None, unfilmed: int, said: tuple[str, str]) -> None:
+    one: Any = SimpleNamespace(identities=("a", "b", "c"), faces=(1, 2), voices=(1, 2, 3))
+    sides = dict.fromkeys(Split, one)
+    origin = _origin(_Gathered(sides, dict.fromkeys(Split, unfilmed), "D", {"archive": archive, "films": 7}))
+    assert origin.trained_on.startswith(said[0]) and said[1] in origin.trained_on
+    assert origin.validated_on == origin.trained_on.partition(" (")[0].replace("3 people", "3 other people")
 
 
 def test_whoever_trains_by_a_method_that_weighs_nothing_is_told_so(

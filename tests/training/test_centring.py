@@ -1,4 +1,4 @@
-"""ProbeCentres of probes: whose mean they are, when they are kept, and what becomes of a published folder."""
+"""Centres of probes: whose mean they are, when they are kept, and what becomes of a published folder."""
 
 from __future__ import annotations
 

@@ -123,6 +123,22 @@ def test_a_face_has_the_name_of_the_turns_that_it_speaks_unless_that_is_somebody
         assert [(one.person, one.voices is None) for one in own] == [("ann", False), (beside, True)]
 
 
+def test_only_turns_that_the_face_is_seen_to_speak_name_it() -> None:
+    own = [turn(1, 0, 0, (0, 0.95, 0.05)), turn(1, 0, 2000, (0, 0.95, 0.05))]
+    others = {
+        "another face's": turn(1, 0, 4000, (1, 0.79, 0.2)),  # not sure enough to be two people
+        "off screen": turn(1, 0, 4000, (None, 0.0, 1.0)),
+    }
+    for one in others.values():
+        faces = [face(1, 0), face(2, 1)]
+        for enrolled_as in ("", "ann"):
+            shown = film([replace(faces[0], person=enrolled_as), faces[1]], [*own, named(one, "bob")])
+            (person,) = speaking(shown, MiningSettings(least_confidence=0.3)).values()
+            assert (person.person, said(person)) == (enrolled_as, ["a turn 0 0", "a turn 2000 0"])
+    away = film([face(1, 0, enrolled="ann")], [*own, named(others["off screen"], "ann")])
+    assert len(said(speaking(away)["0"])) == 3
+
+
 def test_turns_of_two_who_are_enrolled_are_no_one_s() -> None:
     seen = (0, 0.95, 0.05)
     (person,) = found(film([face(1, 0)], [named(turn(1, 0, 0, seen), "ann"), named(turn(1, 0, 2000, seen), "bob")]))

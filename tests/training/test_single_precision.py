@@ -12,7 +12,8 @@ import torch
 from tests.training.recipes.test_single_stream import given_for, pictures
 from training.configuration import changed
 from training.networks import NetworkGiven
-from training.recipe import Batch, Given, Task, load_recipe, recipes
+from training.pretraining import IdentitySettings, IdentityTask
+from training.recipe import Batch, Given, Task, load_recipe, recipes, seeded
 from training.recipes import single_stream
 
 PEOPLE, WIDTHS = 6, (24, 20)
@@ -59,6 +60,17 @@ def test_the_losses_of_a_head_are_of_single_precision(name: str) -> None:
     faces, voices = (torch.randn(len(people), width, generator=random) for width in WIDTHS)
     batch, given = Batch(faces, people, voices, None, people), Given(PEOPLE, ("f", "m") * (PEOPLE // 2), *networks)
     agree(lambda: recipe.stages(settings, frozen=True)[-1].build(given, 0, None), batch)
+
+
+def test_so_are_those_of_the_stage_that_tells_people_apart() -> None:
+    random = torch.Generator().manual_seed(5)
+    people = torch.arange(PEOPLE)
+    batch = Batch(
+        torch.randn(PEOPLE, 24, generator=random), people, torch.randn(PEOPLE, 24, generator=random), None, people
+    )
+    network = NetworkGiven(None, None, 24)
+    given = Given(PEOPLE, ("",) * PEOPLE, network, network)
+    agree(lambda: seeded(IdentityTask, 0, IdentitySettings(), given), batch)
 
 
 def test_so_are_those_of_the_network_that_sees_and_hears() -> None:

@@ -50,6 +50,7 @@ from encoders.heads import Layer, SharedSpaceHead
 from encoders.space import Modality
 from training.batches import Augmentation
 from training.fusion import GatedFusion, Orthogonality, orthogonal_loss
+from training.networks import read_network_preparation
 from training.recipe import Batch, Given, Stage, Task, seeded, single
 from training.schedules import falling_rate
 
@@ -179,6 +180,10 @@ class Settings:
                 f"one network sees faces and hears sounds: beside {self.face_backbone} the voice_backbone is "
                 f"{self.face_backbone}_voice, got {self.voice_backbone}"
             )
+        _check_pictures(
+            read_network_preparation(Modality.FACE, self.face_backbone, self.face_preparation),
+            read_network_preparation(Modality.VOICE, self.voice_backbone, self.voice_preparation),
+        )
 
     @property
     def augmentation(self) -> Augmentation:
@@ -194,6 +199,17 @@ class Settings:
 
         stream = replace(self.stream, people_per_batch=fewer(self.stream.people_per_batch))
         return replace(self, stream=stream, people_per_batch=fewer(self.people_per_batch))
+
+
+def _check_pictures(face: Any, voice: Any) -> None:  # noqa: ANN401 - each network has its own preparation
+    """Raise ValueError where the one network would be given pictures, or asked for vectors, of two kinds."""
+    for ours, theirs in (("side", "bands"), ("unit_length", "unit_length")):
+        told = getattr(face, ours, None), getattr(voice, theirs, None)
+        if told[0] != told[1]:
+            raise ValueError(
+                f"faces and sounds go through one network together: give face_preparation.{ours} ({told[0]}) and "
+                f"voice_preparation.{theirs} ({told[1]}) the same value"
+            )
 
 
 POPULATION = Settings(
@@ -312,18 +328,7 @@ class StreamTask(Task):
             raise ValueError(
                 f"one network sees faces and hears sounds: {given.face.backbone} and {given.voice.backbone} are two"
             )
-        side, bands = given.face.preparation.side, given.voice.preparation.bands
-        if side != bands:
-            raise ValueError(
-                f"faces and sounds go through the network together: give face_preparation.side ({side}) and "
-                f"voice_preparation.bands ({bands}) the same value"
-            )
-        units = [getattr(one.preparation, "unit_length", False) for one in (given.face, given.voice)]
-        if units[0] != units[1]:
-            raise ValueError(
-                f"faces and sounds go through the network together: give face_preparation.unit_length ({units[0]}) "
-                f"and voice_preparation.unit_length ({units[1]}) the same value"
-            )
+        _check_pictures(given.face.preparation, given.voice.preparation)
         self.settings = settings
         del self.voice  # one network: see below
         self.head = SharedSpaceHead([], [], [], given.face.dimension, given.voice.dimension)

@@ -264,7 +264,17 @@ def test_both_modalities_go_through_the_network_in_one_batch() -> None:
     torch.testing.assert_close(found["total"], expected["total"])
 
 
-@pytest.mark.parametrize("settings", [POPULATION, replace(Settings(), voice_preparation={"bands": 80})])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        POPULATION,
+        replace(
+            Settings(),
+            face_preparation={"side": 80, "unit_length": False},
+            voice_preparation={"bands": 80, "unit_length": False},
+        ),
+    ],
+)
 def test_sounds_are_prepared_for_training_as_for_serving(settings: Settings) -> None:
     wanted = read_network_preparation(Modality.VOICE, settings.voice_backbone, settings.voice_preparation)
     prepare = {"small_picture_voice": prepare_picture, "inception_resnet_v1_voice": prepare_spectrogram}
@@ -282,6 +292,10 @@ def test_two_networks_or_pictures_of_two_sizes_are_refused() -> None:
     larger = replace(given.face, preparation=replace(given.face.preparation, side=96))
     with pytest.raises(ValueError, match=r"side \(96\) and voice_preparation\.bands \(64\) the same"):
         build_stream(POPULATION.stream, replace(given, face=larger), 0)
+    with pytest.raises(ValueError, match=r"unit_length \(True\) and voice_preparation\.unit_length \(False\) the same"):
+        Settings(face_preparation={"side": 256})
+    with pytest.raises(ValueError, match=r"side \(96\) and voice_preparation\.bands \(256\) the same"):
+        Settings(face_preparation={"side": 96, "unit_length": False})
     published = given_for(Settings())
     uneven = replace(published.face, preparation=replace(published.face.preparation, unit_length=True))
     with pytest.raises(ValueError, match=r"unit_length \(True\) and voice_preparation\.unit_length \(False\) the same"):
