@@ -150,9 +150,8 @@ def _measured(asked: Asked, lists: TrialLists, settings: Settings, told: Told) -
         return Measured(vectors)
     stated = _stated(asked.model, settings)
     _require_space(asked.embeddings, vectors, stated)
-    return Measured(
-        replace(vectors, probe_centres=stated.probe_centres), stated
-    )  # asked as the model asks, whoever wrote the file
+    # asked as the model asks, whoever wrote the file
+    return Measured(replace(vectors, probe_centres=stated.probe_centres), stated)
 
 
 def _compared(asked: Asked, lists: TrialLists, other: str, settings: Settings, told: Told) -> Measured:

@@ -218,14 +218,11 @@ def _mined(group: Sequence[FilmPerson]) -> MinedPerson | None:
     named = [one.person for one in group if one.person]
     name = learned_identity(min(named)) if named else min(one.name for one in group if one.voices is not None)
     films = tuple(sorted({one.media for one in group if one.media}))
-    heard, given = Looks.joined(voices), {place for one in group if not one.media for place in _evidence(one.voices)}
-    doubtful = {place for one in group for place in one.doubtful} - given
-    clear = heard.without(doubtful)
+    heard = Looks.joined(voices)
+    # what somebody is enrolled with is theirs, however unsure a film that shows it is
+    given = {place for one in group if not one.media and one.voices is not None for place in one.voices.evidence}
+    clear = heard.without({place for one in group for place in one.doubtful} - given)
     return MinedPerson(name, Looks.joined(faces), heard, confidence, films, bool(named), clear, tuple(group))
-
-
-def _evidence(looks: Looks | None) -> tuple[str, ...]:
-    return () if looks is None else looks.evidence
 
 
 def _beside(mined: Sequence[MinedPerson], same: SamePerson, settings: MiningSettings) -> dict[str, frozenset[str]]:
